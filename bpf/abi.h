@@ -1,0 +1,299 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * The only definition of what the programs and the process share: keys and values of the maps, enums and limits.
+ * libbpf-cargo makes the Rust types from the object's BTF; nothing is declared a second time.
+ *
+ * Rules: every struct is named, padding is explicit, a size is asserted beside each. Addresses are 16 bytes in network
+ * order, IPv4 as ::ffff:a.b.c.d (RFC 4291 §2.5.5.2), so that one code path serves both families; only the FIB and the
+ * denylist keep IPv4 keys of 4 bytes. A layout that changes moves ABI_VERSION, which is part of the pin path.
+ */
+#pragma once
+
+#include "drop_reasons.h"
+
+#define ABI_VERSION 1
+
+enum limits {
+	PORTS_MAX = 64,		 /* ports; index 0 counts packets of unknown ones */
+	QUEUES_PER_PORT = 64,	 /* slow-path sockets a port */
+	IFINDEX_MAX = 4096,	 /* interfaces that can carry the program */
+	VLAN_PORTS_MAX = 1024,
+	FILTER_OPS_MAX = 16384,	 /* two halves: one in force, one being written */
+	FILTER_NONE = 0xffff,
+	TUNNEL_PEERS_MAX = 16384,
+	DENYLIST_MAX = 1 << 20,
+	VIPS_MAX = 4096,
+	BACKENDS_MAX = 65536,
+	RING_SLOTS = 65537,
+	FIB4_MAX = 1 << 21,
+	FIB6_MAX = 1 << 19,
+	GROUPS_MAX = 65536,
+	GROUP_BUCKETS = 64,
+	NEXT_HOPS_MAX = 65536,
+	ADJACENCIES_MAX = 65536,
+	TRACE_STEPS = 32,
+};
+
+/* ---- counters ---------------------------------------------------------------------------------------------------- */
+
+enum drop_reason {
+#define X(name, help) DROP_##name,
+	DROP_REASONS(X)
+#undef X
+	NR_DROP_REASONS,
+};
+
+enum punt_reason {
+#define X(name, fallback, help) PUNT_##name,
+	PUNT_REASONS(X)
+#undef X
+	NR_PUNT_REASONS,
+};
+
+/* A port's counters, in this order: rx = pass + tx + redirect + every punt + every drop, in packets and in bytes. */
+enum counter {
+	COUNTER_RX,
+	COUNTER_PASS,
+	COUNTER_TX,
+	COUNTER_REDIRECT,
+	COUNTER_PUNT,
+	COUNTER_DROP = COUNTER_PUNT + NR_PUNT_REASONS,
+	NR_COUNTERS = COUNTER_DROP + NR_DROP_REASONS,
+};
+
+struct pkt_count {
+	__u64 packets;
+	__u64 bytes; /* of the frame as it came in */
+};
+
+/* ---- addresses --------------------------------------------------------------------------------------------------- */
+
+struct ip_addr {
+	__be32 word[4];
+};
+_Static_assert(sizeof(struct ip_addr) == 16, "ip_addr");
+
+struct fib4_key {
+	__u32 prefix_len;
+	__be32 addr;
+};
+_Static_assert(sizeof(struct fib4_key) == 8, "fib4_key");
+
+struct fib6_key {
+	__u32 prefix_len;
+	__be32 addr[4];
+};
+_Static_assert(sizeof(struct fib6_key) == 20, "fib6_key");
+
+/* ---- ports ------------------------------------------------------------------------------------------------------- */
+
+struct vlan_port_key {
+	__u32 ifindex;
+	__u32 vlan;
+};
+_Static_assert(sizeof(struct vlan_port_key) == 8, "vlan_port_key");
+
+struct port {
+	__u16 id; /* 0: not a port */
+	__u16 filter; /* first op, FILTER_NONE where no policy applies */
+	__u8 mac[6];
+	__u8 pad[2];
+};
+_Static_assert(sizeof(struct port) == 12, "port");
+
+/* ---- policy ------------------------------------------------------------------------------------------------------ */
+
+enum filter_field {
+	FILTER_SRC,
+	FILTER_DST,
+	FILTER_SPORT,
+	FILTER_DPORT,
+	FILTER_PROTO,
+	FILTER_IP_VERSION,
+	FILTER_ICMP,
+};
+
+/* Where an op leads: an index of a later op, or one of these. */
+enum filter_next {
+	FILTER_ALLOW = 0xfffe,
+	FILTER_DENY = 0xfffd,
+};
+
+/*
+ * One test. Addresses: value and mask. Ports: first and last in the low halves of value.word[0] and [1], host order.
+ * Protocol, version: value.word[0]. ICMP: type << 8 | code in value.word[0], mask in mask.word[0], host order.
+ */
+struct filter_op {
+	struct ip_addr value;
+	struct ip_addr mask;
+	__u16 field;
+	__u16 on_match;
+	__u16 on_miss;
+	__u16 on_absent;
+};
+_Static_assert(sizeof(struct filter_op) == 40, "filter_op");
+
+/* ---- tunnels ----------------------------------------------------------------------------------------------------- */
+
+enum tunnel_kind {
+	TUNNEL_IPIP = 1,
+	TUNNEL_VXLAN = 2,
+};
+
+/* Kind and VNI are matched whole (32 bits), then the source's prefix. */
+struct tunnel_peer_key {
+	__u32 prefix_len;
+	__u8 kind;
+	__u8 vni[3];
+	struct ip_addr source;
+};
+_Static_assert(sizeof(struct tunnel_peer_key) == 24, "tunnel_peer_key");
+
+/* ---- load balancing ---------------------------------------------------------------------------------------------- */
+
+struct vip_key {
+	struct ip_addr address;
+	__be16 port;
+	__u8 protocol;
+	__u8 pad;
+};
+_Static_assert(sizeof(struct vip_key) == 20, "vip_key");
+
+struct flow_key {
+	struct ip_addr source;
+	struct ip_addr destination;
+	__be16 source_port;
+	__be16 destination_port;
+	__u8 protocol;
+	__u8 pad[3];
+};
+_Static_assert(sizeof(struct flow_key) == 40, "flow_key");
+
+struct flow {
+	__u32 backend;
+	__u32 seen_s; /* coarse clock of the last insert, seconds since boot */
+};
+_Static_assert(sizeof(struct flow) == 8, "flow");
+
+enum outer_kind {
+	OUTER_NONE,
+	OUTER_IPIP,
+	OUTER_VXLAN,
+};
+
+/* One cache line: all that a packet for this backend needs. */
+struct backend {
+	__u32 vip_id;	 /* 0 and outer_kind 0 and group 0: not a backend */
+	__u32 group;
+	__u8 outer_kind;
+	__u8 outer_ipv6; /* family of the outer header */
+	__u16 inner_mtu;
+	__u8 vni[3];
+	__u8 pad;
+	struct ip_addr source;	    /* outer */
+	struct ip_addr destination; /* outer; the backend itself for OUTER_NONE */
+	__u8 inner_source[6];
+	__u8 inner_destination[6];
+	__u32 pad2;
+};
+_Static_assert(sizeof(struct backend) == 64, "backend");
+
+/* ---- forwarding -------------------------------------------------------------------------------------------------- */
+
+struct group {
+	__u32 bucket[GROUP_BUCKETS];
+};
+_Static_assert(sizeof(struct group) == 256, "group");
+
+enum next_hop_kind {
+	NH_NONE,
+	NH_FORWARD,
+	NH_GLEAN,
+	NH_RECEIVE,
+	NH_VIP,
+	NH_BLACKHOLE,
+	NH_PROHIBIT,
+};
+
+struct next_hop {
+	__u32 kind;
+	__u32 adjacency;
+	__u32 ifindex;	/* where the neighbour is resolved */
+	struct ip_addr address;
+	__u32 pad;
+};
+_Static_assert(sizeof(struct next_hop) == 32, "next_hop");
+
+enum adjacency_flags {
+	ADJ_COMPLETE = 1,
+};
+
+/*
+ * The Ethernet header without its ethertype, ready to be written: destination, source, and for a VLAN the tag, so
+ * rewrite_len is 12 or 16. Incomplete: destination zero.
+ */
+struct adjacency {
+	__u32 ifindex;
+	__u16 mtu;
+	__u8 flags;
+	__u8 rewrite_len;
+	__u8 rewrite[16];
+};
+_Static_assert(sizeof(struct adjacency) == 24, "adjacency");
+
+/* ---- slow path --------------------------------------------------------------------------------------------------- */
+
+enum punt_flags {
+	PUNT_DECREMENT_TTL = 1, /* a forwarded packet whose TTL has not been decremented yet */
+};
+
+/* XDP metadata in front of a punted frame. 32 bytes is the most that every kernel takes. */
+struct punt_meta {
+	__u8 reason;
+	__u8 flags;
+	__u16 l2_len; /* bytes before the IP header */
+	__u32 mtu;	   /* PACKET_TOO_BIG: largest packet that fits */
+	__u32 port;	   /* where it came in */
+	__u32 egress_ifindex;	/* NEIGHBOR: interface that the next hop is on */
+	struct ip_addr address; /* NEIGHBOR: what to resolve */
+};
+_Static_assert(sizeof(struct punt_meta) == 32, "punt_meta");
+
+/* Per reason and CPU. */
+struct punt_bucket {
+	__u64 refilled_ns;
+	__u64 tokens;
+};
+_Static_assert(sizeof(struct punt_bucket) == 16, "punt_bucket");
+
+/* ---- explain ----------------------------------------------------------------------------------------------------- */
+
+enum stage {
+	STAGE_PARSE,	 /* id: ethertype, detail: protocol */
+	STAGE_PORT,	 /* id: port */
+	STAGE_DECAP,	 /* id: tunnel_kind, detail: VNI */
+	STAGE_DENYLIST,	 /* id: 1 listed, 0 not */
+	STAGE_FILTER,	 /* id: op that decided, detail: filter_next */
+	STAGE_VIP,	 /* id: VIP */
+	STAGE_FLOW,	 /* id: backend remembered, 0 none */
+	STAGE_RING,	 /* id: backend, detail: slot */
+	STAGE_BACKEND,	 /* id: backend, detail: outer_kind */
+	STAGE_FIB,	 /* id: group, 0 no route */
+	STAGE_NEXT_HOP,	 /* id: next hop, detail: kind */
+	STAGE_ADJACENCY, /* id: adjacency, detail: egress ifindex */
+	STAGE_PUNT,	 /* id: punt_reason */
+	STAGE_VERDICT,	 /* id: XDP action, detail: drop_reason for XDP_DROP, egress ifindex for XDP_REDIRECT */
+	NR_STAGES,
+};
+
+struct trace_step {
+	__u32 stage;
+	__u32 id;
+	__u64 detail;
+};
+
+struct trace {
+	__u32 steps;
+	__u32 pad;
+	struct trace_step step[TRACE_STEPS];
+};

@@ -1,0 +1,308 @@
+//! The contents of the dataplane's tables in plain Rust: what `compile` produces, what `dataplane::encode` turns into map
+//! entries, and what a restart reads back. A table is a sorted map, so the difference of two generations is a merge.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
+
+use crate::network::{IfIndex, Mac};
+
+/// Slots of a Maglev ring: a prime, so that every permutation step is coprime to it.
+pub const RING_SLOTS: usize = 65_537;
+/// Buckets of a next-hop group.
+pub const GROUP_BUCKETS: usize = 64;
+
+macro_rules! id {
+    ($(#[$doc:meta])* $name:ident) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        #[serde(transparent)]
+        pub struct $name(pub u32);
+    };
+}
+id!(
+    /// Index of a port; 0 counts packets of interfaces that have none.
+    PortId
+);
+id!(
+    /// Index of a VIP and of its ring.
+    VipId
+);
+id!(
+    /// Index of a backend of one VIP; 0 is no backend.
+    BackendId
+);
+id!(
+    /// Index of a next-hop group; 0 is no group.
+    GroupId
+);
+id!(
+    /// Index of a next hop; 0 is no next hop.
+    NextHopId
+);
+id!(
+    /// Index of an adjacency; 0 is no adjacency.
+    AdjacencyId
+);
+
+/// Frames of one interface: untagged ones of `ifindex`, or those of `ifindex` with the VLAN tag `vlan`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PortKey {
+    /// Interface that carries the XDP program.
+    pub ifindex: IfIndex,
+    /// VLAN identifier, `None` for untagged frames.
+    pub vlan: Option<u16>,
+}
+
+/// A place where packets come in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Port {
+    /// Counters and slow-path sockets are indexed by it.
+    pub id: PortId,
+    /// Its own Ethernet address.
+    pub mac: Mac,
+    /// First op of its untracked policy in [`Tables::filter`], `None` where no policy applies.
+    pub filter: Option<u16>,
+}
+
+/// What a filter op compares.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FilterTest {
+    /// Source address in the prefix (same family only).
+    Source(IpNet),
+    /// Destination address in the prefix (same family only).
+    Destination(IpNet),
+    /// Source port in `first..=last`; absent in fragments but the first, and in protocols without ports.
+    SourcePort(u16, u16),
+    /// Destination port in `first..=last`; absent likewise.
+    DestinationPort(u16, u16),
+    /// IP protocol number.
+    Protocol(u8),
+    /// IP version, 4 or 6.
+    IpVersion(u8),
+    /// ICMP or ICMPv6 type and, where given, code; absent in other protocols and in fragments but the first.
+    Icmp {
+        /// ICMP type.
+        kind: u8,
+        /// ICMP code.
+        code: Option<u8>,
+    },
+}
+
+/// Where a filter goes after an op.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FilterNext {
+    /// The op with this index, always a later one.
+    Op(u16),
+    /// Accept the packet.
+    Allow,
+    /// Drop it: policy.
+    Deny,
+}
+
+/// One step of a compiled policy: a test with a way out for each answer. Policies are straight-line programs of these;
+/// every jump goes forward, so a packet takes at most as many steps as there are ops.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FilterOp {
+    /// What is compared.
+    pub test: FilterTest,
+    /// The field compares equal.
+    pub on_match: FilterNext,
+    /// It does not.
+    pub on_miss: FilterNext,
+    /// The packet has no such field.
+    pub on_absent: FilterNext,
+}
+
+/// Outer sources that are accepted for one encapsulation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct TunnelPeer {
+    /// `None` for IP in IP, the network identifier for VXLAN.
+    pub vni: Option<u32>,
+    /// Outer source prefix.
+    pub source: IpNet,
+}
+
+/// A VIP: packets to it are load-balanced.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct VipKey {
+    /// Destination address.
+    pub address: IpAddr,
+    /// Destination port.
+    pub port: u16,
+    /// IP protocol number.
+    pub protocol: u8,
+}
+
+/// A Maglev ring: the backend of each slot, `RING_SLOTS` long; all [`BackendId`] 0 where no backend is usable.
+pub type Ring = Arc<[BackendId]>;
+
+/// Outer header of packets for a backend.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outer {
+    /// No outer header: L2 direct server return.
+    None,
+    /// IP in IP.
+    Ipip {
+        /// Outer source.
+        source: IpAddr,
+        /// Outer destination, same family as the source.
+        destination: IpAddr,
+    },
+    /// VXLAN.
+    Vxlan {
+        /// Outer source.
+        source: IpAddr,
+        /// Outer destination, same family as the source.
+        destination: IpAddr,
+        /// VXLAN network identifier.
+        vni: u32,
+        /// Inner Ethernet source.
+        inner_source: Mac,
+        /// Inner Ethernet destination.
+        inner_destination: Mac,
+    },
+}
+
+/// A backend of one VIP.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Backend {
+    /// The VIP that it serves; a flow-table entry of another VIP never matches.
+    pub vip: VipId,
+    /// Its address, for lists.
+    pub address: IpAddr,
+    /// Outer header.
+    pub outer: Outer,
+    /// Next-hop group that the outer (or, for L2, the unchanged) packet takes.
+    pub group: GroupId,
+    /// Largest inner IP packet, in bytes, that fits the path once encapsulated.
+    pub inner_mtu: u32,
+}
+
+/// A next-hop group: flows spread over buckets. A bucket holds [`NextHopId`]; 64 buckets, weights by share of buckets.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Group {
+    /// `GROUP_BUCKETS` entries.
+    pub buckets: Vec<NextHopId>,
+}
+
+/// What a next hop does with a packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum NextHop {
+    /// Send to this gateway or on-link host.
+    Forward {
+        /// Address that the neighbour protocol resolves.
+        address: IpAddr,
+        /// Outgoing interface, the VLAN device where there is one.
+        ifindex: IfIndex,
+        /// Its rewrite; incomplete until the neighbour is resolved.
+        adjacency: AdjacencyId,
+    },
+    /// On-link, neighbour not known: the packet's destination is resolved.
+    Glean {
+        /// Outgoing interface.
+        ifindex: IfIndex,
+    },
+    /// An address of this node.
+    Receive,
+    /// A VIP address, for packets that match none of its services.
+    Vip,
+    /// Drop silently.
+    Blackhole,
+    /// Drop and answer administratively prohibited.
+    Prohibit,
+}
+
+/// A prebuilt link-layer rewrite.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Adjacency {
+    /// Interface that the frame leaves by: the parent, for a VLAN.
+    pub ifindex: IfIndex,
+    /// Tag pushed, for a VLAN.
+    pub vlan: Option<u16>,
+    /// Largest layer-3 packet, in bytes.
+    pub mtu: u32,
+    /// Source of the Ethernet header.
+    pub source: Mac,
+    /// Destination of the Ethernet header; `None` while the neighbour is unresolved.
+    pub destination: Option<Mac>,
+}
+
+/// All table contents of one generation.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Tables {
+    /// Where packets come in.
+    pub ports: BTreeMap<PortKey, Port>,
+    /// Source prefixes that are dropped.
+    pub denylist: BTreeSet<IpNet>,
+    /// Compiled policies of all ports; an index is a `u16`.
+    pub filter: Vec<FilterOp>,
+    /// Accepted tunnel peers.
+    pub tunnel_peers: BTreeSet<TunnelPeer>,
+    /// VIPs.
+    pub vips: BTreeMap<VipKey, VipId>,
+    /// Rings of the VIPs.
+    pub rings: BTreeMap<VipId, Ring>,
+    /// Backends.
+    pub backends: BTreeMap<BackendId, Backend>,
+    /// Forwarding: prefix (host bits zero) to group.
+    pub fib: BTreeMap<IpNet, GroupId>,
+    /// Next-hop groups.
+    pub groups: BTreeMap<GroupId, Group>,
+    /// Next hops.
+    pub next_hops: BTreeMap<NextHopId, NextHop>,
+    /// Adjacencies.
+    pub adjacencies: BTreeMap<AdjacencyId, Adjacency>,
+}
+
+/// What the program must be able to do for some tables; the rest is compiled out at load.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Features {
+    /// IP-in-IP decapsulation.
+    pub decap_ipip: bool,
+    /// VXLAN decapsulation.
+    pub decap_vxlan: bool,
+    /// Source denylist.
+    pub denylist: bool,
+    /// Untracked policy.
+    pub filter: bool,
+    /// VIPs.
+    pub vip: bool,
+    /// VLAN tags.
+    pub vlan: bool,
+    /// AF_XDP slow path.
+    pub slow_path: bool,
+}
+
+impl Features {
+    /// Everything on.
+    pub const FULL: Self = Self {
+        decap_ipip: true,
+        decap_vxlan: true,
+        denylist: true,
+        filter: true,
+        vip: true,
+        vlan: true,
+        slow_path: true,
+    };
+}
+
+/// Numbers that the program is specialised with beside its features.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Parameters {
+    /// UDP port of VXLAN.
+    pub vxlan_port: u16,
+    /// Punts a second, reason and core.
+    pub punt_rate: u32,
+    /// Flow table capacity.
+    pub flow_table_entries: u32,
+}
+
+impl Default for Parameters {
+    fn default() -> Self {
+        Self { vxlan_port: 4789, punt_rate: 1_000, flow_table_entries: 65_536 }
+    }
+}
