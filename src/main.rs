@@ -1,2 +1,2 @@
-//! placeholder
+//! `margay <subcommand>`: arguments and wiring only.
 fn main() {}

@@ -1,0 +1,1 @@
+//! A directory of YAML resources: read, watched, validated as a whole.

@@ -1,0 +1,1 @@
+//! The companion control thread: one owner of state, one task per source of events.

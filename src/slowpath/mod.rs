@@ -1,0 +1,1 @@
+//! AF_XDP workers, one pinned thread a queue.
