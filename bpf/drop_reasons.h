@@ -15,7 +15,8 @@
 	X(IP6_HEADER, "IPv6 version or extension header invalid")                                                      \
 	X(IP6_EXTHDR_LIMIT, "more than six IPv6 extension headers")                                                    \
 	X(L4_SHORT, "TCP, UDP, SCTP or ICMP header cut off")                                                           \
-	X(SRC_INVALID, "source address is multicast, loopback or unspecified")                                         \
+	X(SRC_INVALID, "source address multicast, loopback, unspecified, or link-local in a packet to be forwarded")     \
+	X(DST_INVALID, "destination address loopback, unspecified or IPv4-mapped")                                     \
 	X(ETHERTYPE, "neither IP nor ARP on an interface with policy")                                                 \
 	X(TUN_PEER_UNKNOWN, "tunnel packet from a source that no Tunnel names")                                        \
 	X(TUN_VNI_UNKNOWN, "VXLAN network identifier that no Tunnel names")                                            \
@@ -29,7 +30,6 @@
 	X(VIP_NO_BACKEND, "no usable backend behind the VIP")                                                          \
 	X(VIP_FRAGMENT, "fragment for a VIP: its ports are unknown")                                                   \
 	X(BLACKHOLE, "route says blackhole")                                                                           \
-	X(DST_INVALID, "destination address must not be forwarded")                                                    \
 	X(MTU_NO_DF, "IPv4 packet larger than the next hop's MTU that may be fragmented")                              \
 	X(PUNT_RATE, "punt over the rate limit of its reason")                                                         \
 	X(PUNT_NO_WORKER, "punt without a slow-path worker on the queue")                                              \
