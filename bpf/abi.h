@@ -14,11 +14,11 @@
 #define ABI_VERSION 1
 
 enum limits {
-	PORTS_MAX = 64,		 /* ports; index 0 counts packets of unknown ones */
-	QUEUES_PER_PORT = 64,	 /* slow-path sockets a port */
-	IFINDEX_MAX = 4096,	 /* interfaces that can carry the program */
+	PORTS_MAX = 64,	      /* ports; index 0 counts packets of unknown ones */
+	QUEUES_PER_PORT = 64, /* slow-path sockets a port */
+	IFINDEX_MAX = 4096,   /* interfaces that can carry the program */
 	VLAN_PORTS_MAX = 1024,
-	FILTER_OPS_MAX = 16384,	 /* two halves: one in force, one being written */
+	FILTER_OPS_MAX = 16384, /* two halves: one in force, one being written */
 	FILTER_NONE = 0xffff,
 	TUNNEL_PEERS_MAX = 16384,
 	DENYLIST_MAX = 1 << 20,
@@ -94,7 +94,7 @@ struct vlan_port_key {
 _Static_assert(sizeof(struct vlan_port_key) == 8, "vlan_port_key");
 
 struct port {
-	__u16 id; /* 0: not a port */
+	__u16 id;     /* 0: not a port */
 	__u16 filter; /* first op, FILTER_NONE where no policy applies */
 	__u8 mac[6];
 	__u8 pad[2];
@@ -183,7 +183,7 @@ enum outer_kind {
 
 /* One cache line: all that a packet for this backend needs. */
 struct backend {
-	__u32 vip_id;	 /* 0 and outer_kind 0 and group 0: not a backend */
+	__u32 vip_id; /* 0 and outer_kind 0 and group 0: not a backend */
 	__u32 group;
 	__u8 outer_kind;
 	__u8 outer_ipv6; /* family of the outer header */
@@ -218,7 +218,7 @@ enum next_hop_kind {
 struct next_hop {
 	__u32 kind;
 	__u32 adjacency;
-	__u32 ifindex;	/* where the neighbour is resolved */
+	__u32 ifindex; /* where the neighbour is resolved */
 	struct ip_addr address;
 	__u32 pad;
 };
@@ -251,9 +251,9 @@ enum punt_flags {
 struct punt_meta {
 	__u8 reason;
 	__u8 flags;
-	__u16 l2_len; /* bytes before the IP header */
-	__u32 mtu;	   /* PACKET_TOO_BIG: largest packet that fits */
-	__u32 port;	   /* where it came in */
+	__u16 l2_len;		/* bytes before the IP header */
+	__u32 mtu;		/* PACKET_TOO_BIG: largest packet that fits */
+	__u32 port;		/* where it came in */
 	__u32 egress_ifindex;	/* NEIGHBOR: interface that the next hop is on */
 	struct ip_addr address; /* NEIGHBOR: what to resolve */
 };
