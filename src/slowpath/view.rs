@@ -1,0 +1,146 @@
+//! What a worker must know about the node's links to write frames and to answer for the node.
+//!
+//! A view is built once per change by the control thread and shared by all workers; a worker never asks the kernel.
+
+use std::collections::{BTreeMap, HashMap};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use model::network::{IfIndex, Link, Mac, Network};
+
+/// One link, ready to send on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LinkView {
+    /// Interface that the frame leaves by: the parent, for a VLAN device.
+    pub device: IfIndex,
+    /// Tag that is pushed, for a VLAN device.
+    pub vlan: Option<u16>,
+    /// Source of the Ethernet header.
+    pub mac: Mac,
+    /// Largest layer-3 packet, in bytes.
+    pub mtu: u32,
+    /// Its own addresses, in order.
+    pub addresses: Vec<IpAddr>,
+}
+
+/// Every link of the node and the addresses that an ICMP error can come from.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct NetworkView {
+    links: HashMap<IfIndex, LinkView>,
+    /// First global address of each family, of whatever link: the last resort of [`NetworkView::source`].
+    global_v4: Option<Ipv4Addr>,
+    global_v6: Option<Ipv6Addr>,
+}
+
+impl NetworkView {
+    /// The link with this index.
+    pub fn link(&self, ifindex: IfIndex) -> Option<&LinkView> {
+        self.links.get(&ifindex)
+    }
+
+    /// Source of an ICMPv4 error about a packet that came in by `ingress`: an address of that interface
+    /// (RFC 1812 §4.3.2.4), a global one before a link-local one, else any global address of the node.
+    pub fn source_v4(&self, ingress: IfIndex) -> Option<Ipv4Addr> {
+        let own =
+            || self.addresses(ingress).filter_map(|address| if let IpAddr::V4(v4) = address { Some(v4) } else { None });
+        own().find(is_global_v4).or(self.global_v4).or_else(|| own().next())
+    }
+
+    /// Source of an ICMPv6 error about a packet that came in by `ingress` (RFC 4443 §2.2), chosen alike.
+    pub fn source_v6(&self, ingress: IfIndex) -> Option<Ipv6Addr> {
+        let own =
+            || self.addresses(ingress).filter_map(|address| if let IpAddr::V6(v6) = address { Some(v6) } else { None });
+        own().find(is_global_v6).or(self.global_v6).or_else(|| own().next())
+    }
+
+    fn addresses(&self, ifindex: IfIndex) -> impl Iterator<Item = IpAddr> + '_ {
+        self.links.get(&ifindex).into_iter().flat_map(|link| link.addresses.iter().copied())
+    }
+}
+
+impl From<&Network> for NetworkView {
+    fn from(network: &Network) -> Self {
+        let mut addresses: BTreeMap<IfIndex, Vec<IpAddr>> = BTreeMap::new();
+        for (ifindex, net) in &network.addresses {
+            addresses.entry(*ifindex).or_default().push(net.addr());
+        }
+        let node = || network.addresses.iter().map(|(_, net)| net.addr());
+        Self {
+            global_v4: node().find_map(|a| if let IpAddr::V4(v4) = a { Some(v4).filter(is_global_v4) } else { None }),
+            global_v6: node().find_map(|a| if let IpAddr::V6(v6) = a { Some(v6).filter(is_global_v6) } else { None }),
+            links: network
+                .links
+                .iter()
+                .map(|(index, link)| (*index, link_view(*index, link, addresses.remove(index).unwrap_or_default())))
+                .collect(),
+        }
+    }
+}
+
+fn link_view(index: IfIndex, link: &Link, addresses: Vec<IpAddr>) -> LinkView {
+    LinkView {
+        device: link.vlan.map_or(index, |vlan| vlan.parent),
+        vlan: link.vlan.map(|vlan| vlan.id),
+        mac: link.mac,
+        mtu: link.mtu,
+        addresses,
+    }
+}
+
+/// Reachable from another link. Private addresses (RFC 1918, RFC 4193) are: they are what most gateways have.
+fn is_global_v4(address: &Ipv4Addr) -> bool {
+    !(address.is_loopback() || address.is_link_local() || address.is_unspecified() || address.is_multicast())
+}
+
+fn is_global_v6(address: &Ipv6Addr) -> bool {
+    !(address.is_loopback() || address.is_unicast_link_local() || address.is_unspecified() || address.is_multicast())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use model::network::Vlan;
+
+    fn network(addresses: &[(u32, &str)]) -> Network {
+        let link = |name: &str, vlan| Link {
+            name: name.into(),
+            mac: Mac([2, 0, 0, 0, 0, 1]),
+            mtu: 1500,
+            up: true,
+            rx_queues: 1,
+            vlan,
+        };
+        Network {
+            links: [
+                (IfIndex(1), link("lo", None)),
+                (IfIndex(2), link("eth0", None)),
+                (IfIndex(3), link("eth0.10", Some(Vlan { parent: IfIndex(2), id: 10 }))),
+            ]
+            .into(),
+            addresses: addresses.iter().map(|(i, net)| (IfIndex(*i), net.parse().unwrap())).collect(),
+            ..Network::default()
+        }
+    }
+
+    #[test]
+    fn own_global_address_first_then_the_nodes_then_link_local() {
+        let view = NetworkView::from(&network(&[
+            (1, "127.0.0.1/8"),
+            (1, "::1/128"),
+            (2, "169.254.0.1/16"),
+            (2, "192.0.2.1/24"),
+            (2, "fe80::1/64"),
+            (3, "fe80::1/64"),
+        ]));
+        assert_eq!(view.source_v4(IfIndex(2)), Some("192.0.2.1".parse().unwrap()));
+        assert_eq!(view.source_v4(IfIndex(3)), Some("192.0.2.1".parse().unwrap()), "borrowed from eth0");
+        assert_eq!(view.source_v6(IfIndex(3)), Some("fe80::1".parse().unwrap()), "no global one anywhere");
+        assert_eq!(NetworkView::from(&network(&[(1, "127.0.0.1/8")])).source_v4(IfIndex(2)), None);
+    }
+
+    #[test]
+    fn a_vlan_device_sends_by_its_parent() {
+        let view = NetworkView::from(&network(&[]));
+        let link = view.link(IfIndex(3)).unwrap();
+        assert_eq!((link.device, link.vlan), (IfIndex(2), Some(10)));
+    }
+}
