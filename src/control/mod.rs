@@ -1,1 +1,3 @@
 //! The companion control thread: one owner of state, one task per source of events.
+
+pub mod netlink;
