@@ -10,10 +10,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::network::{IfIndex, Mac};
 
-/// Slots of a Maglev ring: a prime, so that every permutation step is coprime to it.
-pub const RING_SLOTS: usize = 65_537;
-/// Buckets of a next-hop group.
-pub const GROUP_BUCKETS: usize = 64;
+pub use ::tables::buckets::GROUP_BUCKETS;
+pub use ::tables::maglev::RING_SLOTS;
 
 macro_rules! id {
     ($(#[$doc:meta])* $name:ident) => {

@@ -1,0 +1,143 @@
+//! The flow hash, bit for bit the one of the program (`docs/datapath.md`, "Flow hash").
+//!
+//! One hash a packet answers for everything that spreads flows: ring slot, next-hop bucket, VXLAN source port and IPv6
+//! flow label. They take different bits, so that flows of one bucket still spread over a ring.
+
+use std::net::IpAddr;
+
+use crate::buckets::GROUP_BUCKETS;
+use crate::maglev::RING_SLOTS;
+
+/// 2^64 divided by the golden ratio, odd (Knuth, The Art of Computer Programming, §6.4).
+const MULTIPLIER: u64 = 0x9E37_79B9_7F4A_7C15;
+/// First dynamic port (RFC 6335 §6): VXLAN source ports start here (RFC 7348 §5).
+const FIRST_SOURCE_PORT: u16 = 49_152;
+
+/// What identifies a flow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct FlowKey {
+    /// Source address.
+    pub source: IpAddr,
+    /// Destination address, of the same family.
+    pub destination: IpAddr,
+    /// Source and destination port; `None` where the packet has none: fragments but the first, ICMP, other protocols.
+    pub ports: Option<(u16, u16)>,
+    /// IP protocol number.
+    pub protocol: u8,
+}
+
+/// The hash of a flow.
+#[must_use]
+pub fn flow_hash(key: &FlowKey) -> u64 {
+    let (source_port, destination_port) = key.ports.unwrap_or((0, 0));
+    let hash = add_address(add_address(0, key.source), key.destination);
+    let hash = add(hash, u32::from(source_port) << 16 | u32::from(destination_port));
+    add(hash, u32::from(key.protocol))
+}
+
+/// The slot of a flow in a Maglev ring, 0 to [`RING_SLOTS`] - 1.
+#[must_use]
+pub fn ring_slot(hash: u64) -> usize {
+    (((hash >> 32) * RING_SLOTS as u64) >> 32) as usize
+}
+
+/// The bucket of a flow in a next-hop group, 0 to [`GROUP_BUCKETS`] - 1.
+#[must_use]
+pub fn bucket(hash: u64) -> usize {
+    (hash >> 8) as usize & (GROUP_BUCKETS - 1)
+}
+
+/// The UDP source port of VXLAN packets of a flow, 49152 to 65535 (RFC 7348 §5).
+#[must_use]
+pub fn source_port(hash: u64) -> u16 {
+    FIRST_SOURCE_PORT + (hash & 0x3fff) as u16
+}
+
+/// The flow label of outer IPv6 headers of a flow, 20 bits (RFC 6438).
+#[must_use]
+pub fn flow_label(hash: u64) -> u32 {
+    (hash & 0xf_ffff) as u32
+}
+
+fn add(hash: u64, word: u32) -> u64 {
+    let hash = (hash ^ u64::from(word)).wrapping_mul(MULTIPLIER);
+    hash ^ hash >> 32
+}
+
+/// The program loads network-order words as they lie, hence little-endian here.
+fn add_address(hash: u64, address: IpAddr) -> u64 {
+    match address {
+        IpAddr::V4(a) => add(hash, u32::from_le_bytes(a.octets())),
+        IpAddr::V6(a) => {
+            a.octets().as_chunks::<4>().0.iter().fold(hash, |hash, word| add(hash, u32::from_le_bytes(*word)))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key(source: &str, destination: &str, ports: Option<(u16, u16)>, protocol: u8) -> FlowKey {
+        FlowKey { source: source.parse().unwrap(), destination: destination.parse().unwrap(), ports, protocol }
+    }
+
+    /// The definition of the page, word by word.
+    fn by_definition(words: &[u32]) -> u64 {
+        let mut h: u64 = 0;
+        for w in words {
+            h = (h ^ u64::from(*w)).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+            h ^= h >> 32;
+        }
+        h
+    }
+
+    #[test]
+    fn words_of_ipv4() {
+        let flow = key("10.0.0.1", "192.0.2.10", Some((40_000, 80)), 6);
+        assert_eq!(flow_hash(&flow), by_definition(&[0x0100_000a, 0x0a02_00c0, 40_000 << 16 | 80, 6]));
+    }
+
+    #[test]
+    fn words_of_ipv6() {
+        let flow = key("2001:db8::1", "2001:db8:100::10", Some((40_000, 80)), 17);
+        let words = [0xb80d_0120, 0, 0, 0x0100_0000, 0xb80d_0120, 0x0000_0001, 0, 0x1000_0000, 40_000 << 16 | 80, 17];
+        assert_eq!(flow_hash(&flow), by_definition(&words));
+    }
+
+    #[test]
+    fn without_ports_the_word_is_zero() {
+        let without = key("10.0.0.1", "192.0.2.10", None, 1);
+        let zero = key("10.0.0.1", "192.0.2.10", Some((0, 0)), 1);
+        assert_eq!(flow_hash(&without), flow_hash(&zero));
+    }
+
+    /// Fixed values: a change of the hash moves every flow of every gateway, so it has to be meant.
+    #[test]
+    fn known_values() {
+        let tcp = flow_hash(&key("10.0.0.1", "192.0.2.10", Some((40_000, 80)), 6));
+        assert_eq!(tcp, KNOWN_TCP);
+        let ranges = (ring_slot(u64::MAX), ring_slot(0), bucket(u64::MAX), source_port(u64::MAX), flow_label(u64::MAX));
+        assert_eq!(ranges, (65_536, 0, 63, 65_535, 0xf_ffff));
+    }
+    const KNOWN_TCP: u64 = 9_604_302_365_539_332_498;
+
+    #[test]
+    fn flows_of_one_host_spread_evenly() {
+        let mut slots = vec![0u32; 64];
+        let mut buckets = vec![0u32; GROUP_BUCKETS];
+        let flows = 64_000;
+        for n in 0..flows {
+            let port = 1024 + (n % 60_000) as u16;
+            let source = std::net::Ipv4Addr::from(0x0a00_0001 + n / 60_000).into();
+            let flow = FlowKey { source, ..key("10.0.0.1", "192.0.2.10", Some((port, 80)), 6) };
+            let h = flow_hash(&flow);
+            slots[ring_slot(h) * 64 / RING_SLOTS] += 1;
+            buckets[bucket(h)] += 1;
+        }
+        // 1000 expected; six standard deviations of a uniform choice are 190.
+        for count in slots.iter().chain(&buckets) {
+            assert!((810..=1190).contains(count), "{slots:?} {buckets:?}");
+        }
+    }
+}
