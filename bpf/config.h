@@ -1,0 +1,79 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * Knobs, set between open and load. The verifier sees them as constants and removes what is off, lookups included; all
+ * on is the form that has to pass the verifier. Read a knob once a stage: each read is a load.
+ */
+#pragma once
+
+#include "abi.h"
+
+struct config {
+	__u8 decap_ipip;  /* take in IP in IP from configured peers */
+	__u8 decap_vxlan; /* take in VXLAN from configured peers */
+	__u8 denylist;	  /* drop listed sources */
+	__u8 filter;	  /* untracked policy */
+	__u8 vip;	  /* load balancing */
+	__u8 vlan;	  /* VLAN ports and VLAN adjacencies */
+	__u8 slow_path;	  /* punt to AF_XDP sockets */
+	__u8 explain;	  /* record the decision path and change nothing outside the packet; never attached */
+	__u16 vxlan_port; /* UDP, host order */
+	__u16 pad;
+	__u32 punt_rate; /* punts a second, reason and CPU; also the burst */
+};
+
+const volatile struct config config = {
+	.decap_ipip = 1,
+	.decap_vxlan = 1,
+	.denylist = 1,
+	.filter = 1,
+	.vip = 1,
+	.vlan = 1,
+	.slow_path = 1,
+	.explain = 1,
+	.vxlan_port = 4789,
+	.punt_rate = 1000,
+};
+
+/* Names and help of the reasons, for the CLI, the metrics and the documents. */
+const char drop_names[NR_DROP_REASONS][24] = {
+#define X(name, help) #name,
+	DROP_REASONS(X)
+#undef X
+};
+
+const char drop_help[NR_DROP_REASONS][96] = {
+#define X(name, help) help,
+	DROP_REASONS(X)
+#undef X
+};
+
+const char punt_names[NR_PUNT_REASONS][24] = {
+#define X(name, fallback, help) #name,
+	PUNT_REASONS(X)
+#undef X
+};
+
+const char punt_help[NR_PUNT_REASONS][96] = {
+#define X(name, fallback, help) help,
+	PUNT_REASONS(X)
+#undef X
+};
+
+/* Puts the enums and the layouts that no map holds into the object's BTF, from where Rust takes them. */
+struct abi_types {
+	enum limits limits;
+	enum drop_reason drop_reason;
+	enum punt_reason punt_reason;
+	enum counter counter;
+	enum filter_field filter_field;
+	enum filter_next filter_next;
+	enum tunnel_kind tunnel_kind;
+	enum outer_kind outer_kind;
+	enum next_hop_kind next_hop_kind;
+	enum adjacency_flags adjacency_flags;
+	enum punt_flags punt_flags;
+	enum stage stage;
+	struct punt_meta punt_meta;
+};
+
+const struct abi_types abi_types = {};

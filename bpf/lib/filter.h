@@ -1,0 +1,93 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * Untracked policy: a straight-line program of tests with a way out for match, miss and absence of the field. Jumps go
+ * forward only, so the walk ends. Its cost grows with the rules; the classifier that replaces it stands behind filter().
+ */
+#pragma once
+
+#include "verdict.h"
+
+struct filter_walk {
+	const struct packet *pkt;
+	__u32 next; /* op to look at */
+	__u32 end;  /* FILTER_ALLOW or FILTER_DENY once decided, else 0 */
+};
+
+ALWAYS_INLINE int address_in(const struct ip_addr *a, const struct filter_op *op)
+{
+	__u32 differs = 0;
+
+#pragma unroll
+	for (int i = 0; i < 4; i++)
+		differs |= (a->word[i] ^ op->value.word[i]) & op->mask.word[i];
+	return !differs;
+}
+
+ALWAYS_INLINE __u32 after_test(const struct filter_op *op, int matches)
+{
+	return matches ? op->on_match : op->on_miss;
+}
+
+/* Where the op sends this packet. */
+ALWAYS_INLINE __u32 filter_step(const struct packet *pkt, const struct filter_op *op)
+{
+	__u32 first = op->value.word[0], last = op->value.word[1];
+
+	switch (op->field) {
+	case FILTER_SRC:
+		return after_test(op, address_in(&pkt->src, op));
+	case FILTER_DST:
+		return after_test(op, address_in(&pkt->dst, op));
+	case FILTER_SPORT:
+		return pkt->has_ports ? after_test(op, pkt->sport >= first && pkt->sport <= last) : op->on_absent;
+	case FILTER_DPORT:
+		return pkt->has_ports ? after_test(op, pkt->dport >= first && pkt->dport <= last) : op->on_absent;
+	case FILTER_PROTO:
+		return after_test(op, pkt->proto == first);
+	case FILTER_IP_VERSION:
+		return after_test(op, (pkt->is_ipv6 ? 6 : 4) == first);
+	case FILTER_ICMP: {
+		__u32 icmp = (__u32)pkt->icmp_type << 8 | pkt->icmp_code;
+
+		return pkt->has_icmp ? after_test(op, !((icmp ^ first) & op->mask.word[0])) : op->on_absent;
+	}
+	default:
+		return FILTER_DENY;
+	}
+}
+
+static long filter_visit(__u32 i __attribute__((unused)), void *arg)
+{
+	struct filter_walk *w = arg;
+	__u32 at = w->next;
+	const struct filter_op *op = bpf_map_lookup_elem(&filter, &at);
+	__u32 next;
+
+	if (!op) {
+		w->end = FILTER_DENY;
+		return 1;
+	}
+	next = filter_step(w->pkt, op);
+	if (next == FILTER_ALLOW || next == FILTER_DENY) {
+		w->end = next;
+		return 1;
+	}
+	if (next <= at) {
+		w->end = FILTER_DENY;
+		return 1;
+	}
+	w->next = next;
+	return 0;
+}
+
+/* No end within the longest program there can be means tables at odds: closed, not open. */
+ALWAYS_INLINE int filter_packet(struct packet *pkt)
+{
+	struct filter_walk w = { .pkt = pkt, .next = pkt->filter };
+
+	if (!config.filter || pkt->filter == FILTER_NONE)
+		return CONTINUE;
+	bpf_loop(FILTER_OPS_MAX / 2, filter_visit, &w, 0);
+	trace_step(STAGE_FILTER, w.next, w.end);
+	return w.end == FILTER_ALLOW ? CONTINUE : drop(pkt, DROP_POLICY_DENY);
+}

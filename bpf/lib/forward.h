@@ -1,0 +1,88 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/* Routing: what the packet's next hop makes of it. */
+#pragma once
+
+#include "adjacency.h"
+#include "decap.h"
+#include "fib.h"
+
+#define ICMP_ECHO_REQUEST 8
+#define ICMPV6_ECHO_REQUEST 128
+
+/* A VIP address, but none of its services. Invalidates: packet pointers. */
+ALWAYS_INLINE int to_vip_address(struct xdp_md *ctx, struct packet *pkt)
+{
+	if (pkt->trailing)
+		return drop(pkt, DROP_VIP_FRAGMENT);
+	if (pkt->has_icmp && !pkt->fragment &&
+	    pkt->icmp_type == (pkt->is_ipv6 ? ICMPV6_ECHO_REQUEST : ICMP_ECHO_REQUEST))
+		return punt_plain(ctx, pkt, PUNT_VIP_ECHO);
+	return drop(pkt, DROP_VIP_NO_SERVICE);
+}
+
+/* One tunnel level is taken off, not two: what is still a tunnel packet for this node does not reach its stack. */
+ALWAYS_INLINE int receive(struct packet *pkt)
+{
+	if (pkt->decapsulated && tunnel_kind_of(pkt))
+		return drop(pkt, DROP_TUN_NESTED);
+	return pass(pkt);
+}
+
+/* Invalidates: packet pointers. */
+ALWAYS_INLINE int to_gateway(struct xdp_md *ctx, struct packet *pkt, const struct next_hop *nh)
+{
+	const struct adjacency *adj;
+	int action;
+
+	if (source_link_local(pkt))
+		return drop(pkt, DROP_SRC_INVALID);
+	if (pkt->ttl <= 1)
+		return punt_plain(ctx, pkt, PUNT_TTL_EXCEEDED);
+	if (nh->kind == NH_GLEAN)
+		return punt_neighbor(ctx, pkt, PUNT_NEIGHBOR, nh->ifindex, &pkt->dst);
+	adj = adjacency_of(nh);
+	if (!adj)
+		return drop(pkt, DROP_INTERNAL);
+	if (pkt->len > adj->mtu)
+		return too_big(ctx, pkt, adj->mtu);
+	if (!(adj->flags & ADJ_COMPLETE))
+		return punt_neighbor(ctx, pkt, PUNT_NEIGHBOR, nh->ifindex, &nh->address);
+	action = decrement_ttl(ctx, pkt);
+	if (action != CONTINUE)
+		return action;
+	action = rewrite_link(ctx, pkt, adj, 0, pkt->ethertype);
+	if (action != CONTINUE)
+		return action;
+	return send(ctx, pkt, adj->ifindex);
+}
+
+/* Invalidates: packet pointers. */
+ALWAYS_INLINE int forward(struct xdp_md *ctx, struct packet *pkt)
+{
+	const struct next_hop *nh;
+	__u32 group;
+
+	if (pkt->host_scope)
+		return pass(pkt);
+	group = fib_lookup(pkt);
+	if (!group)
+		return punt_plain(ctx, pkt, PUNT_NO_ROUTE);
+	nh = next_hop_of(group, flow_hash(pkt));
+	if (!nh)
+		return drop(pkt, DROP_INTERNAL);
+	switch (nh->kind) {
+	case NH_FORWARD:
+	case NH_GLEAN:
+		return to_gateway(ctx, pkt, nh);
+	case NH_RECEIVE:
+		return receive(pkt);
+	case NH_VIP:
+		return to_vip_address(ctx, pkt);
+	case NH_BLACKHOLE:
+		return drop(pkt, DROP_BLACKHOLE);
+	case NH_PROHIBIT:
+		return punt_plain(ctx, pkt, PUNT_PROHIBIT);
+	default:
+		return drop(pkt, DROP_INTERNAL);
+	}
+}

@@ -1,0 +1,178 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * Every map, in the order in which a packet meets them. Sizes are limits; flows is resized by configuration. Pinned by
+ * name under the ABI version, except punt_buckets and trace, which mean nothing to another process.
+ *
+ * Simple for now, behind the same look-up functions: tunnel_peers, denylist and fib (kernel LPM tries, ~1,000 ns for a
+ * random hit in 100k prefixes), vips and flows (kernel hashes), filter (a list walked in order).
+ */
+#pragma once
+
+#include <linux/bpf.h>
+#include <bpf/bpf_helpers.h>
+
+#include "abi.h"
+
+struct port_counters {
+	struct pkt_count counter[NR_COUNTERS];
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, IFINDEX_MAX);
+	__type(key, __u32); /* ifindex */
+	__type(value, struct port);
+} ports SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, VLAN_PORTS_MAX);
+	__type(key, struct vlan_port_key);
+	__type(value, struct port);
+} vlan_ports SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, PORTS_MAX);
+	__type(key, __u32); /* port */
+	__type(value, struct port_counters);
+} counters SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_LPM_TRIE);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, TUNNEL_PEERS_MAX);
+	__type(key, struct tunnel_peer_key);
+	__type(value, __u32);
+} tunnel_peers SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, TUNNEL_PEERS_MAX);
+	__type(key, __u32); /* VNI that some Tunnel has */
+	__type(value, __u32);
+} vnis SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_LPM_TRIE);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, DENYLIST_MAX);
+	__type(key, struct fib4_key);
+	__type(value, __u32);
+} denylist4 SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_LPM_TRIE);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, DENYLIST_MAX);
+	__type(key, struct fib6_key);
+	__type(value, __u32);
+} denylist6 SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, FILTER_OPS_MAX);
+	__type(key, __u32);
+	__type(value, struct filter_op);
+} filter SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, VIPS_MAX);
+	__type(key, struct vip_key);
+	__type(value, __u32); /* VIP */
+} vips SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 65536);
+	__type(key, struct flow_key);
+	__type(value, struct flow);
+} flows SEC(".maps");
+
+struct ring {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, RING_SLOTS);
+	__type(key, __u32); /* slot */
+	__type(value, __u32); /* backend, 0 for none */
+};
+
+/* By VIP. A ring is replaced whole, never edited while packets look. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY_OF_MAPS);
+	__uint(max_entries, VIPS_MAX);
+	__type(key, __u32);
+	__array(values, struct ring);
+} rings SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, BACKENDS_MAX);
+	__type(key, __u32);
+	__type(value, struct backend);
+} backends SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, BACKENDS_MAX);
+	__type(key, __u32);
+	__type(value, struct pkt_count);
+} backend_counters SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_LPM_TRIE);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, FIB4_MAX);
+	__type(key, struct fib4_key);
+	__type(value, __u32); /* group */
+} fib4 SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_LPM_TRIE);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, FIB6_MAX);
+	__type(key, struct fib6_key);
+	__type(value, __u32); /* group */
+} fib6 SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, GROUPS_MAX);
+	__type(key, __u32);
+	__type(value, struct group);
+} groups SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, NEXT_HOPS_MAX);
+	__type(key, __u32);
+	__type(value, struct next_hop);
+} next_hops SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, ADJACENCIES_MAX);
+	__type(key, __u32);
+	__type(value, struct adjacency);
+} adjacencies SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, NR_PUNT_REASONS);
+	__type(key, __u32); /* punt_reason */
+	__type(value, struct punt_bucket);
+} punt_buckets SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_XSKMAP);
+	__uint(max_entries, PORTS_MAX * QUEUES_PER_PORT);
+	__type(key, __u32); /* port * QUEUES_PER_PORT + queue */
+	__type(value, __u32);
+} xsks SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct trace);
+} trace SEC(".maps");
