@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! text --notation::encode--> layers --build::frame--> bytes --view::Frame::parse--> what a forwarder asks
-//!      <--notation::decode--        <---dissect------
+//!      <--notation::decode--        <---dissect------        icmp::*  the answer to send
 //! ```
 //!
 //! A frame that the notation prints is the frame that it reads: [`notation::decode`] never loses a byte.
@@ -11,6 +11,7 @@
 pub mod build;
 pub mod checksum;
 mod dissect;
+pub mod icmp;
 pub mod layer;
 pub mod notation;
 pub mod proto;

@@ -333,3 +333,117 @@ fn walk(packet: &[u8], first: u8) -> Result<Chain, ParseError> {
     }
     Ok(chain)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::notation::encode;
+    use proptest::prelude::*;
+
+    #[track_caller]
+    fn parse(text: &str) -> Result<Ip, ParseError> {
+        Frame::parse(&encode(&format!("eth 02::1 > 02::2 / {text}")).unwrap()).map(|frame| frame.ip.unwrap())
+    }
+
+    #[test]
+    fn what_a_forwarder_asks() {
+        let bytes =
+            encode("eth 02::1 > 03::2 / vlan 5 tpid=0x88a8 / vlan 6 / ip4 192.0.2.1 > 10.0.0.1 ttl=7 tos=9 df opts=01010101 / tcp 5 > 6 S / data 3 / pad 9")
+                .unwrap();
+        let frame = Frame::parse(&bytes).unwrap();
+        assert_eq!((frame.eth_src, frame.eth_dst), ([2, 0, 0, 0, 0, 1], [3, 0, 0, 0, 0, 2]));
+        assert!(frame.is_group());
+        assert_eq!((frame.vlans(), frame.ethertype, frame.l3), (&[5, 6][..], ethertype::IPV4, 22));
+        let ip = frame.ip.unwrap();
+        assert_eq!((ip.src, ip.dst), ("192.0.2.1".parse().unwrap(), "10.0.0.1".parse().unwrap()));
+        assert_eq!((ip.protocol, ip.l3, ip.l4, ip.len, ip.ttl, ip.tos), (6, 22, 46, 24 + 20 + 3, 7, 9));
+        assert_eq!((ip.dont_fragment, ip.fragment, ip.ports, ip.icmp), (true, None, Some((5, 6)), None));
+        assert_eq!(frame.packet().unwrap(), &bytes[22..22 + 47]);
+        assert_eq!(frame.payload().unwrap(), &bytes[46..22 + 47]);
+    }
+
+    #[test]
+    fn ipv6_chains() {
+        let v6 = "ip6 2001:db8::1 > 2001:db8::2";
+        let six = "hbh / dstopts / routing / dstopts / ah / frag id=9 more";
+        let ip = parse(&format!("{v6} / {six} / udp 1 > 2")).unwrap();
+        assert_eq!((ip.protocol, ip.l4, ip.ports), (17, 14 + 40 + 4 * 8 + 24 + 8, Some((1, 2))));
+        assert_eq!(ip.fragment, Some(Fragment { id: 9, offset: 0, more: true }));
+        assert_eq!(parse(&format!("{v6} / dstopts / {six} / udp 1 > 2")), Err(ParseError::Ip6ExthdrLimit));
+        let later = parse(&format!("{v6} / frag id=9 off=16 proto=60 / hex 06ff")).unwrap();
+        assert_eq!((later.protocol, later.ports, later.is_later_fragment()), (60, None, true));
+        assert_eq!(parse(&format!("{v6} / dstopts len=9 / udp 1 > 2")), Err(ParseError::Ip6Short));
+        assert_eq!(parse(&format!("{v6} proto=43 / hex 06")), Err(ParseError::Ip6Short));
+        assert_eq!(parse(v6).unwrap().protocol, 59);
+    }
+
+    #[test]
+    fn checks_fail_by_the_name_and_in_the_order_of_the_contract() {
+        let v4 = "ip4 192.0.2.1 > 10.0.0.1";
+        let v6 = "ip6 2001:db8::1 > 2001:db8::2";
+        for (text, expected) in [
+            ("hex 0001".to_owned(), Some("ETH_SHORT")),
+            ("eth 02::1 > 02::2 type=0x8100 / hex 0005".to_owned(), Some("ETH_SHORT")),
+            ("eth 02::1 > 02::2 type=0x0800 / hex 45".to_owned(), Some("IP4_SHORT")),
+            (format!("eth 02::1 > 02::2 / {v4} ihl=15 / data 1"), Some("IP4_SHORT")),
+            (format!("eth 02::1 > 02::2 / {v4} ihl=4 / data 1"), Some("IP4_HEADER")),
+            (format!("eth 02::1 > 02::2 / {v4} ver=5 csum=1 / data 1"), Some("IP4_HEADER")),
+            (format!("eth 02::1 > 02::2 / {v4} csum=1 len=19 / data 1"), Some("IP4_CSUM")),
+            (format!("eth 02::1 > 02::2 / {v4} len=19 / data 1"), Some("IP4_HEADER")),
+            (format!("eth 02::1 > 02::2 / {v4} len=22 / data 1"), Some("IP4_SHORT")),
+            (format!("eth 02::1 > 02::2 / {v6} len=2 / data 1"), Some("IP6_SHORT")),
+            (format!("eth 02::1 > 02::2 / {v6} ver=4 / data 1"), Some("IP6_HEADER")),
+            (format!("eth 02::1 > 02::2 / {v4} proto=tcp / data 3"), Some("L4_SHORT")),
+            (format!("eth 02::1 > 02::2 / {v4} proto=icmp / data 3 / pad 5"), Some("L4_SHORT")),
+            (format!("eth 02::1 > 02::2 / {v4} proto=icmp6 / data 3"), None),
+            (format!("eth 02::1 > 02::2 / {v6} proto=sctp / data 3"), Some("L4_SHORT")),
+            (format!("eth 02::1 > 02::2 / {v4} frag=8 proto=tcp / data 3"), None),
+            ("eth 02::1 > 02::2 / ip4 127.0.0.1 > 10.0.0.1 proto=tcp".to_owned(), Some("SRC_INVALID")),
+            ("eth 02::1 > 02::2 / ip4 239.0.0.1 > 10.0.0.1".to_owned(), Some("SRC_INVALID")),
+            ("eth 02::1 > 02::2 / ip4 0.0.0.0 > 10.0.0.1".to_owned(), Some("SRC_INVALID")),
+            ("eth 02::1 > 02::2 / ip4 0.0.0.0 > 255.255.255.255 / udp 68 > 67".to_owned(), None),
+            ("eth 02::1 > 02::2 / ip6 ::1 > 2001:db8::2".to_owned(), Some("SRC_INVALID")),
+            ("eth 02::1 > 02::2 / ip6 :: > ff02::1".to_owned(), None),
+            ("eth 02::1 > 02::2 / arp who-has 10.0.0.1 tell 10.0.0.2".to_owned(), None),
+        ] {
+            let bytes = encode(&text).unwrap();
+            assert_eq!(Frame::parse(&bytes).err().map(ParseError::drop_reason), expected, "{text}");
+        }
+    }
+
+    /// Names must be those that the programs count under.
+    #[test]
+    fn drop_reasons_are_those_of_the_programs() {
+        let header = include_str!("../../../bpf/drop_reasons.h");
+        for error in [
+            ParseError::EthShort,
+            ParseError::Ip4Short,
+            ParseError::Ip4Header,
+            ParseError::Ip4Csum,
+            ParseError::Ip6Short,
+            ParseError::Ip6Header,
+            ParseError::Ip6ExthdrLimit,
+            ParseError::L4Short,
+            ParseError::SrcInvalid,
+        ] {
+            assert!(header.contains(&format!("X({}, ", error.drop_reason())), "{error:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn offsets_stay_inside(mut bytes in proptest::collection::vec(any::<u8>(), 0..200), v6: bool) {
+            for (at, byte) in [(12, if v6 { 0x86 } else { 8 }), (13, if v6 { 0xdd } else { 0 }), (14, if v6 { 0x60 } else { 0x45 })] {
+                if let Some(place) = bytes.get_mut(at) {
+                    *place = byte;
+                }
+            }
+            if let Ok(frame) = Frame::parse(&bytes)
+                && let Some(ip) = frame.ip
+            {
+                prop_assert!(ip.l3 < ip.l4 && ip.l4 <= ip.l3 + ip.len && ip.l3 + ip.len <= bytes.len());
+                prop_assert!(frame.packet().is_some() && frame.payload().is_some());
+            }
+        }
+    }
+}
