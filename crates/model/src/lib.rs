@@ -7,7 +7,11 @@
 //!                                        └ oracle() -> verdict and bytes for a packet, asked by tests only
 //! ```
 
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing))]
+
 pub mod desired;
 pub mod network;
+pub mod oracle;
 pub mod rib;
 pub mod tables;
+pub mod verdict;

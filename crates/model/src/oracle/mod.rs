@@ -1,0 +1,448 @@
+//! The oracle: what must become of a frame, by `docs/datapath.md`.
+//!
+//! It answers from the resources, the network and the routes alone, with linear scans and a parser of its own, and knows
+//! nothing of compiled tables: where it and the loaded program agree, two readings of the contract agree. Only the algorithms
+//! of `tables` (flow hash, ring, buckets), which have tests of their own, are shared. It judges fresh state: empty flow
+//! tables, groups built at once, slow-path workers present and tokens left.
+
+mod emit;
+mod parse;
+mod policy;
+mod route;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::{Mutex, PoisonError};
+
+use tables::hash::{self, FlowKey};
+use tables::{buckets, maglev};
+
+use self::parse::{ETHERTYPE_ARP, ETHERTYPE_IPV4, ETHERTYPE_IPV6, Ethernet, Fragment, Packet};
+use self::route::{Action, Hop, Path, Routes};
+use crate::desired::{Backend, Desired, Encap, Service, TunnelKind, protocol};
+use crate::network::{IfIndex, Link, Network};
+use crate::rib::Rib;
+use crate::verdict::{DropReason, PuntReason, Verdict};
+
+/// What must become of a frame.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Judgement {
+    /// Where it goes.
+    pub verdict: Verdict,
+    /// Its bytes then: as sent, as the host's stack gets it, or as punted (without `struct punt_meta`). Empty for a drop.
+    pub frame: Vec<u8>,
+    /// What `struct punt_meta` tells the worker beside the reason; `None` unless punted.
+    pub meta: Option<PuntMeta>,
+    /// The interface whose port counts the frame; `None` counts on port 0.
+    pub port: Option<IfIndex>,
+}
+
+/// What a punt tells the slow path.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PuntMeta {
+    /// Too big: the largest packet that fits, in bytes.
+    pub mtu: Option<u32>,
+    /// Neighbour unresolved: the interface it is on, the VLAN device where there is one, and its address.
+    pub neighbor: Option<(IfIndex, IpAddr)>,
+    /// The TTL has still to be decremented.
+    pub decrement_ttl: bool,
+}
+
+/// The end of a packet's way; the frame is added by the caller.
+struct Outcome {
+    verdict: Verdict,
+    meta: PuntMeta,
+}
+
+impl Outcome {
+    fn punt(reason: PuntReason, meta: PuntMeta) -> Self {
+        Self { verdict: Verdict::Punt(reason), meta }
+    }
+}
+
+impl From<Verdict> for Outcome {
+    fn from(verdict: Verdict) -> Self {
+        Self { verdict, meta: PuntMeta::default() }
+    }
+}
+
+impl From<DropReason> for Outcome {
+    fn from(reason: DropReason) -> Self {
+        Verdict::Drop(reason).into()
+    }
+}
+
+/// A frame on its way: link-layer header without ethertype, then the packet and what padding follows it.
+struct Frame {
+    link_layer: Vec<u8>,
+    ethertype: u16,
+    payload: Vec<u8>,
+}
+
+impl Frame {
+    fn bytes(&self) -> Vec<u8> {
+        [&self.link_layer, self.ethertype.to_be_bytes().as_slice(), &self.payload].concat()
+    }
+}
+
+/// Usable backends of one VIP with their paths, and the index of one of them for each slot.
+struct Ring<'a> {
+    backends: Vec<(&'a Backend, Path)>,
+    slots: Vec<u32>,
+}
+
+/// The judge of one configuration.
+pub struct Oracle<'a> {
+    routes: Routes<'a>,
+    decap_ipip: bool,
+    decap_vxlan: bool,
+    /// Rings by place in `Desired::services`, made when first asked for.
+    rings: Mutex<BTreeMap<usize, std::sync::Arc<Ring<'a>>>>,
+}
+
+impl<'a> Oracle<'a> {
+    /// An oracle for these inputs.
+    #[must_use]
+    pub fn new(desired: &'a Desired, network: &'a Network, rib: &'a Rib) -> Self {
+        let any = |wanted: fn(&TunnelKind) -> bool| desired.tunnels.iter().any(|tunnel| wanted(&tunnel.kind));
+        Self {
+            routes: Routes { desired, network, rib },
+            decap_ipip: any(|kind| *kind == TunnelKind::Ipip),
+            decap_vxlan: any(|kind| matches!(kind, TunnelKind::Vxlan { .. })),
+            rings: Mutex::default(),
+        }
+    }
+
+    /// Judges a program that was loaded with every decap stage, whether or not a Tunnel asks for it.
+    #[must_use]
+    pub fn with_every_decap(self) -> Self {
+        Self { decap_ipip: true, decap_vxlan: true, ..self }
+    }
+
+    /// What must become of `frame`, from its Ethernet header on, that came in on `ifindex`.
+    #[must_use]
+    pub fn judge(&self, frame: &[u8], ifindex: IfIndex) -> Judgement {
+        let Some(ethernet) = Ethernet::parse(frame) else {
+            let port = self.port(ifindex, &[]).map(|(index, _)| index);
+            return Judgement { verdict: Verdict::Drop(DropReason::EthShort), frame: Vec::new(), meta: None, port };
+        };
+        let Some((port, link)) = self.port(ifindex, &ethernet.tags) else {
+            return Judgement { verdict: Verdict::Pass, frame: frame.to_vec(), meta: None, port: None };
+        };
+        let mut frame = Frame {
+            link_layer: frame.get(..ethernet.len - 2).unwrap_or_default().to_vec(),
+            ethertype: ethernet.ethertype,
+            payload: frame.get(ethernet.len..).unwrap_or_default().to_vec(),
+        };
+        let outcome = match self.walk(&ethernet, &mut frame, port, link, ifindex) {
+            Ok(outcome) => outcome,
+            Err(reason) => reason.into(),
+        };
+        let (bytes, meta) = match outcome.verdict {
+            Verdict::Drop(_) => (Vec::new(), None),
+            Verdict::Punt(_) => (frame.bytes(), Some(outcome.meta)),
+            Verdict::Pass | Verdict::Tx | Verdict::Redirect(_) => (frame.bytes(), None),
+        };
+        Judgement { verdict: outcome.verdict, frame: bytes, meta, port: Some(port) }
+    }
+
+    /// 1.2: the port that frames with these tags belong to.
+    fn port(&self, ifindex: IfIndex, tags: &[u16]) -> Option<(IfIndex, &'a Link)> {
+        let links = &self.routes.network.links;
+        let found = match tags {
+            [] | [0] => links.get_key_value(&ifindex).filter(|(_, link)| link.vlan.is_none()),
+            [id] => links.iter().find(|(_, l)| l.vlan.is_some_and(|vlan| vlan.parent == ifindex && vlan.id == *id)),
+            _ => None,
+        };
+        found.filter(|(_, link)| self.routes.is_port(link)).map(|(index, link)| (*index, link))
+    }
+
+    /// The stages in order. `frame` is what the packet has become.
+    fn walk(
+        &self,
+        ethernet: &Ethernet,
+        frame: &mut Frame,
+        port: IfIndex,
+        link: &Link,
+        ifindex: IfIndex,
+    ) -> Result<Outcome, DropReason> {
+        if !ethernet.is_group() && ethernet.destination != link.mac.0 {
+            return Ok(Verdict::Pass.into());
+        }
+        let policies = policy::policies_of(self.routes.desired, self.routes.network, port);
+        match ethernet.ethertype {
+            ETHERTYPE_IPV4 | ETHERTYPE_IPV6 => {}
+            ETHERTYPE_ARP => return Ok(Verdict::Pass.into()),
+            _ if ethernet.is_link_local_group() || policies.is_empty() => return Ok(Verdict::Pass.into()),
+            _ => return Err(DropReason::Ethertype),
+        }
+        let mut packet = Packet::parse(frame.ethertype, &frame.payload)?;
+        let mut host_scope = ethernet.is_group() || packet.is_host_scope();
+        let mut decapsulated = false;
+        if !host_scope
+            && let Some(kind) = self.tunnel_kind(&packet)
+            && self.is_received(packet.destination)
+        {
+            packet = self.decapsulate(frame, &packet, kind)?;
+            host_scope = packet.is_host_scope();
+            decapsulated = true;
+        }
+        if let Some(reason) = policy::decide(self.routes.desired, &policies, &packet) {
+            return Err(reason);
+        }
+        if host_scope {
+            return Ok(Verdict::Pass.into());
+        }
+        match self.service(&packet) {
+            Some((index, service)) => self.load_balance(frame, &packet, index, service, ifindex),
+            None => self.route(frame, &packet, decapsulated, ifindex),
+        }
+    }
+
+    /// Stage 2: which tunnel the packet belongs to, if that kind is decapsulated here.
+    fn tunnel_kind(&self, packet: &Packet) -> Option<Tunnel> {
+        match (packet.protocol, packet.ports) {
+            (protocol::IPIP, _) if self.decap_ipip => Some(Tunnel::Ipip(ETHERTYPE_IPV4)),
+            (protocol::IPV6, _) if self.decap_ipip => Some(Tunnel::Ipip(ETHERTYPE_IPV6)),
+            (protocol::UDP, Some((_, port))) if self.decap_vxlan && port == self.routes.desired.node.vxlan_port => {
+                Some(Tunnel::Vxlan)
+            }
+            _ => None,
+        }
+    }
+
+    fn is_received(&self, destination: IpAddr) -> bool {
+        self.routes.lookup(destination) == Some(Action::Receive)
+    }
+
+    /// 2.1 to 2.6: leaves the inner packet in `frame`.
+    fn decapsulate(&self, frame: &mut Frame, outer: &Packet, tunnel: Tunnel) -> Result<Packet, DropReason> {
+        if outer.fragment != Fragment::Whole {
+            return Err(DropReason::TunFragment);
+        }
+        let packet = frame.payload.get(..outer.len).unwrap_or_default();
+        let (ethertype, inner_at, kind) = match tunnel {
+            Tunnel::Ipip(ethertype) => (ethertype, outer.transport, TunnelKind::Ipip),
+            Tunnel::Vxlan => {
+                let header: [u8; 30] = parse::array(packet, outer.transport).ok_or(DropReason::TunHeader)?;
+                let [_, _, _, _, _, _, _, _, flags, _, _, _, v0, v1, v2, _, .., e0, e1] = header;
+                let ethertype = u16::from_be_bytes([e0, e1]);
+                if flags & 0x08 == 0 || !matches!(ethertype, ETHERTYPE_IPV4 | ETHERTYPE_IPV6) {
+                    return Err(DropReason::TunHeader);
+                }
+                let vni = u32::from_be_bytes([0, v0, v1, v2]);
+                (ethertype, outer.transport + 30, TunnelKind::Vxlan { vni })
+            }
+        };
+        let tunnels = &self.routes.desired.tunnels;
+        let mut of_kind = tunnels.iter().filter(|tunnel| tunnel.kind == kind).peekable();
+        if matches!(kind, TunnelKind::Vxlan { .. }) && of_kind.peek().is_none() {
+            return Err(DropReason::TunVniUnknown);
+        }
+        if !of_kind.any(|tunnel| tunnel.peers.iter().any(|net| net.contains(&outer.source))) {
+            return Err(DropReason::TunPeerUnknown);
+        }
+        let mut inner = Packet::parse(ethertype, packet.get(inner_at..).unwrap_or_default())?;
+        frame.payload = frame.payload.split_off(inner_at);
+        frame.ethertype = ethertype;
+        const CE: u8 = 3;
+        if outer.tos & CE == CE {
+            if inner.tos & CE == 0 {
+                return Err(DropReason::TunEcn);
+            }
+            inner.tos |= CE;
+            emit::set_tos(&mut frame.payload, &inner);
+        }
+        Ok(inner)
+    }
+
+    /// The service that the packet's destination, port and protocol name.
+    fn service(&self, packet: &Packet) -> Option<(usize, &'a Service)> {
+        let (_, port) = packet.ports?;
+        self.routes.desired.services.iter().enumerate().find(|(_, service)| {
+            service.protocol == packet.protocol
+                && service.port == port
+                && service.addresses.contains(&packet.destination)
+        })
+    }
+
+    /// Stage 4.
+    fn load_balance(
+        &self,
+        frame: &mut Frame,
+        packet: &Packet,
+        index: usize,
+        service: &'a Service,
+        ifindex: IfIndex,
+    ) -> Result<Outcome, DropReason> {
+        let ring = self.ring(index, service);
+        let hash = flow_hash(packet);
+        let chosen = ring.slots.get(hash::ring_slot(hash)).and_then(|slot| ring.backends.get(*slot as usize));
+        let (backend, path) = chosen.ok_or(DropReason::VipNoBackend)?;
+        if parse::is_link_local(packet.source) {
+            return Err(DropReason::SrcInvalid);
+        }
+        if packet.ttl <= 1 {
+            return Ok(Verdict::Punt(PuntReason::TtlExceeded).into());
+        }
+        if packet.len > path.inner_mtu as usize {
+            return too_big(packet, path.inner_mtu);
+        }
+        let hop = bucket(&path.hops, hash)?;
+        if backend.encap == Encap::L2 && self.neighbor(hop).is_none() {
+            return Ok(unresolved(hop.ifindex, hop.address));
+        }
+        emit::decrement_ttl(&mut frame.payload, packet);
+        match backend.encap {
+            Encap::L2 => {}
+            Encap::Ipip => {
+                let inner = if packet.is_ipv6() { protocol::IPV6 } else { protocol::IPIP };
+                emit::push_ip(frame, packet, (path.source, backend.address), inner, packet.len, hash);
+            }
+            Encap::Vxlan { vni, mac } => {
+                let port = self.routes.desired.node.vxlan_port;
+                emit::push_vxlan(frame, vni, mac, path.inner_source, packet.len, hash, port);
+                let len = packet.len + emit::VXLAN_OVERHEAD;
+                emit::push_ip(frame, packet, (path.source, backend.address), protocol::UDP, len, hash);
+            }
+        }
+        let resolved = self.neighbor(hop).is_some();
+        let verdict = self.rewrite(frame, hop, ifindex)?;
+        if resolved {
+            return Ok(verdict.into());
+        }
+        let meta = PuntMeta { neighbor: Some((hop.ifindex, hop.address)), ..PuntMeta::default() };
+        Ok(Outcome::punt(PuntReason::NeighborEncap, meta))
+    }
+
+    fn ring(&self, index: usize, service: &'a Service) -> std::sync::Arc<Ring<'a>> {
+        let mut rings = self.rings.lock().unwrap_or_else(PoisonError::into_inner);
+        let ring = rings.entry(index).or_insert_with(|| {
+            let usable = service.backends.iter().filter_map(|b| Some((b, self.routes.path(b)?)));
+            let backends: Vec<_> = usable.collect();
+            let keys: Vec<[u8; 16]> = backends.iter().map(|(backend, _)| ring_key(backend.address)).collect();
+            let members: Vec<_> = keys
+                .iter()
+                .zip(&backends)
+                .map(|(key, (backend, _))| maglev::Member { key, weight: backend.weight })
+                .collect();
+            std::sync::Arc::new(Ring { slots: maglev::ring(&members), backends })
+        });
+        std::sync::Arc::clone(ring)
+    }
+
+    /// Stage 5.
+    fn route(
+        &self,
+        frame: &mut Frame,
+        packet: &Packet,
+        decapsulated: bool,
+        ifindex: IfIndex,
+    ) -> Result<Outcome, DropReason> {
+        let action = match self.routes.lookup(packet.destination) {
+            None => return Ok(Verdict::Punt(PuntReason::NoRoute).into()),
+            Some(Action::Receive) if decapsulated && self.tunnel_kind(packet).is_some() => {
+                return Err(DropReason::TunNested);
+            }
+            Some(Action::Receive) => return Ok(Verdict::Pass.into()),
+            Some(Action::Vip) => return vip_address(packet),
+            Some(Action::Blackhole) => return Err(DropReason::Blackhole),
+            Some(Action::Prohibit) => return Ok(Verdict::Punt(PuntReason::Prohibit).into()),
+            Some(action @ (Action::Glean(_) | Action::Forward(_))) => action,
+        };
+        if parse::is_link_local(packet.source) {
+            return Err(DropReason::SrcInvalid);
+        }
+        if packet.ttl <= 1 {
+            return Ok(Verdict::Punt(PuntReason::TtlExceeded).into());
+        }
+        let hop = match action {
+            Action::Forward(hops) => bucket(&hops, flow_hash(packet))?,
+            Action::Glean(ifindex) => return Ok(unresolved(ifindex, packet.destination)),
+            _ => return Err(DropReason::Internal),
+        };
+        let mtu = self.routes.network.links.get(&hop.ifindex).ok_or(DropReason::Internal)?.mtu;
+        if packet.len > mtu as usize {
+            return too_big(packet, mtu);
+        }
+        if self.neighbor(hop).is_none() {
+            return Ok(unresolved(hop.ifindex, hop.address));
+        }
+        emit::decrement_ttl(&mut frame.payload, packet);
+        Ok(self.rewrite(frame, hop, ifindex)?.into())
+    }
+
+    fn neighbor(&self, hop: Hop) -> Option<crate::network::Mac> {
+        self.routes.network.neighbors.get(&(hop.ifindex, hop.address)).copied()
+    }
+
+    /// Stage 6; an unresolved destination is all zero.
+    fn rewrite(&self, frame: &mut Frame, hop: Hop, ifindex: IfIndex) -> Result<Verdict, DropReason> {
+        let link = self.routes.network.links.get(&hop.ifindex).ok_or(DropReason::Internal)?;
+        let destination = self.neighbor(hop).unwrap_or_default();
+        frame.link_layer = [destination.0, link.mac.0].concat();
+        if let Some(vlan) = link.vlan {
+            frame.link_layer.extend(parse::ETHERTYPE_VLAN.to_be_bytes());
+            frame.link_layer.extend(vlan.id.to_be_bytes());
+        }
+        let egress = link.vlan.map_or(hop.ifindex, |vlan| vlan.parent);
+        Ok(if egress == ifindex { Verdict::Tx } else { Verdict::Redirect(egress) })
+    }
+}
+
+/// A tunnel packet: IP in IP with the ethertype of what is inside, or VXLAN.
+#[derive(Clone, Copy, Debug)]
+enum Tunnel {
+    Ipip(u16),
+    Vxlan,
+}
+
+/// A packet for a VIP address that no service takes.
+fn vip_address(packet: &Packet) -> Result<Outcome, DropReason> {
+    const ECHO_REQUEST: u8 = 8;
+    const ECHO_REQUEST_V6: u8 = 128;
+    let request = if packet.is_ipv6() { ECHO_REQUEST_V6 } else { ECHO_REQUEST };
+    match packet.fragment {
+        Fragment::Whole if packet.icmp.is_some_and(|(kind, _)| kind == request) => {
+            Ok(Verdict::Punt(PuntReason::VipEcho).into())
+        }
+        Fragment::Later => Err(DropReason::VipFragment),
+        Fragment::Whole | Fragment::First => Err(DropReason::VipNoService),
+    }
+}
+
+fn too_big(packet: &Packet, mtu: u32) -> Result<Outcome, DropReason> {
+    if !packet.dont_fragment {
+        return Err(DropReason::MtuNoDf);
+    }
+    Ok(Outcome::punt(PuntReason::PacketTooBig, PuntMeta { mtu: Some(mtu), ..PuntMeta::default() }))
+}
+
+fn unresolved(ifindex: IfIndex, address: IpAddr) -> Outcome {
+    let meta = PuntMeta { neighbor: Some((ifindex, address)), decrement_ttl: true, mtu: None };
+    Outcome::punt(PuntReason::Neighbor, meta)
+}
+
+fn flow_hash(packet: &Packet) -> u64 {
+    hash::flow_hash(&FlowKey {
+        source: packet.source,
+        destination: packet.destination,
+        ports: packet.ports,
+        protocol: packet.protocol,
+    })
+}
+
+/// The next hop of a flow: the bucket of a group that was built at once.
+fn bucket(hops: &[(Hop, u32)], flow_hash: u64) -> Result<Hop, DropReason> {
+    buckets::spread(&[], hops).get(hash::bucket(flow_hash)).copied().ok_or(DropReason::Internal)
+}
+
+/// What the ring knows a backend by.
+fn ring_key(address: IpAddr) -> [u8; 16] {
+    match address {
+        IpAddr::V4(v4) => v4.to_ipv6_mapped().octets(),
+        IpAddr::V6(v6) => v6.octets(),
+    }
+}

@@ -1,0 +1,240 @@
+//! Which next hops a destination has: the routes of every source, looked through one after the other.
+
+use std::net::{IpAddr, Ipv6Addr};
+
+use ipnet::IpNet;
+
+use super::parse::is_link_local;
+use crate::desired::{Backend, Desired, Encap, RouteAction};
+use crate::network::{IfIndex, Link, Mac, Network};
+use crate::rib::{Rib, Source};
+
+/// A gateway or on-link host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Hop {
+    /// What the neighbour protocol resolves.
+    pub address: IpAddr,
+    /// The interface it is on.
+    pub ifindex: IfIndex,
+}
+
+/// What a route does with its packets.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Action {
+    Receive,
+    Vip,
+    Blackhole,
+    Prohibit,
+    /// On-link on this interface: the destination is its own gateway.
+    Glean(IfIndex),
+    /// Next hops with their weights, at least one.
+    Forward(Vec<(Hop, u32)>),
+}
+
+/// How packets reach a usable backend.
+#[derive(Clone, Debug)]
+pub(super) struct Path {
+    pub hops: Vec<(Hop, u32)>,
+    /// Outer source, or anything for L2.
+    pub source: IpAddr,
+    pub inner_source: Mac,
+    pub inner_mtu: u32,
+}
+
+/// The three inputs.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Routes<'a> {
+    pub desired: &'a Desired,
+    pub network: &'a Network,
+    pub rib: &'a Rib,
+}
+
+impl<'a> Routes<'a> {
+    /// The link, where it is up and a port.
+    pub(super) fn usable_port(&self, ifindex: IfIndex) -> Option<&'a Link> {
+        self.network.links.get(&ifindex).filter(|link| link.up && self.is_port(link))
+    }
+
+    pub(super) fn is_port(&self, link: &Link) -> bool {
+        self.desired.node.interfaces.iter().any(|interface| interface.name == link.name)
+    }
+
+    /// The longest match of `destination`, best source first; neighbours refine what would be gleaned.
+    pub(super) fn lookup(&self, destination: IpAddr) -> Option<Action> {
+        let action = self.best(destination, &[Source::Static, Source::Ebgp, Source::Ibgp, Source::Adopted])?;
+        if let Action::Glean(ifindex) = action
+            && self.network.neighbors.contains_key(&(ifindex, destination))
+        {
+            return Some(Action::Forward(vec![(Hop { address: destination, ifindex }, 1)]));
+        }
+        Some(action)
+    }
+
+    /// The longest match among local, VIP and connected routes and those of `sources`.
+    fn best(&self, destination: IpAddr, sources: &[Source]) -> Option<Action> {
+        let mut found = self.own(destination);
+        for source in sources {
+            found.extend(self.of_source(*source, destination).into_iter().map(|(len, action)| (len, *source, action)));
+        }
+        // Of equal lengths and sources the first one stays.
+        let best = found.into_iter().reduce(|best, next| {
+            let better = next.0 > best.0 || (next.0 == best.0 && next.1 < best.1);
+            if better { next } else { best }
+        });
+        best.map(|(_, _, action)| action)
+    }
+
+    /// Local, VIP and connected routes that hold `destination`, by interface index.
+    fn own(&self, destination: IpAddr) -> Vec<(u8, Source, Action)> {
+        let host_len = if destination.is_ipv4() { 32 } else { 128 };
+        let mut found = Vec::new();
+        for (ifindex, net) in &self.network.addresses {
+            if net.addr() == destination || is_subnet_end(*net, destination) {
+                found.push((host_len, Source::Local, Action::Receive));
+            }
+            let Some(link) = self.network.links.get(ifindex).filter(|link| link.up) else { continue };
+            if net.contains(&destination) && net.prefix_len() < host_len && !is_link_local(net.addr()) {
+                let action = if self.is_port(link) { Action::Glean(*ifindex) } else { Action::Receive };
+                found.push((net.prefix_len(), Source::Connected, action));
+            }
+        }
+        if self.desired.services.iter().any(|service| service.addresses.contains(&destination)) {
+            found.push((host_len, Source::Vip, Action::Vip));
+        }
+        found
+    }
+
+    /// The routes of one source that hold `destination` and have a usable next hop.
+    fn of_source(&self, source: Source, destination: IpAddr) -> Vec<(u8, Action)> {
+        match source {
+            Source::Local | Source::Vip | Source::Connected => Vec::new(),
+            Source::Static => self.static_routes(destination),
+            Source::Ebgp | Source::Ibgp => self
+                .rib
+                .bgp
+                .iter()
+                .filter(|(prefix, route)| prefix.contains(&destination) && route.internal == (source == Source::Ibgp))
+                .filter_map(|(prefix, route)| {
+                    let hops = route.gateways.iter().flat_map(|gateway| self.bgp_gateway(*gateway)).collect();
+                    Some((prefix.prefix_len(), forward(hops)?))
+                })
+                .collect(),
+            Source::Adopted => self
+                .rib
+                .adopted
+                .iter()
+                .filter(|(prefix, _)| prefix.contains(&destination))
+                .filter_map(|(prefix, route)| {
+                    let hops = route.gateways.iter().filter_map(|(address, ifindex)| {
+                        self.usable_port(*ifindex)?;
+                        Some((Hop { address: *address, ifindex: *ifindex }, 1))
+                    });
+                    Some((prefix.prefix_len(), forward(hops.collect())?))
+                })
+                .collect(),
+        }
+    }
+
+    fn static_routes(&self, destination: IpAddr) -> Vec<(u8, Action)> {
+        let holding = self.desired.static_routes.iter().filter(|route| route.prefix.contains(&destination));
+        let actions = holding.filter_map(|route| {
+            let action = match &route.action {
+                RouteAction::Blackhole => Action::Blackhole,
+                RouteAction::Prohibit => Action::Prohibit,
+                RouteAction::Via(gateways) => {
+                    let hops = gateways.iter().filter_map(|gateway| {
+                        let hop = match &gateway.interface {
+                            Some(name) => self.on_interface(gateway.address, name)?,
+                            None => self.on_link(gateway.address)?,
+                        };
+                        Some((hop, u32::from(gateway.weight)))
+                    });
+                    forward(hops.collect())?
+                }
+            };
+            Some((route.prefix.prefix_len(), action))
+        });
+        actions.collect()
+    }
+
+    fn on_interface(&self, address: IpAddr, name: &str) -> Option<Hop> {
+        let (ifindex, _) = self.network.link_by_name(name)?;
+        self.usable_port(ifindex)?;
+        Some(Hop { address, ifindex })
+    }
+
+    /// A gateway inside a connected prefix.
+    fn on_link(&self, address: IpAddr) -> Option<Hop> {
+        match self.best(address, &[])? {
+            Action::Glean(ifindex) => Some(Hop { address, ifindex }),
+            _ => None,
+        }
+    }
+
+    /// A gateway that BGP learned: on-link, or behind a static route.
+    fn bgp_gateway(&self, address: IpAddr) -> Vec<(Hop, u32)> {
+        match self.best(address, &[Source::Static]) {
+            Some(Action::Glean(ifindex)) => vec![(Hop { address, ifindex }, 1)],
+            Some(Action::Forward(hops)) => hops,
+            _ => Vec::new(),
+        }
+    }
+
+    /// How packets reach `backend`; `None` where it is not usable.
+    pub(super) fn path(&self, backend: &Backend) -> Option<Path> {
+        let hops = match self.lookup(backend.address)? {
+            Action::Glean(ifindex) => vec![(Hop { address: backend.address, ifindex }, 1)],
+            Action::Forward(hops) => hops,
+            _ => return None,
+        };
+        if backend.encap == Encap::L2 && hops.iter().any(|(hop, _)| hop.address != backend.address) {
+            return None;
+        }
+        let (first, _) = hops.iter().min()?;
+        let mtus = hops.iter().filter_map(|(hop, _)| self.network.links.get(&hop.ifindex)).map(|link| link.mtu);
+        let ipv6 = backend.address.is_ipv6();
+        let overhead = match (backend.encap, ipv6) {
+            (Encap::L2, _) => 0,
+            (Encap::Ipip, false) => 20,
+            (Encap::Ipip, true) => 40,
+            (Encap::Vxlan { .. }, false) => 20 + 8 + 8 + 14,
+            (Encap::Vxlan { .. }, true) => 40 + 8 + 8 + 14,
+        };
+        let source = match backend.encap {
+            Encap::L2 => Ipv6Addr::UNSPECIFIED.into(),
+            Encap::Ipip | Encap::Vxlan { .. } => self.encap_source(first.ifindex, ipv6)?,
+        };
+        Some(Path {
+            source,
+            inner_source: self.network.links.get(&first.ifindex)?.mac,
+            inner_mtu: mtus.min()?.saturating_sub(overhead),
+            hops,
+        })
+    }
+
+    fn encap_source(&self, egress: IfIndex, ipv6: bool) -> Option<IpAddr> {
+        let node = &self.desired.node;
+        let configured = if ipv6 { node.encap_source_v6.map(IpAddr::V6) } else { node.encap_source_v4.map(IpAddr::V4) };
+        configured.or_else(|| {
+            let mut addresses = self.network.addresses_of(egress).map(|net| net.addr());
+            addresses.find(|address| address.is_ipv6() == ipv6 && !is_link_local(*address))
+        })
+    }
+}
+
+/// The IPv4 network or broadcast address of an interface's prefix (RFC 3021: a /31 has none).
+fn is_subnet_end(net: IpNet, destination: IpAddr) -> bool {
+    net.addr().is_ipv4() && net.prefix_len() < 31 && (net.network() == destination || net.broadcast() == destination)
+}
+
+/// Equal hops add their weights; none is no route.
+fn forward(hops: Vec<(Hop, u32)>) -> Option<Action> {
+    let mut merged: Vec<(Hop, u32)> = Vec::new();
+    for (hop, weight) in hops {
+        match merged.iter_mut().find(|(known, _)| *known == hop) {
+            Some((_, sum)) => *sum += weight,
+            None => merged.push((hop, weight)),
+        }
+    }
+    (!merged.is_empty()).then_some(Action::Forward(merged))
+}
