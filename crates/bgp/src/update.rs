@@ -1,0 +1,225 @@
+//! UPDATE: what a peer announces and withdraws, with malformed attributes handled as RFC 7606 asks.
+//!
+//! A session is reset only where the NLRI cannot be located; otherwise the routes of the UPDATE are withdrawn, or the
+//! attribute is discarded where it cannot influence the choice of a route.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
+
+use ipnet::IpNet;
+use rustbgpd_wire as codec;
+use rustbgpd_wire::validate::{UpdateValidationOptions, validate_update_attributes_with_context};
+use rustbgpd_wire::{ErrorDisposition, PathAttribute};
+
+use crate::notification::{Notification, code};
+use crate::{Family, wire};
+
+/// ORIGIN, best first (RFC 4271 §5.1.1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Origin {
+    /// Interior to the originating AS.
+    Igp,
+    /// Learned via EGP.
+    Egp,
+    /// By other means.
+    Incomplete,
+}
+
+/// The path attributes that choose between routes (RFC 4271 §5, RFC 4456 §8).
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Attributes {
+    /// Where packets go: NEXT_HOP, or the global address of MP_REACH_NLRI.
+    pub next_hop: IpAddr,
+    /// ORIGIN.
+    pub origin: Origin,
+    /// AS_PATH, nearest AS first; AS_SETs do not occur (RFC 9774).
+    pub as_path: Box<[u32]>,
+    /// MULTI_EXIT_DISC.
+    pub med: Option<u32>,
+    /// LOCAL_PREF, from internal peers only.
+    pub local_pref: Option<u32>,
+    /// ORIGINATOR_ID, from internal peers only.
+    pub originator: Option<Ipv4Addr>,
+    /// Length of CLUSTER_LIST, from internal peers only.
+    pub clusters: usize,
+}
+
+/// What one UPDATE changes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Update {
+    /// Prefixes that are no longer reachable through the peer.
+    pub withdrawn: Vec<IpNet>,
+    /// Prefixes with the attributes they share; one entry a next hop, so at most two.
+    pub announced: Vec<(Arc<Attributes>, Vec<IpNet>)>,
+    /// Attributes that were malformed, with what was done about each (RFC 7606), for the log.
+    pub malformed: Vec<String>,
+}
+
+/// A decoded UPDATE.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Decoded {
+    Update(Update),
+    /// The marker of RFC 4724 §2.
+    EndOfRib(Family),
+}
+
+/// What a session has negotiated, as far as UPDATEs are concerned.
+#[derive(Clone, Debug)]
+pub(crate) struct Context {
+    pub(crate) four_octet_as: bool,
+    pub(crate) internal: bool,
+    pub(crate) families: Vec<Family>,
+}
+
+/// Decodes an UPDATE.
+///
+/// # Errors
+/// The NOTIFICATION of a session reset, only where the NLRI cannot be located (RFC 7606 §3 (j), §5.3).
+pub(crate) fn decode(message: &codec::UpdateMessage, context: &Context) -> Result<Decoded, Notification> {
+    let parsed = message
+        .parse_revised(context.four_octet_as, context.internal, false, &[])
+        .map_err(|error| wire::answer(&error))?;
+    if let Some(family) = end_of_rib(message, &parsed) {
+        return Ok(if context.families.contains(&family) {
+            Decoded::EndOfRib(family)
+        } else {
+            Decoded::Update(Update::default())
+        });
+    }
+    let codec::RevisedParsedUpdate { update, malformed } = parsed;
+    let body: Vec<IpNet> = prefixes(update.announced.iter().map(|e| codec::Prefix::V4(e.prefix)));
+    let mp = update.attributes.iter().find_map(|a| match a {
+        PathAttribute::MpReachNlri(mp) => Some(mp),
+        _ => None,
+    });
+    let reached = mp.and_then(|mp| Some((mp, wire::from_afi(mp.afi, mp.safi)?)));
+    let (mp_prefixes, mp_family, mp_next_hop) = match reached {
+        Some((mp, family)) => (prefixes(mp.announced.iter().map(|e| e.prefix)), Some(family), Some(mp.next_hop)),
+        None => (Vec::new(), None, None),
+    };
+
+    let mut disposition = malformed.iter().map(|m| m.disposition).max();
+    let mut notes: Vec<String> = malformed
+        .iter()
+        .map(|m| format!("attribute {}: {} ({})", m.type_code, m.error, m.disposition.as_str()))
+        .collect();
+    let has_nlri = !body.is_empty() || mp.is_some();
+    let valid = validate_update_attributes_with_context(
+        &update.attributes,
+        has_nlri,
+        !body.is_empty(),
+        // NEXT_HOP is mandatory on internal sessions too (RFC 4271 §5.1.3).
+        true,
+        UpdateValidationOptions::default(),
+    );
+    if let Err(invalid) = valid {
+        let found = invalid.error.disposition;
+        // The same attribute has been judged by the decoder already where it is missing because it was discarded.
+        if found == ErrorDisposition::SessionReset {
+            return Err(Notification {
+                code: code::UPDATE_MESSAGE,
+                subcode: invalid.error.subcode,
+                data: invalid.error.data.into(),
+            });
+        }
+        notes.push(format!(
+            "attribute {}: UPDATE error subcode {} ({})",
+            invalid.type_code,
+            invalid.error.subcode,
+            found.as_str()
+        ));
+        disposition = disposition.max(Some(found));
+    }
+    let empty_external_path = has_nlri && !context.internal && as_path(&update.attributes).is_empty();
+    if empty_external_path {
+        notes.push("attribute 2: empty AS_PATH from an external peer (treat-as-withdraw)".to_owned());
+        disposition = disposition.max(Some(ErrorDisposition::TreatAsWithdraw));
+    }
+
+    let mut result = Update { malformed: notes, ..Update::default() };
+    let spoken = |prefix: &IpNet| context.families.contains(&Family::of(*prefix));
+    let unreached = update.attributes.iter().flat_map(|a| match a {
+        PathAttribute::MpUnreachNlri(mp) if wire::from_afi(mp.afi, mp.safi).is_some() => {
+            prefixes(mp.withdrawn.iter().map(|e| e.prefix))
+        }
+        _ => Vec::new(),
+    });
+    result.withdrawn = prefixes(update.withdrawn.iter().map(|e| codec::Prefix::V4(e.prefix)));
+    result.withdrawn.extend(unreached);
+    if disposition >= Some(ErrorDisposition::TreatAsWithdraw) {
+        result.withdrawn.extend(body);
+        result.withdrawn.extend(mp_prefixes);
+    } else {
+        let next_hop = update.attributes.iter().find_map(|a| match a {
+            PathAttribute::NextHop(address) => Some(IpAddr::V4(*address)),
+            _ => None,
+        });
+        let groups = [(next_hop, Some(Family::Ipv4), body), (mp_next_hop, mp_family, mp_prefixes)];
+        for (next_hop, family, mut group) in groups {
+            let (Some(next_hop), Some(_)) = (next_hop, family) else { continue };
+            group.retain(spoken);
+            if !group.is_empty() {
+                result.announced.push((Arc::new(attributes(&update.attributes, next_hop, context.internal)), group));
+            }
+        }
+    }
+    result.withdrawn.retain(spoken);
+    Ok(Decoded::Update(result))
+}
+
+fn prefixes(entries: impl Iterator<Item = codec::Prefix>) -> Vec<IpNet> {
+    entries.filter_map(wire::from_prefix).collect()
+}
+
+/// The End-of-RIB marker of RFC 4724 §2: an UPDATE that is empty, or whose only attribute is an empty MP_UNREACH_NLRI.
+fn end_of_rib(message: &codec::UpdateMessage, parsed: &codec::RevisedParsedUpdate) -> Option<Family> {
+    if !message.withdrawn_routes.is_empty() || !message.nlri.is_empty() || !parsed.malformed.is_empty() {
+        return None;
+    }
+    if message.path_attributes.is_empty() {
+        return Some(Family::Ipv4);
+    }
+    match parsed.update.attributes.as_slice() {
+        [PathAttribute::MpUnreachNlri(mp)] if mp.withdrawn.is_empty() => wire::from_afi(mp.afi, mp.safi),
+        _ => None,
+    }
+}
+
+fn as_path(attributes: &[PathAttribute]) -> Box<[u32]> {
+    attributes
+        .iter()
+        .filter_map(|a| match a {
+            PathAttribute::AsPath(path) => Some(path.asns()),
+            _ => None,
+        })
+        .flatten()
+        .collect()
+}
+
+fn attributes(attributes: &[PathAttribute], next_hop: IpAddr, internal: bool) -> Attributes {
+    let mut result = Attributes {
+        next_hop,
+        origin: Origin::Incomplete,
+        as_path: as_path(attributes),
+        med: None,
+        local_pref: None,
+        originator: None,
+        clusters: 0,
+    };
+    for attribute in attributes {
+        match attribute {
+            PathAttribute::Origin(codec::Origin::Igp) => result.origin = Origin::Igp,
+            PathAttribute::Origin(codec::Origin::Egp) => result.origin = Origin::Egp,
+            PathAttribute::Med(med) => result.med = Some(*med),
+            // An external peer's are ignored (RFC 4271 §5.1.5, RFC 4456 §8).
+            PathAttribute::LocalPref(value) if internal => result.local_pref = Some(*value),
+            PathAttribute::OriginatorId(id) if internal => result.originator = Some(*id),
+            PathAttribute::ClusterList(list) if internal => result.clusters = list.len(),
+            _ => {}
+        }
+    }
+    result
+}
+
+#[cfg(test)]
+mod tests;
