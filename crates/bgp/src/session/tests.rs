@@ -66,7 +66,7 @@ impl Pair {
                 Action::Connect => self.sides[side].wants_connection = true,
                 Action::Send(id, bytes) => self.wire.push((1 - side, id, bytes)),
                 Action::Close(id) => {
-                    if self.open.iter().any(|c| *c == id) {
+                    if self.open.contains(&id) {
                         self.open.retain(|c| *c != id);
                         self.wire.push((1 - side, id, Bytes::new()));
                     }
