@@ -10,8 +10,14 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing))]
 
 pub mod desired;
+mod document;
+pub mod load;
 pub mod network;
 pub mod oracle;
+pub mod resources;
 pub mod rib;
+pub mod selector;
 pub mod tables;
 pub mod verdict;
+
+pub use document::Mark;

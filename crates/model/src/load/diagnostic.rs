@@ -1,0 +1,146 @@
+//! Errors and warnings with the place they are about.
+
+use std::fmt;
+
+use crate::document::{Mark, Path, Tree};
+
+/// How bad it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Severity {
+    /// The configuration is not taken.
+    Error,
+    /// It works, but perhaps not as was meant.
+    Warning,
+}
+
+impl fmt::Display for Severity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Error => "error",
+            Self::Warning => "warning",
+        })
+    }
+}
+
+/// One thing that is wrong, where it is and what to do about it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Diagnostic {
+    /// Name of the file as it was given; empty when it is about the directory as a whole.
+    pub file: String,
+    /// Line and column of the value it is about.
+    pub at: Mark,
+    /// Error or warning.
+    pub severity: Severity,
+    /// Kind and name of the document, as `VirtualService web`; empty where neither is known.
+    pub document: String,
+    /// Field, as `spec.backends[2].weight`; empty when it is about the document as a whole.
+    pub field: String,
+    /// What is wrong.
+    pub message: String,
+    /// What to do.
+    pub help: Option<String>,
+}
+
+impl fmt::Display for Diagnostic {
+    /// `file:line:column: error: VirtualService web: spec.port: must be 1 to 65535, is 0`, and the help on a line of its own.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if !self.file.is_empty() {
+            write!(f, "{}:", self.file)?;
+            if self.at.line > 0 {
+                write!(f, "{}:{}:", self.at.line, self.at.column)?;
+            }
+            f.write_str(" ")?;
+        }
+        write!(f, "{}: ", self.severity)?;
+        for part in [&self.document, &self.field] {
+            if !part.is_empty() {
+                write!(f, "{part}: ")?;
+            }
+        }
+        f.write_str(&self.message)?;
+        match &self.help {
+            Some(help) => write!(f, "\n  help: {help}"),
+            None => Ok(()),
+        }
+    }
+}
+
+/// A document whose kind and name are known.
+#[derive(Debug)]
+pub(super) struct Document {
+    pub(super) file: String,
+    pub(super) tree: Tree,
+    pub(super) kind: &'static str,
+    pub(super) name: String,
+}
+
+impl Document {
+    /// Kind and name, as `VirtualService web`.
+    pub(super) fn label(&self) -> String {
+        if self.name.is_empty() { self.kind.to_owned() } else { format!("{} {}", self.kind, self.name) }
+    }
+
+    /// Where `path` stands, to be told in the message about another place.
+    pub(super) fn place(&self, path: &Path) -> String {
+        format!("{} ({}:{})", self.label(), self.file, self.tree.locate(path).line)
+    }
+}
+
+/// Everything found so far.
+#[derive(Debug, Default)]
+pub(super) struct Report {
+    pub(super) diagnostics: Vec<Diagnostic>,
+}
+
+impl Report {
+    /// Adds an error. Nothing is said about a value that contains, or is, one already found broken.
+    pub(super) fn error(&mut self, document: &Document, path: &Path, message: impl Into<String>) {
+        self.add(Severity::Error, document, path, message.into(), None);
+    }
+
+    /// Adds an error with its remedy.
+    pub(super) fn error_help(
+        &mut self,
+        document: &Document,
+        path: &Path,
+        message: impl Into<String>,
+        help: impl Into<String>,
+    ) {
+        self.add(Severity::Error, document, path, message.into(), Some(help.into()));
+    }
+
+    /// Adds an error about a field of Calico's that means something which margay does not do.
+    pub(super) fn not_enforced(&mut self, document: &Document, path: &Path, what: &str) {
+        self.add(Severity::Error, document, path, format!("not enforced yet: {what}"), None);
+    }
+
+    /// Adds a warning.
+    pub(super) fn warning(
+        &mut self,
+        document: &Document,
+        path: &Path,
+        message: impl Into<String>,
+        help: Option<String>,
+    ) {
+        self.add(Severity::Warning, document, path, message.into(), help);
+    }
+
+    fn add(&mut self, severity: Severity, document: &Document, path: &Path, message: String, help: Option<String>) {
+        if document.tree.is_broken(path) {
+            return;
+        }
+        self.diagnostics.push(Diagnostic {
+            file: document.file.clone(),
+            at: document.tree.locate(path),
+            severity,
+            document: document.label(),
+            field: path.to_string(),
+            message,
+            help,
+        });
+    }
+
+    pub(super) fn has_errors(&self) -> bool {
+        self.diagnostics.iter().any(|d| d.severity == Severity::Error)
+    }
+}

@@ -1,0 +1,415 @@
+//! Lowering of `margay.io/v1`.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+
+use super::Item;
+use super::check::{Checker, family, is_link_local};
+use super::diagnostic::Report;
+use crate::desired::{
+    Backend, Encap, Failsafe, Gateway, Interface, Node, RouteAction, Service, StaticRoute, Tunnel, TunnelKind,
+};
+use crate::document::Path;
+use crate::network::Mac;
+use crate::resources::margay::{
+    DenylistSpec, EncapSpec, EncapType, FailsafePort, NodeSpec, StaticRouteSpec, TunnelSpec, TunnelType,
+    VirtualServiceSpec,
+};
+
+/// Most interfaces of a node.
+const MAX_INTERFACES: usize = 63;
+/// Most VIPs (address, port, protocol) of a node.
+const MAX_VIPS: usize = 4096;
+/// Most backends of all services together.
+const MAX_BACKENDS: usize = 65_535;
+/// Most prefixes of all denylists together.
+const MAX_DENYLIST: usize = 1 << 20;
+/// Most tunnel peers of all tunnels together.
+const MAX_TUNNEL_PEERS: usize = 16_384;
+/// Most next hops of one route: its buckets.
+const MAX_NEXT_HOPS: usize = 64;
+/// Largest VXLAN network identifier (RFC 7348 section 5).
+const MAX_VNI: u32 = (1 << 24) - 1;
+
+pub(super) fn node(item: &Item<NodeSpec>, report: &mut Report) -> Node {
+    let mut check = Checker { document: &item.document, report };
+    let (spec, at) = (&item.spec, Path::spec());
+    let default = Node::default();
+    let interfaces = interfaces(spec, &at.key("interfaces"), &mut check);
+    let mut workers = BTreeSet::new();
+    for (i, core) in spec.cores.workers.iter().enumerate() {
+        if !workers.insert(core) {
+            check.error(&at.key("cores").key("workers").index(i), format!("core {core} is listed twice"));
+        }
+    }
+    let (slow, encap) = (at.key("slowPath"), at.key("encap"));
+    if let Some(port) = spec.encap.vxlan_port {
+        check.range(&encap.key("vxlanPort"), port, 1, u16::MAX);
+    }
+    if let Some(source) = spec.encap.source_ipv4 {
+        check.host_address(&encap.key("sourceIPv4"), source.0.into(), "the source of packets");
+    }
+    if let Some(source) = spec.encap.source_ipv6 {
+        check.host_address(&encap.key("sourceIPv6"), source.0.into(), "the source of packets");
+    }
+    if spec.router_id.is_some_and(|id| id.0.is_unspecified()) {
+        check.error(&at.key("routerID"), "must not be zero (RFC 6286 section 2.1)");
+    }
+    let mut range = |path: &Path, value: Option<u32>, default, min, max| match value {
+        Some(value) => check.range(path, value, min, max),
+        None => default,
+    };
+    Node {
+        name: item.document.name.clone(),
+        router_id: spec.router_id.map(|id| id.0),
+        interfaces,
+        control_core: spec.cores.control.map(usize::from),
+        worker_cores: spec.cores.workers.iter().map(|core| usize::from(*core)).collect(),
+        slow_path_queues: range(&slow.key("queues"), spec.slow_path.queues, default.slow_path_queues, 1, 64),
+        punt_rate: range(&slow.key("rate"), spec.slow_path.rate, default.punt_rate, 1, 10_000_000),
+        flow_table_entries: range(
+            &at.key("flowTable").key("entries"),
+            spec.flow_table.entries,
+            default.flow_table_entries,
+            1024,
+            1 << 24,
+        ),
+        vxlan_port: spec.encap.vxlan_port.unwrap_or(default.vxlan_port),
+        encap_source_v4: spec.encap.source_ipv4.map(|a| a.0),
+        encap_source_v6: spec.encap.source_ipv6.map(|a| a.0),
+        failsafe_inbound: failsafe(
+            spec.failsafe_inbound_host_ports.as_deref(),
+            &at.key("failsafeInboundHostPorts"),
+            default.failsafe_inbound,
+            &mut check,
+        ),
+        failsafe_outbound: failsafe(
+            spec.failsafe_outbound_host_ports.as_deref(),
+            &at.key("failsafeOutboundHostPorts"),
+            default.failsafe_outbound,
+            &mut check,
+        ),
+    }
+}
+
+fn interfaces(spec: &NodeSpec, at: &Path, check: &mut Checker<'_>) -> Vec<Interface> {
+    if spec.interfaces.is_empty() {
+        check.error(at, "must list at least one interface");
+    }
+    check.at_most(at, spec.interfaces.len(), MAX_INTERFACES, "interfaces");
+    let mut seen = BTreeSet::new();
+    for (i, interface) in spec.interfaces.iter().enumerate() {
+        let path = at.index(i).key("name");
+        check.interface_name(&path, &interface.name);
+        if !seen.insert(&interface.name) {
+            check.error(&path, format!("interface '{}' is listed twice", interface.name));
+        }
+    }
+    spec.interfaces.iter().map(|i| Interface { name: i.name.clone(), mode: i.mode }).collect()
+}
+
+fn failsafe(
+    ports: Option<&[FailsafePort]>,
+    at: &Path,
+    default: Vec<Failsafe>,
+    check: &mut Checker<'_>,
+) -> Vec<Failsafe> {
+    let Some(ports) = ports else { return default };
+    let mut result = Vec::with_capacity(ports.len());
+    for (i, port) in ports.iter().enumerate() {
+        let path = at.index(i);
+        let protocol = check.transport(&path.key("protocol"), &port.protocol);
+        check.range(&path.key("port"), port.port, 1, u16::MAX);
+        let net = port.net.map(|net| check.calico_prefix(&path.key("net"), net));
+        if let Some(protocol) = protocol {
+            result.push(Failsafe { protocol, port: port.port, net });
+        }
+    }
+    result
+}
+
+/// VIPs by (address, port, protocol), with the document that has each.
+type Vips<'a> = HashMap<(IpAddr, u16, u8), (&'a Item<VirtualServiceSpec>, Path)>;
+
+pub(super) fn services(items: &[Item<VirtualServiceSpec>], report: &mut Report) -> Vec<Service> {
+    let mut vips: Vips<'_> = HashMap::new();
+    let mut services: Vec<Service> = Vec::with_capacity(items.len());
+    for item in items {
+        services.extend(service(item, &mut vips, report));
+    }
+    let addresses: HashMap<IpAddr, &(&Item<VirtualServiceSpec>, Path)> =
+        vips.iter().map(|((address, ..), place)| (*address, place)).collect();
+    for item in items {
+        for (i, backend) in item.spec.backends.iter().enumerate() {
+            if let Some((owner, path)) = addresses.get(&backend.address.0) {
+                let at = Path::spec().key("backends").index(i).key("address");
+                let place = owner.document.place(path);
+                let message = format!("{} is a VIP address of {place}", backend.address.0);
+                report.error_help(&item.document, &at, message, "packets for it would come back: use the server's own");
+            }
+        }
+    }
+    let backends: usize = services.iter().map(|s| s.backends.len()).sum();
+    if let Some(last) = items.last() {
+        let mut check = Checker { document: &last.document, report };
+        check.at_most(&Path::default(), vips.len(), MAX_VIPS, "VIPs (address, port, protocol) on a node");
+        check.at_most(&Path::default(), backends, MAX_BACKENDS, "backends on a node");
+    }
+    services.sort_by(|a, b| a.name.cmp(&b.name));
+    services
+}
+
+fn service<'a>(item: &'a Item<VirtualServiceSpec>, vips: &mut Vips<'a>, report: &mut Report) -> Option<Service> {
+    let mut check = Checker { document: &item.document, report };
+    let (spec, at) = (&item.spec, Path::spec());
+    check.range(&at.key("port"), spec.port, 1, u16::MAX);
+    let protocol = check.transport(&at.key("protocol"), &spec.protocol);
+    if spec.addresses.is_empty() {
+        check.error(&at.key("addresses"), "must list at least one address");
+    }
+    for (i, address) in spec.addresses.iter().enumerate() {
+        let path = at.key("addresses").index(i);
+        check.host_address(&path, address.0, "a VIP");
+        if is_link_local(address.0) {
+            check.error(&path, format!("{} is link-local: packets for it are not forwarded", address.0));
+        }
+        let Some(protocol) = protocol else { continue };
+        if let Some((other, place)) = vips.get(&(address.0, spec.port, protocol)) {
+            let place = other.document.place(place);
+            let message = format!("{} port {} {} is already a VIP of {place}", address.0, spec.port, spec.protocol);
+            check.error_help(&path, message, "a VIP belongs to one service: merge the backends, or take one away");
+        } else {
+            vips.insert((address.0, spec.port, protocol), (item, path));
+        }
+    }
+    let backends = backends(item, &mut check);
+    Some(Service {
+        name: item.document.name.clone(),
+        addresses: spec.addresses.iter().map(|a| a.0).collect(),
+        port: spec.port,
+        protocol: protocol?,
+        advertise: spec.advertise.unwrap_or(true),
+        backends,
+    })
+}
+
+fn backends(item: &Item<VirtualServiceSpec>, check: &mut Checker<'_>) -> Vec<Backend> {
+    let (spec, at) = (&item.spec, Path::spec().key("backends"));
+    if spec.backends.is_empty() {
+        let help = Some("its packets are dropped until there is one".to_owned());
+        check.warning(&at, "the service has no backends", help);
+    }
+    if let Some(encap) = &spec.encap {
+        encap_fields(encap, &Path::spec().key("encap"), check);
+    }
+    let mut seen = HashMap::new();
+    let mut result = Vec::with_capacity(spec.backends.len());
+    for (i, backend) in spec.backends.iter().enumerate() {
+        let path = at.index(i);
+        check.host_address(&path.key("address"), backend.address.0, "a backend");
+        if let Some(first) = seen.insert(backend.address.0, i) {
+            let message = format!("{} is already backends[{first}] of this service", backend.address.0);
+            check.error_help(&path.key("address"), message, "give one of them the sum of the weights");
+        }
+        if let Some(weight) = backend.weight {
+            check.range(&path.key("weight"), weight, 1, 1000);
+        }
+        let weight = u16::try_from(backend.weight.unwrap_or(1)).unwrap_or(1000);
+        if let Some(encap) = &backend.encap {
+            encap_fields(encap, &path.key("encap"), check);
+        }
+        if let Some(encap) = encap(spec.encap.as_ref(), backend.encap.as_ref(), &path, check) {
+            result.push(Backend { address: backend.address.0, weight, encap });
+        }
+    }
+    result
+}
+
+/// What can be judged of an encapsulation by itself.
+fn encap_fields(encap: &EncapSpec, at: &Path, check: &mut Checker<'_>) {
+    if encap.kind == EncapType::Vxlan {
+        if let Some(vni) = encap.vni {
+            check.range(&at.key("vni"), vni, 0, MAX_VNI);
+        }
+        if let Some(mac) = &encap.mac {
+            match mac.parse::<Mac>() {
+                Err(error) => check.error(&at.key("mac"), error.to_string()),
+                Ok(Mac([first, ..])) if first & 1 == 1 => {
+                    check.error(&at.key("mac"), format!("{mac} is a group address, not that of one device"));
+                }
+                Ok(mac) if mac == Mac::default() => check.error(&at.key("mac"), "must not be zero"),
+                Ok(_) => {}
+            }
+        }
+    } else {
+        for (name, set) in [("vni", encap.vni.is_some()), ("mac", encap.mac.is_some())] {
+            if set {
+                check.error(&at.key(name), "only type VXLAN has it");
+            }
+        }
+    }
+}
+
+/// The encapsulation towards one backend: its own, completed from the service's where both are VXLAN.
+fn encap(
+    service: Option<&EncapSpec>,
+    backend: Option<&EncapSpec>,
+    at: &Path,
+    check: &mut Checker<'_>,
+) -> Option<Encap> {
+    let Some(own) = backend.or(service) else { return Some(Encap::Ipip) };
+    match own.kind {
+        EncapType::Ipip => return Some(Encap::Ipip),
+        EncapType::L2 => return Some(Encap::L2),
+        EncapType::Vxlan => {}
+    }
+    let service = service.filter(|s| s.kind == EncapType::Vxlan);
+    let vni = own.vni.or_else(|| service?.vni);
+    let mac = own.mac.as_ref().or_else(|| service?.mac.as_ref());
+    let path = if backend.is_some() { at.key("encap") } else { Path::spec().key("encap") };
+    for (name, set) in [("vni", vni.is_some()), ("mac", mac.is_some())] {
+        // Said once for the service, not for each of its backends.
+        let known = check.report.diagnostics.iter().any(|d| d.field == path.to_string() && d.message.contains(name));
+        if !set && !(known && backend.is_none()) {
+            check.error(&path, format!("type VXLAN needs '{name}'"));
+        }
+    }
+    Some(Encap::Vxlan { vni: vni?.min(MAX_VNI), mac: mac?.parse().ok()? })
+}
+
+pub(super) fn tunnels(items: &[Item<TunnelSpec>], report: &mut Report) -> Vec<Tunnel> {
+    let mut seen: HashMap<(Option<u32>, IpNet), (&Item<TunnelSpec>, Path)> = HashMap::new();
+    let mut result = Vec::with_capacity(items.len());
+    let at = Path::spec();
+    for item in items {
+        let mut check = Checker { document: &item.document, report };
+        let spec = &item.spec;
+        let kind = match (spec.kind, spec.vni) {
+            (TunnelType::Ipip, None) => Some(TunnelKind::Ipip),
+            (TunnelType::Ipip, Some(_)) => {
+                check.error(&at.key("vni"), "only type VXLAN has it");
+                Some(TunnelKind::Ipip)
+            }
+            (TunnelType::Vxlan, Some(vni)) => {
+                Some(TunnelKind::Vxlan { vni: check.range(&at.key("vni"), vni, 0, MAX_VNI) })
+            }
+            (TunnelType::Vxlan, None) => {
+                check.error(&at, "type VXLAN needs 'vni'");
+                None
+            }
+        };
+        let Some(kind) = kind else { continue };
+        if spec.peers.is_empty() {
+            check.error(&at.key("peers"), "must list at least one prefix");
+        }
+        let mut peers = Vec::with_capacity(spec.peers.len());
+        for (i, peer) in spec.peers.iter().enumerate() {
+            let path = at.key("peers").index(i);
+            let prefix = check.prefix(&path, *peer);
+            if let Some((other, place)) = seen.get(&(spec.vni, prefix)) {
+                let place = other.document.place(place);
+                check.error(&path, format!("{prefix} is already a peer of {place} with the same encapsulation"));
+            } else {
+                seen.insert((spec.vni, prefix), (item, path));
+            }
+            peers.push(prefix);
+        }
+        check.at_most(&at.key("peers"), seen.len(), MAX_TUNNEL_PEERS, "tunnel peers on a node");
+        result.push(Tunnel { name: item.document.name.clone(), kind, peers });
+    }
+    result.sort_by(|a, b| a.name.cmp(&b.name));
+    result
+}
+
+pub(super) fn routes(items: &[Item<StaticRouteSpec>], report: &mut Report) -> Vec<StaticRoute> {
+    let mut seen: BTreeMap<IpNet, &Item<StaticRouteSpec>> = BTreeMap::new();
+    let mut result = Vec::with_capacity(items.len());
+    for item in items {
+        let mut check = Checker { document: &item.document, report };
+        let at = Path::spec().key("prefix");
+        let prefix = check.prefix(&at, item.spec.prefix);
+        if let Some(other) = seen.get(&prefix) {
+            let message = format!("{prefix} is already routed by {}", other.document.place(&at));
+            check.error_help(&at, message, "put all next hops into one StaticRoute");
+        } else {
+            seen.insert(prefix, item);
+        }
+        if let Some(action) = route_action(&item.spec, prefix, &mut check) {
+            let advertise = item.spec.advertise.unwrap_or(false);
+            result.push(StaticRoute { name: item.document.name.clone(), prefix, action, advertise });
+        }
+    }
+    result.sort_by(|a, b| a.name.cmp(&b.name));
+    result
+}
+
+fn route_action(spec: &StaticRouteSpec, prefix: IpNet, check: &mut Checker<'_>) -> Option<RouteAction> {
+    let at = Path::spec();
+    let (blackhole, prohibit) = (spec.blackhole == Some(true), spec.prohibit == Some(true));
+    match (&spec.next_hops, blackhole, prohibit) {
+        (Some(_), false, false) => {}
+        (None, true, false) => return Some(RouteAction::Blackhole),
+        (None, false, true) => return Some(RouteAction::Prohibit),
+        (None, false, false) => {
+            check.error(&at, "needs one of nextHops, blackhole: true and prohibit: true");
+            return None;
+        }
+        _ => {
+            check.error(&at, "only one of nextHops, blackhole and prohibit can be set");
+            return None;
+        }
+    }
+    let hops = spec.next_hops.as_deref().unwrap_or_default();
+    let at = at.key("nextHops");
+    if hops.is_empty() {
+        check.error(&at, "must list at least one next hop");
+    }
+    check.at_most(&at, hops.len(), MAX_NEXT_HOPS, "next hops");
+    let mut seen = BTreeSet::new();
+    let mut gateways = Vec::with_capacity(hops.len());
+    for (i, hop) in hops.iter().enumerate() {
+        let path = at.index(i);
+        let address = hop.address.0;
+        check.host_address(&path.key("address"), address, "a gateway");
+        if address.is_ipv4() != prefix.addr().is_ipv4() {
+            let (ours, theirs) = (family(prefix.addr()), family(address));
+            check.error(&path.key("address"), format!("{address} is {theirs}, the route {prefix} is {ours}"));
+        }
+        match &hop.interface {
+            Some(name) => check.interface_name(&path.key("interface"), name),
+            None if is_link_local(address) => {
+                check.error(&path, format!("the link-local gateway {address} needs 'interface'"));
+            }
+            None => {}
+        }
+        if !seen.insert((address, &hop.interface)) {
+            check.error(&path.key("address"), format!("{address} is listed twice"));
+        }
+        if let Some(weight) = hop.weight {
+            check.range(&path.key("weight"), weight, 1, 256);
+        }
+        let weight = u16::try_from(hop.weight.unwrap_or(1)).unwrap_or(256);
+        gateways.push(Gateway { address, interface: hop.interface.clone(), weight });
+    }
+    Some(RouteAction::Via(gateways))
+}
+
+pub(super) fn denylist(items: &[Item<DenylistSpec>], report: &mut Report) -> Vec<IpNet> {
+    let mut prefixes = BTreeSet::new();
+    for item in items {
+        let mut check = Checker { document: &item.document, report };
+        for (i, source) in item.spec.sources.iter().enumerate() {
+            let path = Path::spec().key("sources").index(i);
+            let prefix = check.prefix(&path, *source);
+            if prefix.prefix_len() == 0 {
+                let message = format!("every {} packet is dropped", family(prefix.addr()));
+                check.warning(&path, message, None);
+            }
+            prefixes.insert(prefix);
+        }
+        check.at_most(&Path::spec().key("sources"), prefixes.len(), MAX_DENYLIST, "denied prefixes on a node");
+    }
+    prefixes.into_iter().collect()
+}

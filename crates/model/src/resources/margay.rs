@@ -1,0 +1,274 @@
+//! `margay.io/v1`: what Calico has no word for.
+
+use std::net::{Ipv4Addr, Ipv6Addr};
+
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use super::common::{Address, Cidr, NumberOrText};
+use crate::desired::AttachMode;
+
+/// `Node`: the interfaces, cores and limits of one machine.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub struct NodeSpec {
+    /// BGP identifier; the numerically lowest IPv4 address of the node where absent.
+    #[serde(rename = "routerID")]
+    #[schemars(with = "Option<Address>")]
+    pub router_id: Option<Ipv4>,
+    /// Interfaces that carry the XDP program; 1 to 63.
+    pub interfaces: Vec<InterfaceSpec>,
+    /// Which cores do what.
+    #[serde(default)]
+    pub cores: Cores,
+    /// The slow path.
+    #[serde(default)]
+    pub slow_path: SlowPath,
+    /// The flow table.
+    #[serde(default)]
+    pub flow_table: FlowTable,
+    /// Encapsulation.
+    #[serde(default)]
+    pub encap: NodeEncap,
+    /// Ports of this node that untracked policy never closes; Felix's list where absent, none where empty.
+    pub failsafe_inbound_host_ports: Option<Vec<FailsafePort>>,
+    /// Ports elsewhere that this node reaches whatever the policy says; Felix's list where absent, none where empty.
+    pub failsafe_outbound_host_ports: Option<Vec<FailsafePort>>,
+}
+
+/// An IPv4 address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ipv4(pub Ipv4Addr);
+
+impl<'de> Deserialize<'de> for Ipv4 {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        match Address::deserialize(deserializer)?.0 {
+            std::net::IpAddr::V4(address) => Ok(Self(address)),
+            std::net::IpAddr::V6(address) => {
+                Err(serde::de::Error::custom(format!("must be an IPv4 address, is {address}")))
+            }
+        }
+    }
+}
+
+/// An IPv6 address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ipv6(pub Ipv6Addr);
+
+impl<'de> Deserialize<'de> for Ipv6 {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        match Address::deserialize(deserializer)?.0 {
+            std::net::IpAddr::V6(address) => Ok(Self(address)),
+            std::net::IpAddr::V4(address) => {
+                Err(serde::de::Error::custom(format!("must be an IPv6 address, is {address}")))
+            }
+        }
+    }
+}
+
+/// One interface that margay forwards on.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub struct InterfaceSpec {
+    /// Kernel name, 1 to 15 bytes.
+    pub name: String,
+    /// Where the program is attached; native where absent.
+    #[serde(default)]
+    #[schemars(with = "AttachModeSchema")]
+    pub mode: AttachMode,
+}
+
+/// The words of [`AttachMode`].
+#[derive(JsonSchema)]
+#[schemars(rename_all = "lowercase", inline)]
+#[expect(dead_code, reason = "stands for AttachMode in the schema")]
+enum AttachModeSchema {
+    /// In the driver; refused where the driver cannot.
+    Native,
+    /// In the kernel's generic hook: any driver, much slower.
+    Generic,
+}
+
+/// Cores of the process's threads.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub struct Cores {
+    /// Core of the control thread; not pinned where absent.
+    pub control: Option<u16>,
+    /// Cores of the slow-path workers, one worker each; one worker, not pinned, where empty.
+    #[serde(default)]
+    pub workers: Vec<u16>,
+}
+
+/// The slow path.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub struct SlowPath {
+    /// Receive queues served on each interface, 1 to 64; 1 where absent.
+    #[schemars(range(min = 1, max = 64))]
+    pub queues: Option<u32>,
+    /// Packets a second that each core hands over for each reason, 1 to 10000000; 1000 where absent.
+    #[schemars(range(min = 1, max = 10_000_000))]
+    pub rate: Option<u32>,
+}
+
+/// The flow table.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub struct FlowTable {
+    /// Flows it holds, 1024 to 16777216; 65536 where absent.
+    #[schemars(range(min = 1024, max = 16_777_216))]
+    pub entries: Option<u32>,
+}
+
+/// Encapsulation settings of the node.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub struct NodeEncap {
+    /// Outer IPv4 source; the egress interface's address where absent.
+    #[serde(rename = "sourceIPv4")]
+    #[schemars(with = "Option<Address>")]
+    pub source_ipv4: Option<Ipv4>,
+    /// Outer IPv6 source; the egress interface's address where absent.
+    #[serde(rename = "sourceIPv6")]
+    #[schemars(with = "Option<Address>")]
+    pub source_ipv6: Option<Ipv6>,
+    /// UDP port of VXLAN; 4789 where absent.
+    #[schemars(range(min = 1, max = 65535))]
+    pub vxlan_port: Option<u16>,
+}
+
+/// A failsafe port, as in Calico's FelixConfiguration.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub struct FailsafePort {
+    /// TCP, UDP or SCTP.
+    pub protocol: NumberOrText,
+    /// Port, 1 to 65535.
+    #[schemars(range(min = 1, max = 65535))]
+    pub port: u16,
+    /// Peers it holds for; every peer where absent.
+    pub net: Option<Cidr>,
+}
+
+/// `VirtualService`: one port on one or more VIP addresses, and the backends behind it.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub struct VirtualServiceSpec {
+    /// VIP addresses, of either family; at least one.
+    pub addresses: Vec<Address>,
+    /// Port, 1 to 65535.
+    #[schemars(range(min = 1, max = 65535))]
+    pub port: u16,
+    /// TCP, UDP or SCTP.
+    pub protocol: NumberOrText,
+    /// Announce the addresses over BGP while a backend is usable; true where absent.
+    pub advertise: Option<bool>,
+    /// How packets reach the backends that say nothing of their own; IPIP where absent.
+    pub encap: Option<EncapSpec>,
+    /// The servers.
+    pub backends: Vec<BackendSpec>,
+}
+
+/// A real server.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub struct BackendSpec {
+    /// Where packets for it are sent.
+    pub address: Address,
+    /// Its share relative to the others, 1 to 1000; 1 where absent.
+    #[schemars(range(min = 1, max = 1000))]
+    pub weight: Option<u32>,
+    /// How packets reach it; as the service says where absent.
+    pub encap: Option<EncapSpec>,
+}
+
+/// The words for encapsulations.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+pub enum EncapType {
+    /// IP in IP.
+    #[serde(rename = "IPIP")]
+    Ipip,
+    /// VXLAN.
+    #[serde(rename = "VXLAN")]
+    Vxlan,
+    /// The backend's own Ethernet address, nothing in front: direct server return on one link.
+    L2,
+}
+
+/// How packets travel to a backend.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub struct EncapSpec {
+    /// IPIP, VXLAN or L2.
+    #[serde(rename = "type")]
+    pub kind: EncapType,
+    /// VXLAN network identifier, 0 to 16777215; VXLAN only, and required there.
+    #[schemars(range(min = 0, max = 16_777_215))]
+    pub vni: Option<u32>,
+    /// Ethernet address of the backend's VXLAN device; VXLAN only, and required there.
+    #[schemars(regex(pattern = r"^[0-9a-fA-F]{1,2}(:[0-9a-fA-F]{1,2}){5}$"))]
+    pub mac: Option<String>,
+}
+
+/// The words for tunnels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+pub enum TunnelType {
+    /// IP protocols 4 and 41.
+    #[serde(rename = "IPIP")]
+    Ipip,
+    /// VXLAN.
+    #[serde(rename = "VXLAN")]
+    Vxlan,
+}
+
+/// `Tunnel`: encapsulated packets that this node takes in.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub struct TunnelSpec {
+    /// IPIP or VXLAN.
+    #[serde(rename = "type")]
+    pub kind: TunnelType,
+    /// VXLAN network identifier, 0 to 16777215; VXLAN only, and required there.
+    #[schemars(range(min = 0, max = 16_777_215))]
+    pub vni: Option<u32>,
+    /// Outer sources that are accepted; at least one.
+    pub peers: Vec<Cidr>,
+}
+
+/// `StaticRoute`: a configured route. One of `nextHops`, `blackhole` and `prohibit`.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub struct StaticRouteSpec {
+    /// Destination.
+    pub prefix: Cidr,
+    /// Gateways; flows are spread over them by weight.
+    pub next_hops: Option<Vec<NextHopSpec>>,
+    /// Drop silently.
+    pub blackhole: Option<bool>,
+    /// Drop and answer with ICMP administratively prohibited.
+    pub prohibit: Option<bool>,
+    /// Announce it over BGP; false where absent.
+    pub advertise: Option<bool>,
+}
+
+/// One gateway.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub struct NextHopSpec {
+    /// Its address, of the route's family.
+    pub address: Address,
+    /// Interface it is on; needed where the address is link-local.
+    pub interface: Option<String>,
+    /// Its share of the flows, 1 to 256; 1 where absent.
+    #[schemars(range(min = 1, max = 256))]
+    pub weight: Option<u32>,
+}
+
+/// `Denylist`: sources whose packets are dropped on every interface, before anything else.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub struct DenylistSpec {
+    /// Prefixes.
+    pub sources: Vec<Cidr>,
+}

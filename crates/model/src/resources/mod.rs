@@ -1,0 +1,8 @@
+//! The documents as they are written: one serde type a kind.
+//!
+//! The types say what can be written. Ranges, references and everything between documents is judged by
+//! [`load`](crate::load), which lowers them to [`Desired`](crate::desired::Desired).
+
+pub mod calico;
+pub mod common;
+pub mod margay;
