@@ -6,11 +6,12 @@
 //! BGP            ->              Rib     ┘
 //!                                        └ oracle() -> verdict and bytes for a packet, asked by tests only
 //! ```
-
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing))]
 
+pub mod compile;
 pub mod desired;
 mod document;
+pub mod ids;
 pub mod load;
 pub mod network;
 pub mod oracle;
@@ -20,4 +21,6 @@ pub mod selector;
 pub mod tables;
 pub mod verdict;
 
+pub use compile::{Compiled, compile};
 pub use document::Mark;
+pub use ids::Ids;

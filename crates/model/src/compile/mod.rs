@@ -1,0 +1,338 @@
+//! From desired state, network and routes to the contents of every table. Pure and deterministic.
+//!
+//! - The same inputs and [`Ids`] give the same tables; the order of documents is of no consequence.
+//! - Every reference in the tables leads to an entry.
+//! - A generation that does not fit leaves [`Ids`] as it was, so that the one in force stays in force.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use ipnet::IpNet;
+use serde::Serialize;
+
+use crate::desired::{AttachMode, Desired, TunnelKind};
+use crate::ids::{Exhausted, GroupKey, Ids, Members, NextHopKey};
+use crate::network::{IfIndex, Network};
+use crate::rib::{Rib, Source};
+use crate::tables::{
+    Adjacency, Backend, BackendId, Features, Group, GroupId, NextHop, NextHopId, Parameters, PortId, Tables,
+    TunnelPeer, VipId,
+};
+
+mod filter;
+mod notice;
+mod ports;
+mod routes;
+mod services;
+#[cfg(test)]
+mod tests;
+
+pub use filter::{FILTER_OPS_MAX, FilterOrigin};
+pub use notice::{BackendProblem, CompileError, Notice};
+use ports::Ports;
+use routes::{Routes, SetIndex};
+use services::Vip;
+
+/// Source prefixes that fit the denylist.
+const DENYLIST_MAX: usize = 1 << 20;
+/// Prefixes that fit the table of tunnel peers.
+const TUNNEL_PEERS_MAX: usize = 16_384;
+
+/// One generation.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Compiled {
+    /// What the maps shall hold.
+    pub tables: Tables,
+    /// What the program must be able to do.
+    pub features: Features,
+    /// Numbers that it is specialised with.
+    pub parameters: Parameters,
+    /// Interfaces that carry the program, ascending: for a port that is a VLAN device, its parent.
+    pub attach: Vec<(IfIndex, AttachMode)>,
+    /// Prefixes to announce over BGP.
+    pub announce: BTreeSet<IpNet>,
+    /// What does not take effect as configured, in a stable order.
+    pub notices: Vec<Notice>,
+    /// The routes behind the FIB, by prefix.
+    pub routes: Vec<RouteView>,
+    /// What the indices stand for.
+    pub names: Names,
+}
+
+/// Names for indices, for lists, metrics and explanations.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Names {
+    /// Interface of each port.
+    pub ports: BTreeMap<PortId, String>,
+    /// `VirtualService` of each VIP.
+    pub vips: BTreeMap<VipId, String>,
+    /// `VirtualService` and address of each backend.
+    pub backends: BTreeMap<BackendId, (String, IpAddr)>,
+    /// Where each op of [`Tables::filter`] comes from, by the same index.
+    pub filter: Vec<FilterOrigin>,
+}
+
+/// A route that forwards.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct RouteView {
+    /// Destination.
+    pub prefix: IpNet,
+    /// Where it comes from.
+    pub source: Source,
+    /// Its next-hop group.
+    pub group: GroupId,
+    /// Next hops, shared by the routes of the group.
+    #[serde(serialize_with = "paths")]
+    pub paths: Arc<[PathView]>,
+}
+
+fn paths<S: serde::Serializer>(paths: &Arc<[PathView]>, serializer: S) -> Result<S::Ok, S::Error> {
+    paths.as_ref().serialize(serializer)
+}
+
+/// One next hop of a route.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct PathView {
+    /// What it does with a packet.
+    pub action: PathAction,
+    /// Gateway; absent where the destination is its own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub gateway: Option<IpAddr>,
+    /// Outgoing interface.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub interface: Option<String>,
+    /// Share relative to the other paths.
+    pub weight: u32,
+}
+
+/// What a path does with a packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum PathAction {
+    /// Send to the gateway.
+    Forward,
+    /// Send to the destination itself, on the link.
+    Connected,
+    /// Hand to the host.
+    Receive,
+    /// Answer for a VIP.
+    Vip,
+    /// Drop silently.
+    Blackhole,
+    /// Drop and say so.
+    Prohibit,
+}
+
+/// Compiles one generation. `ids` carries identifiers from one generation to the next.
+///
+/// # Errors
+/// When something does not fit its table. `ids` is as before then.
+pub fn compile(desired: &Desired, network: &Network, rib: &Rib, ids: &mut Ids) -> Result<Compiled, CompileError> {
+    ids.begin();
+    let compiled = generation(desired, network, rib, ids);
+    match compiled {
+        Ok(_) => ids.commit(),
+        Err(_) => ids.roll_back(),
+    }
+    compiled
+}
+
+fn generation(desired: &Desired, network: &Network, rib: &Rib, ids: &mut Ids) -> Result<Compiled, CompileError> {
+    let mut notices = Vec::new();
+    let mut ports = ports::ports(desired, network, ids, &mut notices)?;
+    let filter = filter::filter(desired, network, &mut ports, &mut notices)?;
+    let mut routes = Routes::collect(desired, network, rib, &ports, &mut notices);
+    let vips = services::vips(desired, network, &ports, &mut routes, ids, &mut notices)?;
+    let forwarding = Forwarding::build(network, &ports, &routes, &vips, ids)?;
+
+    let tables = Tables {
+        denylist: fits("denylist prefixes", DENYLIST_MAX, desired.denylist.iter().map(IpNet::trunc).collect())?,
+        filter: filter.ops,
+        tunnel_peers: fits("tunnel peers", TUNNEL_PEERS_MAX, tunnel_peers(desired))?,
+        vips: vips.iter().map(|vip| (vip.key, vip.id)).collect(),
+        rings: services::rings(&vips, ids),
+        backends: backends(&vips, &forwarding),
+        fib: routes.by_prefix.iter().map(|(prefix, route)| (*prefix, forwarding.group(route.set))).collect(),
+        groups: forwarding.groups.clone(),
+        next_hops: forwarding.next_hops.clone(),
+        adjacencies: forwarding.adjacencies.clone(),
+        ports: ports.table.clone(),
+    };
+    let names = Names {
+        ports: ports.egress.values().filter_map(|e| Some((ports.table.get(&e.key)?.id, e.name.clone()))).collect(),
+        vips: vips.iter().map(|vip| (vip.id, vip.service.name.clone())).collect(),
+        backends: vips
+            .iter()
+            .flat_map(|vip| vip.backends.iter().map(|(id, b)| (*id, (vip.service.name.clone(), b.address))))
+            .collect(),
+        filter: filter.origins,
+    };
+    Ok(Compiled {
+        features: features(desired, &tables),
+        parameters: Parameters {
+            vxlan_port: desired.node.vxlan_port,
+            punt_rate: desired.node.punt_rate,
+            flow_table_entries: desired.node.flow_table_entries,
+        },
+        announce: services::announce(desired, &vips, &routes),
+        routes: views(&routes, &forwarding, &ports),
+        attach: ports.attach,
+        tables,
+        notices,
+        names,
+    })
+}
+
+fn fits<T>(what: &'static str, limit: usize, set: BTreeSet<T>) -> Result<BTreeSet<T>, CompileError> {
+    if set.len() > limit { Err(CompileError::TooMany { what, limit }) } else { Ok(set) }
+}
+
+fn tunnel_peers(desired: &Desired) -> BTreeSet<TunnelPeer> {
+    let of_tunnel = |tunnel: &crate::desired::Tunnel| {
+        let vni = match tunnel.kind {
+            TunnelKind::Ipip => None,
+            TunnelKind::Vxlan { vni } => Some(vni),
+        };
+        tunnel.peers.iter().map(move |peer| TunnelPeer { vni, source: peer.trunc() }).collect::<Vec<_>>()
+    };
+    desired.tunnels.iter().flat_map(of_tunnel).collect()
+}
+
+fn features(desired: &Desired, tables: &Tables) -> Features {
+    let tunnels = &desired.tunnels;
+    Features {
+        decap_ipip: tunnels.iter().any(|tunnel| tunnel.kind == TunnelKind::Ipip),
+        decap_vxlan: tunnels.iter().any(|tunnel| matches!(tunnel.kind, TunnelKind::Vxlan { .. })),
+        denylist: !tables.denylist.is_empty(),
+        filter: tables.ports.values().any(|port| port.filter.is_some()),
+        vip: !tables.vips.is_empty(),
+        vlan: tables.ports.keys().any(|key| key.vlan.is_some())
+            || tables.adjacencies.values().any(|adjacency| adjacency.vlan.is_some()),
+        slow_path: !tables.ports.is_empty(),
+    }
+}
+
+fn backends(vips: &[Vip<'_>], forwarding: &Forwarding) -> BTreeMap<BackendId, Backend> {
+    let of_vip = |vip: &Vip<'_>| {
+        let vip_id = vip.id;
+        let entry = move |(id, b): &(BackendId, services::UsableBackend)| {
+            let group = forwarding.group(b.set);
+            (*id, Backend { vip: vip_id, address: b.address, outer: b.outer, group, inner_mtu: b.inner_mtu })
+        };
+        vip.backends.iter().map(entry).collect::<Vec<_>>()
+    };
+    vips.iter().flat_map(of_vip).collect()
+}
+
+/// Groups, next hops and adjacencies of the sets in use.
+struct Forwarding {
+    by_set: BTreeMap<SetIndex, GroupId>,
+    groups: BTreeMap<GroupId, Group>,
+    next_hops: BTreeMap<NextHopId, NextHop>,
+    adjacencies: BTreeMap<crate::tables::AdjacencyId, Adjacency>,
+}
+
+impl Forwarding {
+    fn build(
+        network: &Network,
+        ports: &Ports,
+        routes: &Routes,
+        vips: &[Vip<'_>],
+        ids: &mut Ids,
+    ) -> Result<Self, CompileError> {
+        let of_backends = vips.iter().flat_map(|vip| vip.backends.iter().map(|(_, backend)| backend.set));
+        let used: BTreeSet<SetIndex> = routes.by_prefix.values().map(|route| route.set).chain(of_backends).collect();
+        let mut wanted: BTreeMap<GroupKey, Members> = BTreeMap::new();
+        for set in &used {
+            if let (Some(key), hops) = routes.sets.get(*set) {
+                wanted.insert(key.clone(), hops.to_vec());
+            }
+        }
+        let limit = Ids::LAST_OTHER as usize;
+        let assigned =
+            ids.groups.assign(wanted).map_err(|_| CompileError::TooMany { what: "next-hop groups", limit })?;
+
+        let mut this = Self {
+            by_set: BTreeMap::new(),
+            groups: BTreeMap::new(),
+            next_hops: BTreeMap::new(),
+            adjacencies: BTreeMap::new(),
+        };
+        for set in used {
+            let Some(group) = routes.sets.get(set).0.and_then(|key| assigned.get(key)) else { continue };
+            this.by_set.insert(set, group.id);
+        }
+        let too_many = |_| CompileError::TooMany { what: "next hops", limit };
+        let hops: BTreeSet<NextHopKey> = assigned.values().flat_map(|group| group.buckets.iter().copied()).collect();
+        let mut hop_ids = BTreeMap::new();
+        for hop in hops {
+            hop_ids.insert(hop, this.next_hop(hop, network, ports, ids).map_err(too_many)?);
+        }
+        for group in assigned.into_values() {
+            let bucket = |hop: &NextHopKey| hop_ids.get(hop).copied().unwrap_or(NextHopId(0));
+            this.groups.insert(group.id, Group { buckets: group.buckets.iter().map(bucket).collect() });
+        }
+        Ok(this)
+    }
+
+    /// Every set in use has a group; an unused one has none.
+    fn group(&self, set: SetIndex) -> GroupId {
+        self.by_set.get(&set).copied().unwrap_or(GroupId(0))
+    }
+
+    fn next_hop(
+        &mut self,
+        key: NextHopKey,
+        network: &Network,
+        ports: &Ports,
+        ids: &mut Ids,
+    ) -> Result<NextHopId, Exhausted> {
+        let id = ids.next_hop(key)?;
+        let hop = match key {
+            NextHopKey::Forward { address, ifindex } => {
+                let adjacency = ids.adjacency(ifindex, address)?;
+                if let Some(egress) = ports.egress.get(&ifindex) {
+                    let destination = network.neighbors.get(&(ifindex, address)).copied();
+                    let (ifindex, vlan) = (egress.key.ifindex, egress.key.vlan);
+                    let entry = Adjacency { ifindex, vlan, mtu: egress.mtu, source: egress.mac, destination };
+                    self.adjacencies.insert(adjacency, entry);
+                }
+                NextHop::Forward { address, ifindex, adjacency }
+            }
+            NextHopKey::Glean { ifindex } => NextHop::Glean { ifindex },
+            NextHopKey::Receive => NextHop::Receive,
+            NextHopKey::Vip => NextHop::Vip,
+            NextHopKey::Blackhole => NextHop::Blackhole,
+            NextHopKey::Prohibit => NextHop::Prohibit,
+        };
+        self.next_hops.insert(id, hop);
+        Ok(id)
+    }
+}
+
+fn views(routes: &Routes, forwarding: &Forwarding, ports: &Ports) -> Vec<RouteView> {
+    let interface = |ifindex: &IfIndex| ports.egress.get(ifindex).map(|egress| egress.name.clone());
+    let path = |(hop, weight): &(NextHopKey, u32)| {
+        let (action, gateway, interface) = match hop {
+            NextHopKey::Forward { address, ifindex } => (PathAction::Forward, Some(*address), interface(ifindex)),
+            NextHopKey::Glean { ifindex } => (PathAction::Connected, None, interface(ifindex)),
+            NextHopKey::Receive => (PathAction::Receive, None, None),
+            NextHopKey::Vip => (PathAction::Vip, None, None),
+            NextHopKey::Blackhole => (PathAction::Blackhole, None, None),
+            NextHopKey::Prohibit => (PathAction::Prohibit, None, None),
+        };
+        PathView { action, gateway, interface, weight: *weight }
+    };
+    let mut of_set: BTreeMap<SetIndex, Arc<[PathView]>> = BTreeMap::new();
+    let view = |(prefix, route): (&IpNet, &routes::Route)| {
+        let paths = of_set.entry(route.set).or_insert_with(|| routes.sets.get(route.set).1.iter().map(path).collect());
+        RouteView {
+            prefix: *prefix,
+            source: route.source,
+            group: forwarding.group(route.set),
+            paths: Arc::clone(paths),
+        }
+    };
+    routes.by_prefix.iter().map(view).collect()
+}

@@ -1,0 +1,140 @@
+//! What compile has to say to the operator.
+
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+use serde::{Serialize, Serializer};
+
+/// Something that is configured or learned and does not take effect as it stands. It is no error: the rest forwards, and
+/// the notice goes away when its cause does.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, thiserror::Error)]
+pub enum Notice {
+    /// A configured interface is not there (yet).
+    #[error("interface {interface} of Node {node} does not exist")]
+    InterfaceMissing {
+        /// The node's name.
+        node: String,
+        /// The configured name.
+        interface: String,
+    },
+    /// A VLAN device on a VLAN device: frames with two tags are not forwarded.
+    #[error(
+        "interface {interface} is a VLAN inside the VLAN device {parent}: frames with two tags are left to the kernel"
+    )]
+    VlanInVlan {
+        /// The configured device.
+        interface: String,
+        /// Its parent.
+        parent: String,
+    },
+    /// A host endpoint whose interface is not one of the node's ports.
+    #[error("HostEndpoint {endpoint} stands for no configured interface of this node")]
+    EndpointWithoutPort {
+        /// Document name.
+        endpoint: String,
+    },
+    /// A second host endpoint for a port: only the first by name applies, a named interface before expectedIPs.
+    #[error("HostEndpoint {endpoint} is not applied: {other} stands for {interface} already")]
+    EndpointShadowed {
+        /// The one that is left out.
+        endpoint: String,
+        /// The one that applies.
+        other: String,
+        /// Their interface.
+        interface: String,
+    },
+    /// A static route without a usable gateway.
+    #[error("StaticRoute {route} ({prefix}) is not installed: none of its gateways can be reached")]
+    StaticRouteUnreachable {
+        /// Document name.
+        route: String,
+        /// Its destination.
+        prefix: IpNet,
+    },
+    /// Some, not all, gateways of a static route are unusable.
+    #[error("StaticRoute {route} ({prefix}) does without gateway {gateway}: it cannot be reached")]
+    StaticGatewayUnreachable {
+        /// Document name.
+        route: String,
+        /// Its destination.
+        prefix: IpNet,
+        /// The gateway.
+        gateway: IpAddr,
+    },
+    /// A BGP next hop that nothing leads to.
+    #[error("BGP next hop {gateway} cannot be reached: {routes} routes do without it, {prefix} the first")]
+    BgpGatewayUnreachable {
+        /// The next hop.
+        gateway: IpAddr,
+        /// How many routes have it.
+        routes: usize,
+        /// The lowest of them.
+        prefix: IpNet,
+    },
+    /// Routes beyond the capacity of the FIB.
+    #[error("FIB is full: {routes} routes of this family are left out")]
+    FibFull {
+        /// How many.
+        routes: usize,
+    },
+    /// A backend that gets no packets.
+    #[error("backend {backend} of VirtualService {service} {problem}")]
+    BackendUnusable {
+        /// Document name.
+        service: String,
+        /// Its address.
+        backend: IpAddr,
+        /// Why.
+        problem: BackendProblem,
+    },
+}
+
+/// Why a backend gets no packets.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, thiserror::Error)]
+pub enum BackendProblem {
+    /// No FIB entry forwards to it.
+    #[error("has no route")]
+    NoRoute,
+    /// It is an address of this node, or a VIP.
+    #[error("is an address of this node")]
+    Local,
+    /// L2 and not on the link of a port.
+    #[error("is not on the link of a configured interface, which encap type L2 needs")]
+    NotOnLink,
+    /// Its route leaves by an interface that is no port.
+    #[error("is behind an interface that the Node does not list")]
+    NotAPort,
+    /// No outer source address of its family.
+    #[error("has no outer source: set encap.sourceIPv4 or sourceIPv6 of the Node, or give {interface} an address")]
+    NoSource {
+        /// Egress interface.
+        interface: String,
+    },
+}
+
+impl Serialize for Notice {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+/// Desired state that does not fit the tables. Nothing changes: the generation in force stays.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum CompileError {
+    /// Compiled policies of all ports are too long.
+    #[error("untracked policies compile to {ops} filter ops, {limit} fit: use fewer or wider nets and ports")]
+    FilterTooLong {
+        /// How many.
+        ops: usize,
+        /// How many fit.
+        limit: usize,
+    },
+    /// More entries than a table has.
+    #[error("more {what} than the {limit} that fit")]
+    TooMany {
+        /// Plural noun.
+        what: &'static str,
+        /// How many fit.
+        limit: usize,
+    },
+}

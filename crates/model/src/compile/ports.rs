@@ -1,0 +1,71 @@
+//! Ports: which interfaces margay forwards on, and what leaving by one takes.
+
+use std::collections::BTreeMap;
+
+use super::notice::{CompileError, Notice};
+use crate::desired::{AttachMode, Desired};
+use crate::ids::Ids;
+use crate::network::{IfIndex, Link, Mac, Network};
+use crate::tables::{Port, PortKey};
+
+/// A port as the way out of the node.
+#[derive(Clone, Debug)]
+pub(super) struct Egress {
+    pub(super) name: String,
+    pub(super) key: PortKey,
+    pub(super) mac: Mac,
+    pub(super) mtu: u32,
+}
+
+/// The node's ports.
+#[derive(Debug, Default)]
+pub(super) struct Ports {
+    pub(super) table: BTreeMap<PortKey, Port>,
+    /// By the device that addresses and neighbours belong to: the VLAN device, where there is one.
+    pub(super) egress: BTreeMap<IfIndex, Egress>,
+    /// What carries the program, each once, ascending.
+    pub(super) attach: Vec<(IfIndex, AttachMode)>,
+}
+
+/// Finds the configured interfaces. The program of a VLAN device's frames is attached to its parent, in the parent's own
+/// mode where that is configured, too.
+pub(super) fn ports(
+    desired: &Desired,
+    network: &Network,
+    ids: &mut Ids,
+    notices: &mut Vec<Notice>,
+) -> Result<Ports, CompileError> {
+    let mut found: BTreeMap<PortKey, (IfIndex, &Link)> = BTreeMap::new();
+    let mut attach: BTreeMap<IfIndex, (bool, AttachMode)> = BTreeMap::new();
+    for interface in &desired.node.interfaces {
+        let Some((ifindex, link)) = network.link_by_name(&interface.name) else {
+            let (node, interface) = (desired.node.name.clone(), interface.name.clone());
+            notices.push(Notice::InterfaceMissing { node, interface });
+            continue;
+        };
+        let key = match link.vlan {
+            None => PortKey { ifindex, vlan: None },
+            Some(vlan) => PortKey { ifindex: vlan.parent, vlan: Some(vlan.id) },
+        };
+        if let Some(parent) =
+            network.links.get(&key.ifindex).filter(|parent| link.vlan.is_some() && parent.vlan.is_some())
+        {
+            notices.push(Notice::VlanInVlan { interface: link.name.clone(), parent: parent.name.clone() });
+            continue;
+        }
+        found.insert(key, (ifindex, link));
+        let own = key.vlan.is_none();
+        let mode = attach.entry(key.ifindex).or_insert((own, interface.mode));
+        if own && !mode.0 {
+            *mode = (true, interface.mode);
+        }
+    }
+
+    let mut ports = Ports { attach: attach.into_iter().map(|(i, (_, mode))| (i, mode)).collect(), ..Ports::default() };
+    for (key, (device, link)) in found {
+        let id = ids.port(key).map_err(|_| CompileError::TooMany { what: "ports", limit: Ids::LAST_PORT as usize })?;
+        ports.table.insert(key, Port { id, mac: link.mac, filter: None });
+        ports.egress.insert(device, Egress { name: link.name.clone(), key, mac: link.mac, mtu: link.mtu });
+    }
+    Ok(ports)
+}

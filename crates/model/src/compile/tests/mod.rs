@@ -1,0 +1,4 @@
+//! What compile promises, rule by rule.
+
+mod build;
+mod routes;

@@ -1,0 +1,409 @@
+//! Stable identifiers: the same content keeps its index from generation to generation, and across restarts.
+//!
+//! - An index is looked up by what it stands for (a port's interface, a backend's VIP and address, a gateway), never by
+//!   its place in a list, so an unrelated change moves nothing.
+//! - An index freed in one generation is not given out in the next: a packet that read the old table a moment ago never
+//!   finds another meaning under it.
+//! - A next-hop group belongs to a set of gateways as configured or learned. What the set resolves to may change: that is
+//!   one store in the group, whatever the number of prefixes behind it. A set that replaces another takes over its group.
+//! - A generation that fails to compile leaves no trace ([`Ids::roll_back`]).
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use smallvec::SmallVec;
+use tables::buckets::spread;
+
+use crate::network::IfIndex;
+use crate::tables::{
+    AdjacencyId, BackendId, GroupId, NextHop, NextHopId, PortId, PortKey, Ring, Tables, VipId, VipKey,
+};
+
+/// What a next hop stands for. The order is that of the buckets: address, then interface.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum NextHopKey {
+    Forward { address: IpAddr, ifindex: IfIndex },
+    Glean { ifindex: IfIndex },
+    Receive,
+    Vip,
+    Blackhole,
+    Prohibit,
+}
+
+/// One gateway of a set. `ifindex` is set for a gateway on a link and absent for one that other routes lead to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct GatewayKey {
+    pub(crate) address: IpAddr,
+    pub(crate) ifindex: Option<IfIndex>,
+    pub(crate) weight: u32,
+}
+
+/// What a next-hop group stands for. Gateways are ascending, their weights without a common divisor.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum GroupKey {
+    Direct(NextHopKey),
+    Gateways(SmallVec<[GatewayKey; 2]>),
+}
+
+/// A table has no index left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Exhausted;
+
+#[derive(Clone, Debug)]
+struct Entry {
+    id: u32,
+    generation: u64,
+}
+
+/// Indices of one table, 1 to `last`.
+#[derive(Clone, Debug)]
+pub(crate) struct Pool<K> {
+    last: u32,
+    live: BTreeMap<K, Entry>,
+    fresh: Vec<K>,
+    numbers: Numbers,
+    generation: u64,
+}
+
+/// Which numbers are free, the lowest first.
+#[derive(Clone, Debug, Default)]
+struct Numbers {
+    highest: u32,
+    free: BTreeSet<u32>,
+    /// Freed in the generation before; free after the next.
+    resting: Vec<u32>,
+}
+
+impl Numbers {
+    fn take(&mut self, last: u32) -> Result<u32, Exhausted> {
+        if let Some(id) = self.free.pop_first() {
+            return Ok(id);
+        }
+        if self.highest >= last {
+            return Err(Exhausted);
+        }
+        self.highest += 1;
+        Ok(self.highest)
+    }
+
+    fn rest(&mut self, freed: Vec<u32>) {
+        self.free.extend(std::mem::replace(&mut self.resting, freed));
+    }
+
+    /// Marks what a former process left in use.
+    fn adopt(used: &BTreeSet<u32>) -> Self {
+        let highest = used.last().copied().unwrap_or(0);
+        Self { highest, free: (1..=highest).filter(|id| !used.contains(id)).collect(), resting: Vec::new() }
+    }
+}
+
+impl<K: Ord + Clone> Pool<K> {
+    fn adopt(last: u32, used: impl IntoIterator<Item = (K, u32)>) -> Self {
+        let live: BTreeMap<K, Entry> = used
+            .into_iter()
+            .filter(|(_, id)| (1..=last).contains(id))
+            .map(|(key, id)| (key, Entry { id, generation: 0 }))
+            .collect();
+        let numbers = Numbers::adopt(&live.values().map(|entry| entry.id).collect());
+        Self { last, live, fresh: Vec::new(), numbers, generation: 0 }
+    }
+
+    fn begin(&mut self) {
+        self.generation += 1;
+        self.fresh.clear();
+    }
+
+    /// The index of `key`, kept or new.
+    pub(crate) fn get(&mut self, key: &K) -> Result<u32, Exhausted> {
+        if let Some(entry) = self.live.get_mut(key) {
+            entry.generation = self.generation;
+            return Ok(entry.id);
+        }
+        let id = self.numbers.take(self.last)?;
+        self.live.insert(key.clone(), Entry { id, generation: self.generation });
+        self.fresh.push(key.clone());
+        Ok(id)
+    }
+
+    fn commit(&mut self) {
+        let mut freed = Vec::new();
+        let generation = self.generation;
+        self.live.retain(|_, entry| {
+            let keep = entry.generation == generation;
+            if !keep {
+                freed.push(entry.id);
+            }
+            keep
+        });
+        self.numbers.rest(freed);
+        self.fresh.clear();
+    }
+
+    fn roll_back(&mut self) {
+        for key in std::mem::take(&mut self.fresh) {
+            if let Some(entry) = self.live.remove(&key) {
+                self.numbers.free.insert(entry.id);
+            }
+        }
+    }
+}
+
+/// Members of a group with their weights.
+pub(crate) type Members = Vec<(NextHopKey, u32)>;
+
+#[derive(Clone, Debug)]
+struct GroupEntry {
+    id: GroupId,
+    members: Members,
+    buckets: Vec<NextHopKey>,
+}
+
+/// A group of the next generation.
+#[derive(Clone, Debug)]
+pub(crate) struct Assigned {
+    pub(crate) id: GroupId,
+    /// What each bucket holds.
+    pub(crate) buckets: Vec<NextHopKey>,
+}
+
+/// Groups of the generation in force and, while one is compiled, of the next.
+#[derive(Clone, Debug)]
+pub(crate) struct GroupPool {
+    last: u32,
+    live: BTreeMap<GroupKey, GroupEntry>,
+    numbers: Numbers,
+    next: Option<(BTreeMap<GroupKey, GroupEntry>, Numbers, Vec<u32>)>,
+}
+
+impl GroupPool {
+    /// Assigns every set of `wanted` its group, with as few buckets moved as possible. To be called once a generation.
+    pub(crate) fn assign(
+        &mut self,
+        wanted: BTreeMap<GroupKey, Members>,
+    ) -> Result<BTreeMap<GroupKey, Assigned>, Exhausted> {
+        let mut numbers = self.numbers.clone();
+        let mut orphans: BTreeMap<&GroupKey, &GroupEntry> =
+            self.live.iter().filter(|(key, _)| !wanted.contains_key(key)).collect();
+        let mut by_member: BTreeMap<NextHopKey, Vec<&GroupKey>> = BTreeMap::new();
+        if wanted.keys().any(|key| !self.live.contains_key(key)) {
+            for (key, entry) in &self.live {
+                for (member, _) in &entry.members {
+                    by_member.entry(*member).or_default().push(key);
+                }
+            }
+        }
+
+        let mut next = BTreeMap::new();
+        for (key, mut members) in wanted {
+            members.sort_unstable();
+            let entry = if let Some(kept) = self.live.get(&key) {
+                kept.with_members(kept.id, members)
+            } else {
+                let overlap = overlaps(&members, &by_member);
+                let heir = most_overlap(&overlap, |candidate| orphans.contains_key(candidate));
+                let base = heir.or_else(|| most_overlap(&overlap, |_| true)).and_then(|base| self.live.get(base));
+                let id = match heir.and_then(|heir| orphans.remove(heir)) {
+                    Some(predecessor) => predecessor.id,
+                    None => GroupId(numbers.take(self.last)?),
+                };
+                match base {
+                    Some(base) => base.with_members(id, members),
+                    None => GroupEntry { id, buckets: spread(&[], &members), members },
+                }
+            };
+            next.insert(key, entry);
+        }
+        let assigned = next
+            .iter()
+            .map(|(key, entry)| (key.clone(), Assigned { id: entry.id, buckets: entry.buckets.clone() }))
+            .collect();
+        let freed = orphans.values().map(|entry| entry.id.0).collect();
+        self.next = Some((next, numbers, freed));
+        Ok(assigned)
+    }
+
+    fn commit(&mut self) {
+        if let Some((live, mut numbers, freed)) = self.next.take() {
+            numbers.rest(freed);
+            self.live = live;
+            self.numbers = numbers;
+        }
+    }
+}
+
+impl GroupEntry {
+    fn with_members(&self, id: GroupId, members: Members) -> Self {
+        let same = self.members == members;
+        let buckets = if same { self.buckets.clone() } else { spread(&self.buckets, &members) };
+        Self { id, members, buckets }
+    }
+}
+
+/// How many of `members` each present group has.
+fn overlaps<'a>(
+    members: &Members,
+    by_member: &BTreeMap<NextHopKey, Vec<&'a GroupKey>>,
+) -> BTreeMap<&'a GroupKey, usize> {
+    let mut overlaps: BTreeMap<&GroupKey, usize> = BTreeMap::new();
+    for key in members.iter().filter_map(|(member, _)| by_member.get(member)).flatten() {
+        *overlaps.entry(key).or_default() += 1;
+    }
+    overlaps
+}
+
+fn most_overlap<'a>(
+    overlaps: &BTreeMap<&'a GroupKey, usize>,
+    eligible: impl Fn(&GroupKey) -> bool,
+) -> Option<&'a GroupKey> {
+    let candidates = overlaps.iter().filter(|(key, _)| eligible(key));
+    candidates.reduce(|best, other| if other.1 > best.1 { other } else { best }).map(|(key, _)| *key)
+}
+
+/// Backends of a ring with their addresses and weights.
+pub(crate) type RingMembers = Vec<(BackendId, IpAddr, u16)>;
+
+/// The identifiers that one generation hands to the next.
+#[derive(Clone, Debug)]
+pub struct Ids {
+    pub(crate) ports: Pool<PortKey>,
+    pub(crate) vips: Pool<VipKey>,
+    pub(crate) backends: Pool<(VipKey, IpAddr)>,
+    pub(crate) next_hops: Pool<NextHopKey>,
+    pub(crate) adjacencies: Pool<(IfIndex, IpAddr)>,
+    pub(crate) groups: GroupPool,
+    /// Rings as last built, with the members they were built from: most generations change none.
+    pub(crate) rings: BTreeMap<VipId, (RingMembers, Ring)>,
+}
+
+impl Default for Ids {
+    fn default() -> Self {
+        Self::adopt(&Tables::default())
+    }
+}
+
+impl Ids {
+    /// Highest port index; 0 counts packets of interfaces that are no port.
+    pub const LAST_PORT: u32 = 63;
+    /// Highest VIP index.
+    pub const LAST_VIP: u32 = 4_095;
+    /// Highest index of backends, groups, next hops and adjacencies.
+    pub const LAST_OTHER: u32 = 65_535;
+
+    /// Identifiers as a former process left them in the pinned tables, so that a restart changes nothing that is still
+    /// wanted. References that lead nowhere and indices out of range are passed over.
+    #[must_use]
+    pub fn adopt(tables: &Tables) -> Self {
+        let vip_keys: BTreeMap<VipId, VipKey> = tables.vips.iter().map(|(key, id)| (*id, *key)).collect();
+        let backends = tables.backends.iter();
+        let backends = backends.filter_map(|(id, b)| Some(((*vip_keys.get(&b.vip)?, b.address), id.0)));
+        let next_hops = tables.next_hops.iter().map(|(id, hop)| (key_of(*hop), id.0));
+        let adjacencies = tables.next_hops.values().filter_map(|hop| match hop {
+            NextHop::Forward { address, ifindex, adjacency } => Some(((*ifindex, *address), adjacency.0)),
+            _ => None,
+        });
+        Self {
+            ports: Pool::adopt(Self::LAST_PORT, tables.ports.iter().map(|(key, port)| (*key, port.id.0))),
+            vips: Pool::adopt(Self::LAST_VIP, tables.vips.iter().map(|(key, id)| (*key, id.0))),
+            backends: Pool::adopt(Self::LAST_OTHER, backends),
+            next_hops: Pool::adopt(Self::LAST_OTHER, next_hops),
+            adjacencies: Pool::adopt(Self::LAST_OTHER, adjacencies),
+            groups: GroupPool::adopt(tables),
+            rings: BTreeMap::new(),
+        }
+    }
+
+    /// Opens a generation.
+    pub(crate) fn begin(&mut self) {
+        self.ports.begin();
+        self.vips.begin();
+        self.backends.begin();
+        self.next_hops.begin();
+        self.adjacencies.begin();
+        self.groups.next = None;
+    }
+
+    /// Ends a generation that compiled: what it did not ask for is freed.
+    pub(crate) fn commit(&mut self) {
+        self.ports.commit();
+        self.vips.commit();
+        self.backends.commit();
+        self.next_hops.commit();
+        self.adjacencies.commit();
+        self.groups.commit();
+        let vips: BTreeSet<u32> = self.vips.live.values().map(|entry| entry.id).collect();
+        self.rings.retain(|vip, _| vips.contains(&vip.0));
+    }
+
+    /// Ends a generation that did not: as if it had never been begun.
+    pub(crate) fn roll_back(&mut self) {
+        self.ports.roll_back();
+        self.vips.roll_back();
+        self.backends.roll_back();
+        self.next_hops.roll_back();
+        self.adjacencies.roll_back();
+        self.groups.next = None;
+    }
+
+    pub(crate) fn port(&mut self, key: PortKey) -> Result<PortId, Exhausted> {
+        self.ports.get(&key).map(PortId)
+    }
+
+    pub(crate) fn next_hop(&mut self, key: NextHopKey) -> Result<NextHopId, Exhausted> {
+        self.next_hops.get(&key).map(NextHopId)
+    }
+
+    pub(crate) fn adjacency(&mut self, ifindex: IfIndex, address: IpAddr) -> Result<AdjacencyId, Exhausted> {
+        self.adjacencies.get(&(ifindex, address)).map(AdjacencyId)
+    }
+}
+
+impl GroupPool {
+    fn adopt(tables: &Tables) -> Self {
+        let last = Ids::LAST_OTHER;
+        let mut live = BTreeMap::new();
+        let in_range = tables.groups.iter().filter(|(id, _)| (1..=last).contains(&id.0));
+        for (id, group) in in_range {
+            let buckets: Option<Vec<NextHopKey>> =
+                group.buckets.iter().map(|hop| tables.next_hops.get(hop).map(|hop| key_of(*hop))).collect();
+            let Some(buckets) = buckets else { continue };
+            let distinct: BTreeSet<NextHopKey> = buckets.iter().copied().collect();
+            let Some(key) = group_key_of(&distinct) else { continue };
+            let members = distinct.into_iter().map(|hop| (hop, 1)).collect();
+            // Equal keys: weights told them apart. The later ones find their group by overlap, or lose it.
+            live.entry(key).or_insert(GroupEntry { id: *id, members, buckets });
+        }
+        let used: BTreeSet<u32> = tables.groups.keys().map(|id| id.0).filter(|id| (1..=last).contains(id)).collect();
+        let mut numbers = Numbers::adopt(&used);
+        let known: BTreeSet<u32> = live.values().map(|entry: &GroupEntry| entry.id.0).collect();
+        numbers.resting = used.difference(&known).copied().collect();
+        Self { last, live, numbers, next: None }
+    }
+}
+
+fn key_of(hop: NextHop) -> NextHopKey {
+    match hop {
+        NextHop::Forward { address, ifindex, .. } => NextHopKey::Forward { ifindex, address },
+        NextHop::Glean { ifindex } => NextHopKey::Glean { ifindex },
+        NextHop::Receive => NextHopKey::Receive,
+        NextHop::Vip => NextHopKey::Vip,
+        NextHop::Blackhole => NextHopKey::Blackhole,
+        NextHop::Prohibit => NextHopKey::Prohibit,
+    }
+}
+
+/// The key of a group with this content. Weights and the recursion behind it cannot be read back.
+fn group_key_of(hops: &BTreeSet<NextHopKey>) -> Option<GroupKey> {
+    let gateways: Option<SmallVec<[GatewayKey; 2]>> = hops
+        .iter()
+        .map(|hop| match hop {
+            NextHopKey::Forward { address, ifindex } => {
+                Some(GatewayKey { address: *address, ifindex: Some(*ifindex), weight: 1 })
+            }
+            _ => None,
+        })
+        .collect();
+    match gateways {
+        Some(gateways) => (!gateways.is_empty()).then_some(GroupKey::Gateways(gateways)),
+        None => hops.first().filter(|_| hops.len() == 1).map(|hop| GroupKey::Direct(*hop)),
+    }
+}
