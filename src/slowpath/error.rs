@@ -39,9 +39,16 @@ pub enum Error {
         /// What the kernel said.
         source: io::Error,
     },
-    /// Interface names of the kernel have no NUL byte.
-    #[error("'{0}' is not an interface name")]
-    Name(String),
+    /// The worker could not be pinned to its core.
+    #[error("worker {worker} on core {core}: {source} (the core must exist and be allowed to the process)")]
+    Pin {
+        /// Index of the worker.
+        worker: usize,
+        /// Core that was asked for.
+        core: usize,
+        /// What the kernel said.
+        source: io::Error,
+    },
     /// The worker's thread could not be started.
     #[error("thread of worker {worker}: {source}")]
     Thread {

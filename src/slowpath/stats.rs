@@ -1,6 +1,8 @@
 //! What the workers count. A worker keeps its own numbers and publishes a copy a few times a second; readers merge.
 
 use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use hdrhistogram::Histogram;
 use serde::{Serialize, Serializer};
@@ -16,6 +18,8 @@ pub struct WorkerStats {
     pub punts: BTreeMap<&'static str, u64>,
     /// Frames whose metadata or headers do not make sense; they are dropped.
     pub malformed: u64,
+    /// Answers that were not sent because no frame was free.
+    pub no_frame: u64,
     /// ICMP answers.
     pub icmp: IcmpStats,
     /// Packets that wait for a link-layer address.
@@ -66,6 +70,8 @@ pub struct NeighborStats {
     pub dropped_unreachable: u64,
     /// Frames for a link that the node no longer has.
     pub dropped_no_link: u64,
+    /// Frames larger than the link's MTU; the sender is told where the packet must not be fragmented.
+    pub dropped_mtu: u64,
 }
 
 /// Frames between workers.
@@ -115,6 +121,56 @@ pub struct SocketStats {
     pub fill_empty: u64,
     /// Frames that the kernel dropped for another reason, among them those larger than a frame of the UMEM.
     pub rx_dropped: u64,
+}
+
+/// What a worker has published last.
+#[derive(Debug)]
+pub(super) struct Published(Mutex<WorkerStats>);
+
+impl Published {
+    pub(super) fn new(stats: WorkerStats) -> Self {
+        Self(Mutex::new(stats))
+    }
+
+    pub(super) fn set(&self, stats: &WorkerStats) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone_from(stats);
+    }
+
+    pub(super) fn get(&self) -> WorkerStats {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+/// Longest latency that is told apart: a next hop is given up long before.
+const LATENCY_MAX: Duration = Duration::from_secs(10);
+
+impl WorkerStats {
+    pub(super) fn new(worker: usize, core: Option<usize>) -> Self {
+        Self {
+            worker,
+            core,
+            punts: BTreeMap::new(),
+            malformed: 0,
+            no_frame: 0,
+            icmp: IcmpStats::default(),
+            neighbor: NeighborStats::default(),
+            handoff: HandoffStats::default(),
+            frames: FrameStats::default(),
+            rebuilds: 0,
+            sockets: Vec::new(),
+            answer_ns: latency(),
+            resolve_ns: latency(),
+        }
+    }
+}
+
+/// An empty latency histogram: nanoseconds, two significant digits.
+fn latency() -> Histogram<u64> {
+    let max = u64::try_from(LATENCY_MAX.as_nanos()).unwrap_or(u64::MAX);
+    let Ok(histogram) = Histogram::new_with_max(max, 2) else {
+        unreachable!("the bounds are constants: a maximum of at least 2 and at most 5 significant digits")
+    };
+    histogram
 }
 
 /// Latency as people read it; the histogram itself stays in the process.
