@@ -11,9 +11,8 @@
 
 #include "drop_reasons.h"
 
-#define ABI_VERSION 1
-
 enum limits {
+	ABI_VERSION = 1,
 	PORTS_MAX = 64,	      /* ports; index 0 counts packets of unknown ones */
 	QUEUES_PER_PORT = 64, /* slow-path sockets a port */
 	IFINDEX_MAX = 4096,   /* interfaces that can carry the program */
@@ -104,8 +103,10 @@ _Static_assert(sizeof(struct port) == 12, "port");
 /* ---- policy ------------------------------------------------------------------------------------------------------ */
 
 enum filter_field {
-	FILTER_SRC,
-	FILTER_DST,
+	FILTER_SRC4,
+	FILTER_SRC6,
+	FILTER_DST4,
+	FILTER_DST6,
 	FILTER_SPORT,
 	FILTER_DPORT,
 	FILTER_PROTO,
@@ -138,6 +139,7 @@ _Static_assert(sizeof(struct filter_op) == 40, "filter_op");
 enum tunnel_kind {
 	TUNNEL_IPIP = 1,
 	TUNNEL_VXLAN = 2,
+	TUNNEL_SOURCE6 = 0x80, /* beside the kind in a key with an IPv6 source: ::/0 must not match IPv4 */
 };
 
 /* Kind and VNI are matched whole (32 bits), then the source's prefix. */

@@ -26,7 +26,11 @@ ALWAYS_INLINE int tunnel_kind_of(const struct packet *pkt)
 
 ALWAYS_INLINE int known_peer(struct packet *pkt, int kind, const __u8 *vni)
 {
-	struct tunnel_peer_key key = { .prefix_len = 32 + 128, .kind = kind, .source = pkt->src };
+	struct tunnel_peer_key key = {
+		.prefix_len = 32 + 128,
+		.kind = kind | (pkt->is_ipv6 ? TUNNEL_SOURCE6 : 0),
+		.source = pkt->src,
+	};
 
 	__builtin_memcpy(key.vni, vni, sizeof(key.vni));
 	return bpf_map_lookup_elem(&tunnel_peers, &key) != NULL;

@@ -34,10 +34,14 @@ ALWAYS_INLINE __u32 filter_step(const struct packet *pkt, const struct filter_op
 	__u32 first = op->value.word[0], last = op->value.word[1];
 
 	switch (op->field) {
-	case FILTER_SRC:
+	case FILTER_SRC4:
 		return after_test(op, address_in(&pkt->src, op));
-	case FILTER_DST:
+	case FILTER_SRC6:
+		return after_test(op, pkt->is_ipv6 && address_in(&pkt->src, op));
+	case FILTER_DST4:
 		return after_test(op, address_in(&pkt->dst, op));
+	case FILTER_DST6:
+		return after_test(op, pkt->is_ipv6 && address_in(&pkt->dst, op));
 	case FILTER_SPORT:
 		return pkt->has_ports ? after_test(op, pkt->sport >= first && pkt->sport <= last) : op->on_absent;
 	case FILTER_DPORT:

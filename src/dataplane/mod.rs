@@ -1,1 +1,341 @@
 //! Load, tables, encode, reconcile, counters: the only place that speaks to the kernel about BPF.
+//!
+//! [`Dataplane`] owns the shared maps, the program instance in force and the links. Maps and links are pinned: the
+//! process may die while packets flow, and the next one finds what is there, writes only differences and replaces the
+//! program in one step. No call waits for anything but the kernel; nothing here knows of tokio.
+
+mod abi;
+mod counters;
+mod encode;
+mod error;
+mod explain;
+mod link;
+mod object;
+mod pins;
+mod reconcile;
+
+use std::collections::BTreeMap;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::PathBuf;
+
+use libbpf_rs::{MapCore, MapFlags};
+use model::desired::AttachMode;
+use model::network::IfIndex;
+use model::tables::{BackendId, Features, Parameters, PortId, Tables, VipId};
+use serde::{Deserialize, Serialize};
+
+pub use abi::types;
+pub use counters::{Count, PortCounters};
+pub use error::Error;
+pub use explain::{Explanation, SHORTEST_FRAME, Stage, Step, TestRun};
+pub use object::{Reason, Reasons};
+pub use pins::{Detached, detach_all};
+
+use link::XdpLink;
+use object::{Instance, Knobs, SharedMaps};
+use pins::Pins;
+use reconcile::Kernel;
+
+/// An interface that carries the program.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Attach {
+    /// Its index.
+    pub ifindex: IfIndex,
+    /// Its name, for messages.
+    pub name: String,
+    /// Driver or generic hook.
+    pub mode: AttachMode,
+}
+
+/// What one [`Dataplane::apply`] did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Applied {
+    /// Map entries written or deleted, rings swapped.
+    pub writes: usize,
+    /// A new program instance was loaded and put in force.
+    pub program_replaced: bool,
+    /// Interfaces that got or lost the program.
+    pub links_changed: usize,
+}
+
+/// A remembered flow of a VIP.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Flow {
+    /// Client address.
+    pub source: std::net::IpAddr,
+    /// Client port.
+    pub source_port: u16,
+    /// VIP address.
+    pub destination: std::net::IpAddr,
+    /// VIP port.
+    pub destination_port: u16,
+    /// IP protocol number.
+    pub protocol: u8,
+    /// Its backend.
+    pub backend: BackendId,
+    /// When it was remembered, seconds since boot.
+    pub since_boot_s: u32,
+}
+
+/// The kernel side of margay.
+#[derive(Debug)]
+pub struct Dataplane {
+    pins: Option<Pins>,
+    maps: SharedMaps,
+    kernel: Kernel,
+    adopted: Option<Tables>,
+    instance: Option<Instance>,
+    explainer: Option<Instance>,
+    links: BTreeMap<IfIndex, (AttachMode, XdpLink)>,
+}
+
+impl Dataplane {
+    /// Opens the pinned state below `pin_dir`, or makes it. Attached programs keep running untouched until the first
+    /// [`apply`](Self::apply).
+    ///
+    /// # Errors
+    /// No BPF file system, no privilege, or a kernel that refuses a map.
+    pub fn open(pin_dir: PathBuf) -> Result<Self, Error> {
+        Self::with_pins(Some(Pins::prepare(&pin_dir)?))
+    }
+
+    /// A dataplane that vanishes with the process: for tests and measurements.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub fn open_unpinned() -> Result<Self, Error> {
+        Self::with_pins(None)
+    }
+
+    fn with_pins(pins: Option<Pins>) -> Result<Self, Error> {
+        let dir = pins.as_ref().map(Pins::maps_dir);
+        let (maps, found) = SharedMaps::open(dir.as_deref())?;
+        let kernel = if found { Kernel::read(&maps)? } else { Kernel::default() };
+        let adopted = found.then(|| encode::decode(kernel.state()));
+        Ok(Self { pins, maps, kernel, adopted, instance: None, explainer: None, links: BTreeMap::new() })
+    }
+
+    /// The tables that an earlier process left in force: ports, VIPs, rings, backends, FIB, groups, next hops and
+    /// adjacencies. `None` on a fresh start.
+    pub fn adopted(&self) -> Option<&Tables> {
+        self.adopted.as_ref()
+    }
+
+    /// Puts a generation in force: tables first, then the program where the features changed, then the interfaces, so
+    /// that no interface forwards ahead of its policy.
+    ///
+    /// # Errors
+    /// A table that does not fit is refused before anything is written. A failure on the way leaves maps consistent:
+    /// what was written is remembered, and the next call goes on from there.
+    pub fn apply(
+        &mut self,
+        tables: &Tables,
+        features: Features,
+        parameters: &Parameters,
+        attach: &[Attach],
+    ) -> Result<Applied, Error> {
+        let desired = encode::encode(tables, self.kernel.filter_base_for(tables)?)?;
+        let mut applied = Applied::default();
+        let knobs = Knobs::new(features, parameters, false);
+        let resized = self.maps.flow_table_entries()? != parameters.flow_table_entries.max(1);
+        // The successor is verified before the tables move: what cannot be loaded changes nothing.
+        if resized {
+            self.maps.resize_flows(self.pins.as_ref().map(Pins::maps_dir).as_deref(), parameters.flow_table_entries)?;
+        }
+        let stale = resized || self.instance.as_ref().is_none_or(|instance| instance.knobs != knobs);
+        let successor = if stale { Some(Instance::load(&self.maps, knobs)?) } else { None };
+
+        applied.writes = self.kernel.apply(&self.maps, desired)?;
+        if let Some(successor) = successor {
+            self.instance = Some(successor);
+            self.explainer = None;
+            applied.program_replaced = true;
+        }
+        applied.links_changed = self.reconcile_links(attach, applied.program_replaced)?;
+        Ok(applied)
+    }
+
+    fn reconcile_links(&mut self, attach: &[Attach], program_replaced: bool) -> Result<usize, Error> {
+        let mut changed = 0;
+        self.forget_unwanted_links(attach, &mut changed)?;
+        let Some(instance) = &self.instance else { return Ok(changed) };
+        let program = instance.program()?;
+        for want in attach {
+            let failed = |source| Error::Attach { interface: want.name.clone(), mode: want.mode, source };
+            if let Some((_, link)) = self.links.get(&want.ifindex) {
+                if program_replaced {
+                    link.update(program.as_fd()).map_err(failed)?;
+                }
+                continue;
+            }
+            let pin = self.pins.as_ref().map(|pins| pins.link(want.ifindex));
+            let link = match pin.as_deref().map(|pin| adopt_link(pin, want.ifindex)).transpose()?.flatten() {
+                Some(link) => {
+                    link.update(program.as_fd()).map_err(failed)?;
+                    link
+                }
+                None => {
+                    let link = XdpLink::attach(program.as_fd(), want.ifindex, want.mode).map_err(failed)?;
+                    if let Some(pin) = &pin {
+                        link.pin(pin).map_err(|source| Error::Pin { path: pin.clone(), source })?;
+                    }
+                    changed += 1;
+                    link
+                }
+            };
+            self.links.insert(want.ifindex, (want.mode, link));
+        }
+        Ok(changed)
+    }
+
+    /// Takes the program off interfaces that are not wanted any more, or in another mode.
+    fn forget_unwanted_links(&mut self, attach: &[Attach], changed: &mut usize) -> Result<(), Error> {
+        let wanted: BTreeMap<IfIndex, AttachMode> = attach.iter().map(|a| (a.ifindex, a.mode)).collect();
+        let gone = |link: &XdpLink| link.ifindex().ok().flatten().is_none();
+        let drop_link = |ifindex: IfIndex, link: &XdpLink, pins: &Option<Pins>| {
+            // An interface that is gone has taken its program along.
+            if !gone(link)
+                && let Err(error) = link.detach()
+            {
+                tracing::warn!(%ifindex, %error, "detaching the program failed");
+            }
+            pins.as_ref().map_or(Ok(()), |pins| Pins::remove(&pins.link(ifindex)))
+        };
+        let stale: Vec<IfIndex> = self
+            .links
+            .iter()
+            .filter(|(ifindex, (mode, link))| wanted.get(ifindex) != Some(mode) || gone(link))
+            .map(|(ifindex, _)| *ifindex)
+            .collect();
+        for ifindex in stale {
+            if let Some((_, link)) = self.links.remove(&ifindex) {
+                drop_link(ifindex, &link, &self.pins)?;
+                *changed += 1;
+            }
+        }
+        let Some(pins) = &self.pins else { return Ok(()) };
+        for ifindex in pins.linked()?.into_iter().filter(|ifindex| !wanted.contains_key(ifindex)) {
+            let path = pins.link(ifindex);
+            let link = XdpLink::open(&path).map_err(|source| Error::Pin { path, source })?;
+            drop_link(ifindex, &link, &self.pins)?;
+            *changed += 1;
+        }
+        Ok(())
+    }
+
+    /// Interfaces that carry the program.
+    pub fn attached(&self) -> impl Iterator<Item = (IfIndex, AttachMode)> + '_ {
+        self.links.iter().map(|(ifindex, (mode, _))| (*ifindex, *mode))
+    }
+
+    /// Counters of a port; port 0 counts frames of no port.
+    ///
+    /// # Errors
+    /// [`Error::Map`] where the kernel refuses the look-up.
+    pub fn port_counters(&self, port: PortId) -> Result<PortCounters, Error> {
+        counters::port(&self.maps, port)
+    }
+
+    /// Packets sent to a backend, in bytes of the frames as they came in.
+    ///
+    /// # Errors
+    /// [`Error::Map`] where the kernel refuses the look-up.
+    pub fn backend_count(&self, backend: BackendId) -> Result<Count, Error> {
+        counters::backend(&self.maps, backend)
+    }
+
+    /// At most `limit` remembered flows, in no order.
+    ///
+    /// # Errors
+    /// [`Error::Map`] where the kernel refuses the look-up.
+    pub fn flows(&self, limit: usize) -> Result<Vec<Flow>, Error> {
+        let map = self.maps.get("flows")?;
+        let mut flows = Vec::new();
+        for key in map.keys().take(limit) {
+            let value = map.lookup(&key, MapFlags::ANY).map_err(|source| Error::Map {
+                map: "flows",
+                operation: "read",
+                source,
+            })?;
+            // Gone between the two calls: the table turns over while we look.
+            let Some(value) = value else { continue };
+            flows.push(encode::flow(&key, &value).ok_or(Error::Layout("flows"))?);
+        }
+        Ok(flows)
+    }
+
+    /// The map that slow-path sockets are put in, at [`xsk_key`](Self::xsk_key).
+    ///
+    /// # Errors
+    /// [`Error::NoMap`] for an object of another build.
+    pub fn xsk_map(&self) -> Result<OwnedFd, Error> {
+        let failed = |source: std::io::Error| Error::Map { map: "xsks", operation: "duplicate", source: source.into() };
+        self.maps.get("xsks")?.as_fd().try_clone_to_owned().map_err(failed)
+    }
+
+    /// Key of the socket of one receive queue of a port; `None` beyond the queues that the program serves.
+    pub fn xsk_key(port: PortId, queue: u32) -> Option<u32> {
+        let queues = types::limits::QUEUES_PER_PORT.0;
+        (queue < queues && port.0 < types::limits::PORTS_MAX.0).then(|| port.0 * queues + queue)
+    }
+
+    /// Runs the program in force once on `frame` as if it had come in by `ifindex`. Counters, flows and punt tokens move
+    /// as they do for a packet of the wire.
+    ///
+    /// # Errors
+    /// [`Error::TestRun`]: the kernel takes no frame shorter than [`SHORTEST_FRAME`], and only existing interfaces.
+    pub fn test_run(&self, frame: &[u8], ifindex: IfIndex) -> Result<TestRun, Error> {
+        explain::run(self.instance.as_ref().ok_or(Error::NotApplied)?, frame, ifindex)
+    }
+
+    /// Tells the way of `frame` through the program in force, and changes nothing.
+    ///
+    /// # Errors
+    /// As [`test_run`](Self::test_run).
+    pub fn explain(&mut self, frame: &[u8], ifindex: IfIndex) -> Result<Explanation, Error> {
+        let knobs = self.instance.as_ref().ok_or(Error::NotApplied)?.knobs;
+        let explainer = match self.explainer.take() {
+            Some(explainer) => explainer,
+            None => Instance::load(&self.maps, Knobs { explain: true, ..knobs })?,
+        };
+        let explanation = explain::explain(&explainer, frame, ifindex);
+        self.explainer = Some(explainer);
+        explanation
+    }
+
+    /// The program in force, for other callers of `BPF_PROG_TEST_RUN`.
+    ///
+    /// # Errors
+    /// [`Error::NotApplied`] before the first generation.
+    pub fn with_program<R>(&self, f: impl FnOnce(BorrowedFd<'_>) -> R) -> Result<R, Error> {
+        let program = self.instance.as_ref().ok_or(Error::NotApplied)?.program()?;
+        Ok(f(program.as_fd()))
+    }
+
+    /// Instructions that the verifier walked for the program in force.
+    ///
+    /// # Errors
+    /// [`Error::NotApplied`] before the first generation.
+    pub fn verified_instructions(&self) -> Result<u32, Error> {
+        self.with_program(link::verified_instructions)?.map_err(|source| Error::Load { source: source.into() })
+    }
+
+    /// The ring of a VIP as the kernel has it.
+    pub fn ring(&self, vip: VipId) -> Option<&model::tables::Ring> {
+        self.kernel.state().rings.get(&vip)
+    }
+}
+
+/// The pinned link at `pin` if it still sits on `ifindex`; a dead one is removed.
+fn adopt_link(pin: &std::path::Path, ifindex: IfIndex) -> Result<Option<XdpLink>, Error> {
+    if !pin.exists() {
+        return Ok(None);
+    }
+    let failed = |source| Error::Pin { path: pin.to_owned(), source };
+    let link = XdpLink::open(pin).map_err(failed)?;
+    if link.ifindex().map_err(failed)? == Some(ifindex) {
+        return Ok(Some(link));
+    }
+    Pins::remove(pin)?;
+    Ok(None)
+}

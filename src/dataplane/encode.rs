@@ -1,0 +1,547 @@
+//! Tables to map entries and back: the only place that touches ABI integers.
+//!
+//! Addresses are written as their octets stand on the wire; ports that the program compares with packet bytes are
+//! big-endian, all else is host order. What cannot be represented (an id beyond its map) is refused before a byte is
+//! written.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::Arc;
+
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use model::network::{IfIndex, Mac};
+use model::tables::{
+    Adjacency, AdjacencyId, Backend, BackendId, FilterNext, FilterOp, FilterTest, Group, GroupId, NextHop, NextHopId,
+    Outer, Port, PortId, PortKey, Ring, Tables, TunnelPeer, VipId, VipKey,
+};
+
+use super::abi::{self, Abi, types};
+use super::error::Error;
+
+/// Entries of one map by key, as bytes.
+pub(super) type Entries = BTreeMap<Vec<u8>, Vec<u8>>;
+
+/// Ops of one half of the filter map.
+pub(super) const FILTER_HALF: usize = types::limits::FILTER_OPS_MAX.0 as usize / 2;
+
+/// One map whose entries follow from the tables.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Table {
+    Adjacencies,
+    NextHops,
+    Groups,
+    Backends,
+    Fib4,
+    Fib6,
+    Vips,
+    TunnelPeers,
+    Vnis,
+    Denylist4,
+    Denylist6,
+    Filter,
+    Ports,
+    VlanPorts,
+}
+
+impl Table {
+    /// Every table, what is referred to before what refers to it: the order of writes; deletes go the other way.
+    pub(super) const ORDER: [Self; 14] = [
+        Self::Adjacencies,
+        Self::NextHops,
+        Self::Groups,
+        Self::Backends,
+        Self::Fib4,
+        Self::Fib6,
+        Self::TunnelPeers,
+        Self::Vnis,
+        Self::Denylist4,
+        Self::Denylist6,
+        Self::Filter,
+        Self::Vips,
+        Self::VlanPorts,
+        Self::Ports,
+    ];
+
+    /// Name of the map.
+    pub(super) const fn map(self) -> &'static str {
+        match self {
+            Self::Adjacencies => "adjacencies",
+            Self::NextHops => "next_hops",
+            Self::Groups => "groups",
+            Self::Backends => "backends",
+            Self::Fib4 => "fib4",
+            Self::Fib6 => "fib6",
+            Self::Vips => "vips",
+            Self::TunnelPeers => "tunnel_peers",
+            Self::Vnis => "vnis",
+            Self::Denylist4 => "denylist4",
+            Self::Denylist6 => "denylist6",
+            Self::Filter => "filter",
+            Self::Ports => "ports",
+            Self::VlanPorts => "vlan_ports",
+        }
+    }
+
+    /// An array has every key: an entry is deleted by zeroing it.
+    pub(super) const fn is_array(self) -> bool {
+        matches!(self, Self::Adjacencies | Self::NextHops | Self::Groups | Self::Backends | Self::Filter | Self::Ports)
+    }
+
+    /// Most entries.
+    pub(super) const fn limit(self) -> usize {
+        use types::limits as l;
+        (match self {
+            Self::Adjacencies => l::ADJACENCIES_MAX.0,
+            Self::NextHops => l::NEXT_HOPS_MAX.0,
+            Self::Groups => l::GROUPS_MAX.0,
+            Self::Backends => l::BACKENDS_MAX.0,
+            Self::Fib4 => l::FIB4_MAX.0,
+            Self::Fib6 => l::FIB6_MAX.0,
+            Self::Vips => l::VIPS_MAX.0,
+            Self::TunnelPeers | Self::Vnis => l::TUNNEL_PEERS_MAX.0,
+            Self::Denylist4 | Self::Denylist6 => l::DENYLIST_MAX.0,
+            Self::Filter => l::FILTER_OPS_MAX.0,
+            Self::Ports => l::IFINDEX_MAX.0,
+            Self::VlanPorts => l::VLAN_PORTS_MAX.0,
+        }) as usize
+    }
+}
+
+/// All table entries of one generation, and the rings beside them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Encoded {
+    pub(super) entries: BTreeMap<Table, Entries>,
+    pub(super) rings: BTreeMap<VipId, Ring>,
+}
+
+impl Encoded {
+    fn put<K: Abi, V: Abi>(&mut self, table: Table, key: &K, value: &V) {
+        self.entries.entry(table).or_default().insert(abi::bytes_of(key).to_vec(), abi::bytes_of(value).to_vec());
+    }
+
+    /// The entries of one table.
+    pub(super) fn table(&self, table: Table) -> &Entries {
+        static NONE: Entries = Entries::new();
+        self.entries.get(&table).unwrap_or(&NONE)
+    }
+
+    fn check_limits(&self, tables: &Tables) -> Result<(), Error> {
+        let highest = |table: Table, id: Option<u32>| match id {
+            Some(id) if id as usize >= table.limit() => {
+                Err(Error::Full { table: table.map(), wanted: id as usize + 1, limit: table.limit() })
+            }
+            _ => Ok(()),
+        };
+        highest(Table::Adjacencies, tables.adjacencies.keys().map(|id| id.0).max())?;
+        highest(Table::NextHops, tables.next_hops.keys().map(|id| id.0).max())?;
+        highest(Table::Groups, tables.groups.keys().map(|id| id.0).max())?;
+        highest(Table::Backends, tables.backends.keys().map(|id| id.0).max())?;
+        highest(Table::Vips, tables.rings.keys().map(|id| id.0).max())?;
+        highest(Table::Ports, tables.ports.keys().map(|key| key.ifindex.0).max())?;
+        for table in Table::ORDER {
+            let wanted = self.table(table).len();
+            if wanted > table.limit() {
+                return Err(Error::Full { table: table.map(), wanted, limit: table.limit() });
+            }
+        }
+        if tables.filter.len() > FILTER_HALF {
+            return Err(Error::Full { table: "filter", wanted: tables.filter.len(), limit: FILTER_HALF });
+        }
+        Ok(())
+    }
+}
+
+fn ip_addr(address: IpAddr) -> types::ip_addr {
+    let octets = match address {
+        IpAddr::V4(v4) => v4.to_ipv6_mapped().octets(),
+        IpAddr::V6(v6) => v6.octets(),
+    };
+    types::ip_addr { word: words(octets) }
+}
+
+fn words(octets: [u8; 16]) -> [u32; 4] {
+    let mut words = [0; 4];
+    for (word, chunk) in words.iter_mut().zip(octets.chunks_exact(4)) {
+        *word = u32::from_ne_bytes(chunk.try_into().unwrap_or_default());
+    }
+    words
+}
+
+fn address(words: [u32; 4]) -> IpAddr {
+    let mut octets = [0; 16];
+    for (chunk, word) in octets.chunks_exact_mut(4).zip(words) {
+        chunk.copy_from_slice(&word.to_ne_bytes());
+    }
+    let v6 = Ipv6Addr::from(octets);
+    v6.to_ipv4_mapped().map_or(IpAddr::V6(v6), IpAddr::V4)
+}
+
+fn mapped_prefix_len(net: IpNet) -> u32 {
+    u32::from(net.prefix_len()) + if net.addr().is_ipv4() { 96 } else { 0 }
+}
+
+fn prefix_mask(bits: u32) -> types::ip_addr {
+    types::ip_addr { word: words(u128::MAX.checked_shl(128 - bits).unwrap_or(0).to_be_bytes()) }
+}
+
+fn fib4_key(net: Ipv4Net) -> types::fib4_key {
+    types::fib4_key { prefix_len: net.prefix_len().into(), addr: u32::from_ne_bytes(net.network().octets()) }
+}
+
+fn fib6_key(net: Ipv6Net) -> types::fib6_key {
+    types::fib6_key { prefix_len: net.prefix_len().into(), addr: words(net.network().octets()) }
+}
+
+fn vni_bytes(vni: u32) -> [u8; 3] {
+    let [_, a, b, c] = vni.to_be_bytes();
+    [a, b, c]
+}
+
+fn vlan_tag(vlan: u16) -> [u8; 4] {
+    let [hi, lo] = vlan.to_be_bytes();
+    [0x81, 0x00, hi, lo]
+}
+
+fn port(port: &Port, filter_base: usize) -> types::port {
+    types::port {
+        id: port.id.0 as u16,
+        filter: port
+            .filter
+            .map_or(types::limits::FILTER_NONE.0 as u16, |first| first.saturating_add(filter_base as u16)),
+        mac: port.mac.0,
+        pad: [0; 2],
+    }
+}
+
+fn filter_next(next: FilterNext, base: usize) -> u16 {
+    match next {
+        FilterNext::Op(index) => index.saturating_add(base as u16),
+        FilterNext::Allow => types::filter_next::FILTER_ALLOW.0 as u16,
+        FilterNext::Deny => types::filter_next::FILTER_DENY.0 as u16,
+    }
+}
+
+fn filter_op(op: &FilterOp, base: usize) -> types::filter_op {
+    use types::filter_field as f;
+    let number = |n: u32| types::ip_addr { word: [n, 0, 0, 0] };
+    let net = |n: IpNet| (ip_addr(n.network()), prefix_mask(mapped_prefix_len(n)));
+    let range = |first: u16, last: u16| (types::ip_addr { word: [first.into(), last.into(), 0, 0] }, number(0));
+    let (field, (value, mask)) = match op.test {
+        FilterTest::Source(n @ IpNet::V4(_)) => (f::FILTER_SRC4, net(n)),
+        FilterTest::Source(n @ IpNet::V6(_)) => (f::FILTER_SRC6, net(n)),
+        FilterTest::Destination(n @ IpNet::V4(_)) => (f::FILTER_DST4, net(n)),
+        FilterTest::Destination(n @ IpNet::V6(_)) => (f::FILTER_DST6, net(n)),
+        FilterTest::SourcePort(first, last) => (f::FILTER_SPORT, range(first, last)),
+        FilterTest::DestinationPort(first, last) => (f::FILTER_DPORT, range(first, last)),
+        FilterTest::Protocol(p) => (f::FILTER_PROTO, (number(p.into()), number(0))),
+        FilterTest::IpVersion(v) => (f::FILTER_IP_VERSION, (number(v.into()), number(0))),
+        FilterTest::Icmp { kind, code } => (
+            f::FILTER_ICMP,
+            (
+                number(u32::from(kind) << 8 | u32::from(code.unwrap_or(0))),
+                number(if code.is_some() { 0xffff } else { 0xff00 }),
+            ),
+        ),
+    };
+    types::filter_op {
+        value,
+        mask,
+        field: field.0 as u16,
+        on_match: filter_next(op.on_match, base),
+        on_miss: filter_next(op.on_miss, base),
+        on_absent: filter_next(op.on_absent, base),
+    }
+}
+
+fn tunnel_peer(peer: &TunnelPeer) -> types::tunnel_peer_key {
+    let kind = if peer.vni.is_some() { types::tunnel_kind::TUNNEL_VXLAN } else { types::tunnel_kind::TUNNEL_IPIP };
+    let family = if peer.source.addr().is_ipv6() { types::tunnel_kind::TUNNEL_SOURCE6.0 } else { 0 };
+    types::tunnel_peer_key {
+        prefix_len: 32 + mapped_prefix_len(peer.source),
+        kind: (kind.0 | family) as u8,
+        vni: vni_bytes(peer.vni.unwrap_or(0)),
+        source: ip_addr(peer.source.network()),
+    }
+}
+
+fn vip_key(key: &VipKey) -> types::vip_key {
+    types::vip_key { address: ip_addr(key.address), port: key.port.to_be(), protocol: key.protocol, pad: 0 }
+}
+
+fn backend(backend: &Backend) -> types::backend {
+    use types::outer_kind as k;
+    let base = types::backend {
+        vip_id: backend.vip.0,
+        group: backend.group.0,
+        inner_mtu: backend.inner_mtu.min(u16::MAX.into()) as u16,
+        destination: ip_addr(backend.address),
+        ..Default::default()
+    };
+    match backend.outer {
+        Outer::None => types::backend { outer_kind: k::OUTER_NONE.0 as u8, ..base },
+        Outer::Ipip { source, destination } => types::backend {
+            outer_kind: k::OUTER_IPIP.0 as u8,
+            outer_ipv6: destination.is_ipv6().into(),
+            source: ip_addr(source),
+            destination: ip_addr(destination),
+            ..base
+        },
+        Outer::Vxlan { source, destination, vni, inner_source, inner_destination } => types::backend {
+            outer_kind: k::OUTER_VXLAN.0 as u8,
+            outer_ipv6: destination.is_ipv6().into(),
+            source: ip_addr(source),
+            destination: ip_addr(destination),
+            vni: vni_bytes(vni),
+            inner_source: inner_source.0,
+            inner_destination: inner_destination.0,
+            ..base
+        },
+    }
+}
+
+fn group(group: &Group) -> types::group {
+    let mut bucket = [0; 64];
+    for (to, id) in bucket.iter_mut().zip(&group.buckets) {
+        *to = id.0;
+    }
+    types::group { bucket }
+}
+
+fn next_hop(nh: &NextHop) -> types::next_hop {
+    use types::next_hop_kind as k;
+    let only = |kind: types::next_hop_kind| types::next_hop { kind: kind.0, ..Default::default() };
+    match *nh {
+        NextHop::Forward { address, ifindex, adjacency } => types::next_hop {
+            kind: k::NH_FORWARD.0,
+            adjacency: adjacency.0,
+            ifindex: ifindex.0,
+            address: ip_addr(address),
+            pad: 0,
+        },
+        NextHop::Glean { ifindex } => types::next_hop { kind: k::NH_GLEAN.0, ifindex: ifindex.0, ..Default::default() },
+        NextHop::Receive => only(k::NH_RECEIVE),
+        NextHop::Vip => only(k::NH_VIP),
+        NextHop::Blackhole => only(k::NH_BLACKHOLE),
+        NextHop::Prohibit => only(k::NH_PROHIBIT),
+    }
+}
+
+fn adjacency(adj: &Adjacency) -> types::adjacency {
+    let mut rewrite = [0; 16];
+    let tag = adj.vlan.map(vlan_tag);
+    let header = adj.destination.unwrap_or_default().0.into_iter().chain(adj.source.0).chain(tag.into_iter().flatten());
+    for (to, octet) in rewrite.iter_mut().zip(header) {
+        *to = octet;
+    }
+    types::adjacency {
+        ifindex: adj.ifindex.0,
+        mtu: adj.mtu.min(u16::MAX.into()) as u16,
+        flags: if adj.destination.is_some() { types::adjacency_flags::ADJ_COMPLETE.0 as u8 } else { 0 },
+        rewrite_len: if tag.is_some() { 16 } else { 12 },
+        rewrite,
+    }
+}
+
+/// Map entries of `tables`, the filter from op `filter_base` on.
+///
+/// # Errors
+/// [`Error::Full`] where a table does not fit its map.
+pub(super) fn encode(tables: &Tables, filter_base: usize) -> Result<Encoded, Error> {
+    let mut e = Encoded { rings: tables.rings.clone(), ..Default::default() };
+    for (key, value) in &tables.ports {
+        let value = port(value, filter_base);
+        match key.vlan {
+            None => e.put(Table::Ports, &key.ifindex.0, &value),
+            Some(vlan) => {
+                e.put(Table::VlanPorts, &types::vlan_port_key { ifindex: key.ifindex.0, vlan: vlan.into() }, &value);
+            }
+        }
+    }
+    for net in &tables.denylist {
+        match *net {
+            IpNet::V4(net) => e.put(Table::Denylist4, &fib4_key(net), &1u32),
+            IpNet::V6(net) => e.put(Table::Denylist6, &fib6_key(net), &1u32),
+        }
+    }
+    for (index, op) in (filter_base as u32..).zip(&tables.filter) {
+        e.put(Table::Filter, &index, &filter_op(op, filter_base));
+    }
+    for peer in &tables.tunnel_peers {
+        e.put(Table::TunnelPeers, &tunnel_peer(peer), &1u32);
+        if let Some(vni) = peer.vni {
+            e.put(Table::Vnis, &vni, &1u32);
+        }
+    }
+    for (key, id) in &tables.vips {
+        e.put(Table::Vips, &vip_key(key), &id.0);
+    }
+    for (id, value) in &tables.backends {
+        e.put(Table::Backends, &id.0, &backend(value));
+    }
+    for (prefix, id) in &tables.fib {
+        match *prefix {
+            IpNet::V4(net) => e.put(Table::Fib4, &fib4_key(net), &id.0),
+            IpNet::V6(net) => e.put(Table::Fib6, &fib6_key(net), &id.0),
+        }
+    }
+    for (id, value) in &tables.groups {
+        e.put(Table::Groups, &id.0, &group(value));
+    }
+    for (id, value) in &tables.next_hops {
+        e.put(Table::NextHops, &id.0, &next_hop(value));
+    }
+    for (id, value) in &tables.adjacencies {
+        e.put(Table::Adjacencies, &id.0, &adjacency(value));
+    }
+    e.check_limits(tables)?;
+    Ok(e)
+}
+
+// ---- back ----------------------------------------------------------------------------------------------------------
+
+fn mac(octets: &[u8]) -> Mac {
+    Mac(octets.try_into().unwrap_or_default())
+}
+
+fn vni(bytes: [u8; 3]) -> u32 {
+    let [a, b, c] = bytes;
+    u32::from_be_bytes([0, a, b, c])
+}
+
+fn decode_port(p: &types::port, filter_base: usize) -> Port {
+    let filter =
+        (u32::from(p.filter) != types::limits::FILTER_NONE.0).then(|| p.filter.saturating_sub(filter_base as u16));
+    Port { id: PortId(p.id.into()), mac: Mac(p.mac), filter }
+}
+
+fn decode_backend(b: &types::backend) -> Backend {
+    let destination = address(b.destination.word);
+    let outer = match u32::from(b.outer_kind) {
+        k if k == types::outer_kind::OUTER_IPIP.0 => Outer::Ipip { source: address(b.source.word), destination },
+        k if k == types::outer_kind::OUTER_VXLAN.0 => Outer::Vxlan {
+            source: address(b.source.word),
+            destination,
+            vni: vni(b.vni),
+            inner_source: Mac(b.inner_source),
+            inner_destination: Mac(b.inner_destination),
+        },
+        _ => Outer::None,
+    };
+    Backend {
+        vip: VipId(b.vip_id),
+        address: destination,
+        outer,
+        group: GroupId(b.group),
+        inner_mtu: b.inner_mtu.into(),
+    }
+}
+
+fn decode_next_hop(nh: &types::next_hop) -> Option<NextHop> {
+    use types::next_hop_kind as k;
+    Some(match nh.kind {
+        n if n == k::NH_FORWARD.0 => NextHop::Forward {
+            address: address(nh.address.word),
+            ifindex: IfIndex(nh.ifindex),
+            adjacency: AdjacencyId(nh.adjacency),
+        },
+        n if n == k::NH_GLEAN.0 => NextHop::Glean { ifindex: IfIndex(nh.ifindex) },
+        n if n == k::NH_RECEIVE.0 => NextHop::Receive,
+        n if n == k::NH_VIP.0 => NextHop::Vip,
+        n if n == k::NH_BLACKHOLE.0 => NextHop::Blackhole,
+        n if n == k::NH_PROHIBIT.0 => NextHop::Prohibit,
+        _ => return None,
+    })
+}
+
+fn decode_adjacency(a: &types::adjacency) -> Adjacency {
+    let [d0, d1, d2, d3, d4, d5, s0, s1, s2, s3, s4, s5, _, _, v0, v1] = a.rewrite;
+    let complete = u32::from(a.flags) & types::adjacency_flags::ADJ_COMPLETE.0 != 0;
+    Adjacency {
+        ifindex: IfIndex(a.ifindex),
+        vlan: (a.rewrite_len == 16).then(|| u16::from_be_bytes([v0, v1])),
+        mtu: a.mtu.into(),
+        source: mac(&[s0, s1, s2, s3, s4, s5]),
+        destination: complete.then(|| mac(&[d0, d1, d2, d3, d4, d5])),
+    }
+}
+
+fn prefix(address: IpAddr, len: u32) -> Option<IpNet> {
+    IpNet::new(address, u8::try_from(len).ok()?).ok()
+}
+
+/// The half of the filter map that the ports use.
+pub(super) fn filter_base(entries: &Encoded) -> usize {
+    let ports = entries.table(Table::Ports).values().chain(entries.table(Table::VlanPorts).values());
+    let upper = ports
+        .filter_map(|bytes| abi::from_bytes::<types::port>(bytes))
+        .any(|p| u32::from(p.filter) != types::limits::FILTER_NONE.0 && usize::from(p.filter) >= FILTER_HALF);
+    if upper { FILTER_HALF } else { 0 }
+}
+
+/// The tables that carry identity — ports, VIPs, rings, backends, FIB, groups, next hops, adjacencies — from the entries
+/// that a restart found. Denylist, policy and tunnels carry no ids: their entries are compared as they stand.
+pub(super) fn decode(e: &Encoded) -> Tables {
+    fn rows<'a, K: Abi, V: Abi>(e: &'a Encoded, table: Table) -> impl Iterator<Item = (K, V)> + 'a {
+        e.table(table).iter().filter_map(|(k, v)| Some((abi::from_bytes(k)?, abi::from_bytes(v)?)))
+    }
+    let base = filter_base(e);
+    let mut t = Tables { rings: e.rings.clone(), ..Default::default() };
+    for (ifindex, value) in rows::<u32, types::port>(e, Table::Ports) {
+        t.ports.insert(PortKey { ifindex: IfIndex(ifindex), vlan: None }, decode_port(&value, base));
+    }
+    for (key, value) in rows::<types::vlan_port_key, types::port>(e, Table::VlanPorts) {
+        let key = PortKey { ifindex: IfIndex(key.ifindex), vlan: u16::try_from(key.vlan).ok() };
+        t.ports.insert(key, decode_port(&value, base));
+    }
+    for (key, id) in rows::<types::vip_key, u32>(e, Table::Vips) {
+        let key = VipKey { address: address(key.address.word), port: u16::from_be(key.port), protocol: key.protocol };
+        t.vips.insert(key, VipId(id));
+    }
+    for (id, value) in rows::<u32, types::backend>(e, Table::Backends) {
+        t.backends.insert(BackendId(id), decode_backend(&value));
+    }
+    for (key, id) in rows::<types::fib4_key, u32>(e, Table::Fib4) {
+        if let Some(net) = prefix(Ipv4Addr::from(key.addr.to_ne_bytes()).into(), key.prefix_len) {
+            t.fib.insert(net, GroupId(id));
+        }
+    }
+    for (key, id) in rows::<types::fib6_key, u32>(e, Table::Fib6) {
+        let octets: Vec<u8> = key.addr.iter().flat_map(|w| w.to_ne_bytes()).collect();
+        let v6 = <[u8; 16]>::try_from(octets.as_slice()).map(Ipv6Addr::from);
+        if let Some(net) = v6.ok().and_then(|v6| prefix(v6.into(), key.prefix_len)) {
+            t.fib.insert(net, GroupId(id));
+        }
+    }
+    for (id, value) in rows::<u32, types::group>(e, Table::Groups) {
+        t.groups.insert(GroupId(id), Group { buckets: value.bucket.map(NextHopId).to_vec() });
+    }
+    for (id, value) in rows::<u32, types::next_hop>(e, Table::NextHops) {
+        if let Some(nh) = decode_next_hop(&value) {
+            t.next_hops.insert(NextHopId(id), nh);
+        }
+    }
+    for (id, value) in rows::<u32, types::adjacency>(e, Table::Adjacencies) {
+        t.adjacencies.insert(AdjacencyId(id), decode_adjacency(&value));
+    }
+    t
+}
+
+/// A ring from its slots.
+pub(super) fn ring(slots: impl Iterator<Item = u32>) -> Ring {
+    slots.map(BackendId).collect::<Arc<[BackendId]>>()
+}
+
+/// A remembered flow from its entry.
+pub(super) fn flow(key: &[u8], value: &[u8]) -> Option<super::Flow> {
+    let key: types::flow_key = abi::from_bytes(key)?;
+    let value: types::flow = abi::from_bytes(value)?;
+    Some(super::Flow {
+        source: address(key.source.word),
+        source_port: u16::from_be(key.source_port),
+        destination: address(key.destination.word),
+        destination_port: u16::from_be(key.destination_port),
+        protocol: key.protocol,
+        backend: BackendId(value.backend),
+        since_boot_s: value.seen_s,
+    })
+}

@@ -1,0 +1,237 @@
+//! The XDP object: opened, specialised, loaded over shared maps.
+//!
+//! Maps are made once and outlive every program. A program instance is the object with its knobs set, verified anew: the
+//! knobs are read-only data, so what a feature set does not use is not in the instance.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::mem::offset_of;
+use std::os::fd::AsFd;
+use std::path::Path;
+
+use libbpf_rs::{MapCore, MapHandle, Object, ObjectBuilder, OpenObject};
+use model::tables::{Features, Parameters};
+use serde::Serialize;
+
+use super::abi::types;
+use super::error::Error;
+
+/// Alignment that libelf wants of an ELF image in memory.
+#[repr(C, align(8))]
+struct Aligned<T: ?Sized>(T);
+
+static OBJECT: &Aligned<[u8]> = &Aligned(*include_bytes!(concat!(env!("OUT_DIR"), "/xdp_uplink.bpf.o")));
+
+/// Maps that belong to one program instance alone.
+const PRIVATE: [&str; 3] = ["punt_buckets", "scratch", "trace"];
+
+fn is_private(name: &str) -> bool {
+    PRIVATE.contains(&name) || name.contains(".rodata")
+}
+
+/// The maps that all instances and all generations of the process share.
+#[derive(Debug)]
+pub(super) struct SharedMaps {
+    maps: BTreeMap<String, MapHandle>,
+}
+
+impl SharedMaps {
+    /// Opens the pinned maps of `dir`, or makes those that are not there and pins them; unpinned where `dir` is `None`.
+    /// Tells whether any was there before.
+    pub(super) fn open(dir: Option<&Path>) -> Result<(Self, bool), Error> {
+        let mut found = false;
+        let mut object = open_object()?;
+        for mut map in object.maps_mut() {
+            let name = map.name().to_string_lossy().into_owned();
+            if is_private(&name) {
+                continue;
+            }
+            let Some(path) = dir.map(|dir| dir.join(&name)) else { continue };
+            if path.exists() {
+                found = true;
+                // The one map whose size is configured: what is there counts, whatever this build's default is.
+                if name == "flows" {
+                    let entries = MapHandle::from_pinned_path(&path).map_err(load)?.max_entries();
+                    map.set_max_entries(entries).map_err(load)?;
+                }
+            }
+            map.set_pin_path(&path).map_err(load)?;
+        }
+        for mut program in object.progs_mut() {
+            program.set_autoload(false);
+        }
+        let object = object.load().map_err(load)?;
+        let mut maps = BTreeMap::new();
+        for map in object.maps() {
+            let name = map.name().to_string_lossy().into_owned();
+            if !is_private(&name) {
+                maps.insert(name, MapHandle::try_from(&map).map_err(load)?);
+            }
+        }
+        Ok((Self { maps }, found))
+    }
+
+    /// The map called `name`.
+    pub(super) fn get(&self, name: &'static str) -> Result<&MapHandle, Error> {
+        self.maps.get(name).ok_or(Error::NoMap(name))
+    }
+
+    /// Replaces the flow table by an empty one of another size. Flows are remembered again as they come: the ring gives
+    /// the same answers.
+    pub(super) fn resize_flows(&mut self, dir: Option<&Path>, entries: u32) -> Result<(), Error> {
+        let old = self.get("flows")?;
+        let opts = libbpf_rs::libbpf_sys::bpf_map_create_opts {
+            sz: size_of::<libbpf_rs::libbpf_sys::bpf_map_create_opts>() as libbpf_rs::libbpf_sys::size_t,
+            ..Default::default()
+        };
+        let mut flows =
+            MapHandle::create(old.map_type(), Some("flows"), old.key_size(), old.value_size(), entries.max(1), &opts)
+                .map_err(load)?;
+        if let Some(path) = dir.map(|dir| dir.join("flows")) {
+            fs::remove_file(&path).map_err(|source| Error::Pin { path: path.clone(), source })?;
+            flows.pin(&path).map_err(load)?;
+        }
+        self.maps.insert("flows".to_owned(), flows);
+        Ok(())
+    }
+
+    /// Capacity of the flow table.
+    pub(super) fn flow_table_entries(&self) -> Result<u32, Error> {
+        Ok(self.get("flows")?.max_entries())
+    }
+}
+
+fn load(source: libbpf_rs::Error) -> Error {
+    Error::Load { source }
+}
+
+fn open_object() -> Result<OpenObject, Error> {
+    ObjectBuilder::default().name("xdp_uplink").and_then(|b| b.open_memory(&OBJECT.0)).map_err(load)
+}
+
+/// What an instance is specialised for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Knobs {
+    /// What the tables need.
+    pub(super) features: Features,
+    /// UDP port of VXLAN.
+    pub(super) vxlan_port: u16,
+    /// Punts a second, reason and core.
+    pub(super) punt_rate: u32,
+    /// Record the way of a packet and change nothing outside it.
+    pub(super) explain: bool,
+}
+
+impl Knobs {
+    pub(super) fn new(features: Features, parameters: &Parameters, explain: bool) -> Self {
+        Self { features, vxlan_port: parameters.vxlan_port, punt_rate: parameters.punt_rate, explain }
+    }
+
+    /// Writes the knobs into the initial value of the read-only data.
+    fn store(&self, rodata: &mut [u8]) -> Option<()> {
+        let base = offset_of!(types::rodata, config);
+        let mut put = |offset: usize, bytes: &[u8]| {
+            rodata.get_mut(base + offset..base + offset + bytes.len()).map(|to| to.copy_from_slice(bytes))
+        };
+        let f = &self.features;
+        put(offset_of!(types::config, decap_ipip), &[u8::from(f.decap_ipip)])?;
+        put(offset_of!(types::config, decap_vxlan), &[u8::from(f.decap_vxlan)])?;
+        put(offset_of!(types::config, denylist), &[u8::from(f.denylist)])?;
+        put(offset_of!(types::config, filter), &[u8::from(f.filter)])?;
+        put(offset_of!(types::config, vip), &[u8::from(f.vip)])?;
+        put(offset_of!(types::config, vlan), &[u8::from(f.vlan)])?;
+        put(offset_of!(types::config, slow_path), &[u8::from(f.slow_path)])?;
+        put(offset_of!(types::config, explain), &[u8::from(self.explain)])?;
+        put(offset_of!(types::config, vxlan_port), &self.vxlan_port.to_ne_bytes())?;
+        put(offset_of!(types::config, punt_rate), &self.punt_rate.to_ne_bytes())
+    }
+}
+
+/// A loaded program.
+#[derive(Debug)]
+pub(super) struct Instance {
+    object: Object,
+    pub(super) knobs: Knobs,
+}
+
+impl Instance {
+    /// Verifies and loads the object with these knobs over the shared maps.
+    pub(super) fn load(maps: &SharedMaps, knobs: Knobs) -> Result<Self, Error> {
+        let mut object = open_object()?;
+        for mut map in object.maps_mut() {
+            let name = map.name().to_string_lossy().into_owned();
+            if let Some(shared) = maps.maps.get(&name) {
+                map.reuse_fd(shared.as_fd()).map_err(load)?;
+            } else if name.contains(".rodata") {
+                map.initial_value_mut().and_then(|rodata| knobs.store(rodata)).ok_or(Error::Layout("rodata"))?;
+            }
+        }
+        Ok(Self { object: object.load().map_err(load)?, knobs })
+    }
+
+    /// The program.
+    pub(super) fn program(&self) -> Result<libbpf_rs::ProgramMut<'_>, Error> {
+        self.object.progs_mut().next().ok_or(Error::NoMap("xdp_uplink"))
+    }
+
+    /// A map of this instance alone.
+    pub(super) fn private_map(&self, name: &'static str) -> Result<libbpf_rs::Map<'_>, Error> {
+        self.object.maps().find(|map| map.name() == name).ok_or(Error::NoMap(name))
+    }
+}
+
+/// A drop or punt reason, in the words of the program's source.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Reason {
+    /// Its name, as in counters and metrics.
+    pub name: String,
+    /// What it means.
+    pub help: String,
+}
+
+/// Every reason, by the program's numbers.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Reasons {
+    /// Why packets are dropped.
+    pub drops: Vec<Reason>,
+    /// Why packets are punted.
+    pub punts: Vec<Reason>,
+}
+
+impl Reasons {
+    /// Reads them from the object's read-only data.
+    ///
+    /// # Errors
+    /// [`Error::Layout`] for an object of another build.
+    pub fn read() -> Result<Self, Error> {
+        let mut object = open_object()?;
+        let layout = || Error::Layout("rodata");
+        let rodata =
+            object.maps_mut().find(|map| map.name().to_string_lossy().contains(".rodata")).ok_or_else(layout)?;
+        let bytes = rodata.initial_value().ok_or_else(layout)?;
+        let rows = |offset: usize, count: usize, width: usize| {
+            let area = bytes.get(offset..offset + count * width).ok_or_else(layout)?;
+            let text = |row: &[u8]| row.iter().take_while(|c| **c != 0).map(|c| char::from(*c)).collect::<String>();
+            Ok::<_, Error>(area.chunks_exact(width).map(text).collect::<Vec<_>>())
+        };
+        let zip = |names: Vec<String>, help: Vec<String>| {
+            names.into_iter().zip(help).map(|(name, help)| Reason { name, help }).collect()
+        };
+        let drops = types::drop_reason::NR_DROP_REASONS.0 as usize;
+        let punts = types::punt_reason::NR_PUNT_REASONS.0 as usize;
+        Ok(Self {
+            drops: zip(
+                rows(offset_of!(types::rodata, drop_names), drops, NAME_LEN)?,
+                rows(offset_of!(types::rodata, drop_help), drops, HELP_LEN)?,
+            ),
+            punts: zip(
+                rows(offset_of!(types::rodata, punt_names), punts, NAME_LEN)?,
+                rows(offset_of!(types::rodata, punt_help), punts, HELP_LEN)?,
+            ),
+        })
+    }
+}
+
+/// Bytes of a reason's name and of its help in the object.
+const NAME_LEN: usize = 24;
+const HELP_LEN: usize = 96;

@@ -1,0 +1,176 @@
+//! Making the kernel's maps equal to the tables, by difference.
+//!
+//! What is referred to is written before what refers to it, and deleted after: a packet never meets a reference to an
+//! entry that is not there yet. A policy is written into the half of the filter map that no port uses and comes into
+//! force by one store a port; a ring is built whole and swapped in.
+
+use std::collections::BTreeMap;
+
+use libbpf_rs::{MapCore, MapFlags, MapHandle, MapType};
+use model::tables::{RING_SLOTS, Ring, VipId};
+
+use super::abi::{self, types};
+use super::encode::{self, Encoded, Entries, FILTER_HALF, Table};
+use super::error::Error;
+use super::object::SharedMaps;
+
+/// Entries that a batch of reads takes at once.
+const BATCH: u32 = 4096;
+
+fn failed(map: &'static str, operation: &'static str) -> impl Fn(libbpf_rs::Error) -> Error {
+    move |source| Error::Map { map, operation, source }
+}
+
+/// What the maps hold, as this process has written or found it.
+#[derive(Debug, Default)]
+pub(super) struct Kernel {
+    state: Encoded,
+}
+
+impl Kernel {
+    /// Reads back what an earlier process left in pinned maps.
+    pub(super) fn read(maps: &SharedMaps) -> Result<Self, Error> {
+        let mut state = Encoded::default();
+        for table in Table::ORDER {
+            let map = maps.get(table.map())?;
+            let entries = if table.is_array() { read_array(map, table)? } else { read_keys(map, table)? };
+            state.entries.insert(table, entries);
+        }
+        state.rings = read_rings(maps, state.table(Table::Vips))?;
+        Ok(Self { state })
+    }
+
+    /// The entries in force.
+    pub(super) fn state(&self) -> &Encoded {
+        &self.state
+    }
+
+    /// Where the next policy is written: in place while it does not change, else the half that is not in force.
+    pub(super) fn filter_base_for(&self, tables: &model::tables::Tables) -> Result<usize, Error> {
+        let current = encode::filter_base(&self.state);
+        let same = encode::encode(tables, current)?.table(Table::Filter) == self.state.table(Table::Filter);
+        Ok(if same { current } else { FILTER_HALF - current })
+    }
+
+    /// Writes the difference to `desired`; tells the number of writes and deletes.
+    pub(super) fn apply(&mut self, maps: &SharedMaps, desired: Encoded) -> Result<usize, Error> {
+        let mut writes = 0;
+        for table in Table::ORDER {
+            if table == Table::Vips {
+                writes += self.apply_rings(maps, &desired)?;
+            }
+            writes += self.write_new(maps, table, &desired)?;
+        }
+        for table in Table::ORDER.into_iter().rev() {
+            writes += self.delete_old(maps, table, &desired)?;
+        }
+        writes += self.delete_rings(maps, &desired)?;
+        Ok(writes)
+    }
+
+    fn write_new(&mut self, maps: &SharedMaps, table: Table, desired: &Encoded) -> Result<usize, Error> {
+        let map = maps.get(table.map())?;
+        let current = self.state.entries.entry(table).or_default();
+        let mut writes = 0;
+        for (key, value) in desired.table(table) {
+            if current.get(key) == Some(value) {
+                continue;
+            }
+            map.update(key, value, MapFlags::ANY).map_err(failed(table.map(), "update"))?;
+            current.insert(key.clone(), value.clone());
+            writes += 1;
+        }
+        Ok(writes)
+    }
+
+    fn delete_old(&mut self, maps: &SharedMaps, table: Table, desired: &Encoded) -> Result<usize, Error> {
+        let map = maps.get(table.map())?;
+        let wanted = desired.table(table);
+        let current = self.state.entries.entry(table).or_default();
+        let stale: Vec<_> = current.keys().filter(|key| !wanted.contains_key(*key)).cloned().collect();
+        for key in &stale {
+            if table.is_array() {
+                let zero = vec![0; map.value_size() as usize];
+                map.update(key, &zero, MapFlags::ANY).map_err(failed(table.map(), "clear"))?;
+            } else {
+                map.delete(key).map_err(failed(table.map(), "delete"))?;
+            }
+            current.remove(key);
+        }
+        Ok(stale.len())
+    }
+
+    fn apply_rings(&mut self, maps: &SharedMaps, desired: &Encoded) -> Result<usize, Error> {
+        let rings = maps.get("rings")?;
+        let mut writes = 0;
+        for (id, ring) in &desired.rings {
+            if self.state.rings.get(id) == Some(ring) {
+                continue;
+            }
+            let inner = new_ring(ring)?;
+            let fd = std::os::fd::AsRawFd::as_raw_fd(&std::os::fd::AsFd::as_fd(&inner));
+            rings.update(&id.0.to_ne_bytes(), &fd.to_ne_bytes(), MapFlags::ANY).map_err(failed("rings", "update"))?;
+            self.state.rings.insert(*id, ring.clone());
+            writes += 1;
+        }
+        Ok(writes)
+    }
+
+    fn delete_rings(&mut self, maps: &SharedMaps, desired: &Encoded) -> Result<usize, Error> {
+        let rings = maps.get("rings")?;
+        let stale: Vec<VipId> = self.state.rings.keys().filter(|id| !desired.rings.contains_key(id)).copied().collect();
+        for id in &stale {
+            rings.delete(&id.0.to_ne_bytes()).map_err(failed("rings", "delete"))?;
+            self.state.rings.remove(id);
+        }
+        Ok(stale.len())
+    }
+}
+
+fn read_array(map: &MapHandle, table: Table) -> Result<Entries, Error> {
+    let batch = map
+        .lookup_batch(BATCH.min(map.max_entries()), MapFlags::ANY, MapFlags::ANY)
+        .map_err(failed(table.map(), "read"))?;
+    Ok(batch.filter(|(_, value)| value.iter().any(|byte| *byte != 0)).collect())
+}
+
+fn read_keys(map: &MapHandle, table: Table) -> Result<Entries, Error> {
+    let mut entries = Entries::new();
+    for key in map.keys() {
+        if let Some(value) = map.lookup(&key, MapFlags::ANY).map_err(failed(table.map(), "read"))? {
+            entries.insert(key, value);
+        }
+    }
+    Ok(entries)
+}
+
+fn read_rings(maps: &SharedMaps, vips: &Entries) -> Result<BTreeMap<VipId, Ring>, Error> {
+    let rings = maps.get("rings")?;
+    let mut found = BTreeMap::new();
+    for id in vips.values().filter_map(|bytes| abi::from_bytes::<u32>(bytes)) {
+        let Some(inner) = rings.lookup(&id.to_ne_bytes(), MapFlags::ANY).map_err(failed("rings", "read"))? else {
+            continue;
+        };
+        let inner = abi::from_bytes::<u32>(&inner).ok_or(Error::Layout("rings"))?;
+        let ring = MapHandle::from_map_id(inner).map_err(failed("rings", "open"))?;
+        let slots = ring.lookup_batch(BATCH, MapFlags::ANY, MapFlags::ANY).map_err(failed("ring", "read"))?;
+        found.insert(VipId(id), encode::ring(slots.filter_map(|(_, value)| abi::from_bytes(&value))));
+    }
+    Ok(found)
+}
+
+fn new_ring(ring: &Ring) -> Result<MapHandle, Error> {
+    if ring.len() != RING_SLOTS {
+        return Err(Error::Layout("ring"));
+    }
+    let opts = libbpf_rs::libbpf_sys::bpf_map_create_opts {
+        sz: size_of::<libbpf_rs::libbpf_sys::bpf_map_create_opts>() as libbpf_rs::libbpf_sys::size_t,
+        ..Default::default()
+    };
+    let slots = types::limits::RING_SLOTS.0;
+    let map = MapHandle::create(MapType::Array, Some("ring"), 4, 4, slots, &opts).map_err(failed("ring", "create"))?;
+    let keys: Vec<u8> = (0..slots).flat_map(u32::to_ne_bytes).collect();
+    let values: Vec<u8> = ring.iter().flat_map(|id| id.0.to_ne_bytes()).collect();
+    map.update_batch(&keys, &values, slots, MapFlags::ANY, MapFlags::ANY).map_err(failed("ring", "fill"))?;
+    Ok(map)
+}

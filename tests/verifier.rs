@@ -1,0 +1,71 @@
+//! Every feature set passes the verifier, within a budget that the repository keeps.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+use margay::dataplane::{Dataplane, Reasons};
+use model::network::IfIndex;
+use model::tables::{Features, Parameters, Tables};
+use model::verdict::{DropReason, PuntReason};
+
+/// Instructions that the verifier may walk for the full set; the kernel's limit is 1,000,000.
+const BUDGET: &str = include_str!("verifier-budget.toml");
+
+const LOOPBACK: IfIndex = IfIndex(1);
+
+fn budget(name: &str) -> u32 {
+    let table: toml::Table = BUDGET.parse().unwrap();
+    table[name].as_integer().unwrap().try_into().unwrap()
+}
+
+/// The smallest set, the full one, each feature alone and each one missing.
+fn feature_sets() -> Vec<(String, Features)> {
+    let setters: [(&str, fn(&mut Features, bool)); 7] = [
+        ("decap_ipip", |f, on| f.decap_ipip = on),
+        ("decap_vxlan", |f, on| f.decap_vxlan = on),
+        ("denylist", |f, on| f.denylist = on),
+        ("filter", |f, on| f.filter = on),
+        ("vip", |f, on| f.vip = on),
+        ("vlan", |f, on| f.vlan = on),
+        ("slow_path", |f, on| f.slow_path = on),
+    ];
+    let mut sets = vec![("smallest".to_owned(), Features::default()), ("full".to_owned(), Features::FULL)];
+    for (name, set) in setters {
+        let mut only = Features::default();
+        set(&mut only, true);
+        let mut without = Features::FULL;
+        set(&mut without, false);
+        sets.push((format!("only {name}"), only));
+        sets.push((format!("without {name}"), without));
+    }
+    sets
+}
+
+mod root {
+    use super::*;
+
+    #[test]
+    fn every_feature_set_loads_within_the_budget() {
+        let mut dataplane = Dataplane::open_unpinned().unwrap();
+        for (name, features) in feature_sets() {
+            dataplane
+                .apply(&Tables::default(), features, &Parameters::default(), &[])
+                .unwrap_or_else(|e| panic!("{name}: {e}"));
+            let walked = dataplane.verified_instructions().unwrap();
+            dataplane.explain(&[0; 64], LOOPBACK).unwrap_or_else(|e| panic!("{name}, explaining: {e}"));
+            println!("{name}: {walked} instructions verified");
+            assert!(walked <= budget("full"), "{name}: {walked} instructions, the budget is {}", budget("full"));
+            if name == "smallest" {
+                assert!(walked <= budget("smallest"), "{name}: {walked}, the budget is {}", budget("smallest"));
+            }
+        }
+    }
+}
+
+#[test]
+fn reasons_of_the_object_are_those_of_the_model() {
+    let reasons = Reasons::read().unwrap();
+    let drops: Vec<_> = reasons.drops.iter().map(|r| r.name.as_str()).collect();
+    let punts: Vec<_> = reasons.punts.iter().map(|r| r.name.as_str()).collect();
+    assert_eq!(drops, DropReason::ALL.iter().map(|r| r.name()).collect::<Vec<_>>());
+    assert_eq!(punts, PuntReason::ALL.iter().map(|r| r.name()).collect::<Vec<_>>());
+    assert!(reasons.drops.iter().chain(&reasons.punts).all(|r| r.help.len() > 8));
+}
