@@ -1,0 +1,253 @@
+//! TCP connections as tasks: each reports to the speaker what happens on one connection, and holds nothing else.
+//!
+//! Output is bounded by whoever queues it: [`Outbox::room`] says whether more may be made. Input is bounded by the queue of
+//! reports, which a task waits for. A connection whose outbox is dropped sends what is left and then closes without
+//! resetting it, so that a last NOTIFICATION arrives.
+
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use bgp::{ConnectionId, Direction, NextHops};
+use bytes::{Buf as _, Bytes, BytesMut};
+use futures::TryStreamExt as _;
+use netlink_packet_route::address::AddressAttribute;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::net::{TcpSocket, TcpStream};
+use tokio::sync::mpsc;
+use tokio::time::timeout;
+
+use super::socket::{self, Distance};
+
+/// How long a connection may take to come up.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long the peer may take to close after we have.
+const LINGER: Duration = Duration::from_secs(2);
+/// Bytes read at once.
+const READ_BYTES: usize = 64 * 1024;
+/// Bytes queued for a peer beyond which no more UPDATEs are made.
+const OUTBOX_BYTES: usize = 256 * 1024;
+
+/// What happens on connections.
+#[derive(Debug)]
+pub(super) enum Report {
+    /// A connection is up.
+    Connected(IpAddr, Box<Connected>),
+    /// It could not be made.
+    ConnectFailed(IpAddr, io::Error),
+    /// Somebody has connected to a listener.
+    Accepted(TcpStream, SocketAddr),
+    /// Bytes have arrived.
+    Received(IpAddr, ConnectionId, Bytes),
+    /// The connection is gone.
+    Closed(IpAddr, ConnectionId),
+    /// There is room in the outbox again.
+    Room(IpAddr, ConnectionId),
+    /// The peer takes no bytes (RFC 9687).
+    SendHoldExpired(IpAddr, ConnectionId),
+}
+
+/// A connection that is up.
+#[derive(Debug)]
+pub(super) struct Connected {
+    pub(super) stream: TcpStream,
+    pub(super) direction: Direction,
+    /// Our addresses on the interface of the connection.
+    pub(super) local: Vec<IpAddr>,
+    /// The next hops that we announce on it.
+    pub(super) next_hops: NextHops,
+}
+
+/// Where and how to connect.
+#[derive(Clone, Debug)]
+pub(super) struct Target {
+    pub(super) peer: SocketAddr,
+    pub(super) source: Option<IpAddr>,
+    pub(super) distance: Distance,
+    pub(super) password: Option<String>,
+}
+
+/// Connects and reports how that went.
+pub(super) async fn connect(target: Target, reports: mpsc::Sender<Report>) {
+    let peer = target.peer.ip();
+    let connecting = async {
+        let socket = socket::connecting(peer, target.source, target.distance, target.password.as_deref())?;
+        TcpSocket::from_std_stream(socket).connect(target.peer).await
+    };
+    let stream = timeout(CONNECT_TIMEOUT, connecting).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
+    match stream {
+        Ok(stream) => greet(stream, peer, Direction::Outgoing, reports).await,
+        Err(error) => {
+            let _ = reports.send(Report::ConnectFailed(peer, error)).await;
+        }
+    }
+}
+
+/// Finds out which addresses of ours a new connection has to do with, and reports it.
+pub(super) async fn greet(stream: TcpStream, peer: IpAddr, direction: Direction, reports: mpsc::Sender<Report>) {
+    let report = match local_addresses(&stream).await {
+        Ok((local, next_hops)) => Report::Connected(peer, Box::new(Connected { stream, direction, local, next_hops })),
+        Err(error) => Report::ConnectFailed(peer, error),
+    };
+    let _ = reports.send(report).await;
+}
+
+/// The addresses of the interface that a connection uses, and one of each family to announce as next hop: the
+/// connection's own and the first global one of the other family.
+async fn local_addresses(stream: &TcpStream) -> io::Result<(Vec<IpAddr>, NextHops)> {
+    let own = stream.local_addr()?.ip();
+    let (connection, handle, _) = rtnetlink::new_connection()?;
+    let netlink = tokio::spawn(connection);
+    let messages = handle.address().get().execute().try_collect::<Vec<_>>().await.map_err(io::Error::other);
+    netlink.abort();
+    let all: Vec<(u32, IpAddr)> = messages?
+        .iter()
+        .filter_map(|message| {
+            // IFA_LOCAL is our side of a point-to-point link, where IFA_ADDRESS is the other one.
+            let local = message.attributes.iter().find_map(|a| match a {
+                AddressAttribute::Local(address) => Some(*address),
+                _ => None,
+            });
+            let address = message.attributes.iter().find_map(|a| match a {
+                AddressAttribute::Address(address) => Some(*address),
+                _ => None,
+            });
+            Some((message.header.index, local.or(address)?))
+        })
+        .collect();
+    let index = all.iter().find(|(_, address)| *address == own).map(|(index, _)| *index);
+    let local: Vec<IpAddr> = all.iter().filter(|(i, _)| Some(*i) == index).map(|(_, address)| *address).collect();
+    let v4 = local.iter().find_map(|address| match address {
+        IpAddr::V4(address) if !address.is_loopback() => Some(*address),
+        _ => None,
+    });
+    let v6 = local.iter().find_map(|address| match address {
+        IpAddr::V6(address) if !address.is_loopback() && !address.is_unicast_link_local() => Some(*address),
+        _ => None,
+    });
+    let next_hops = match own {
+        IpAddr::V4(own) => NextHops { v4: Some(own), v6 },
+        IpAddr::V6(own) => NextHops { v4, v6: Some(own) },
+    };
+    Ok((if local.is_empty() { vec![own] } else { local }, next_hops))
+}
+
+/// The sending end of a connection. Dropping it closes the connection once everything has been sent.
+#[derive(Debug)]
+pub(super) struct Outbox {
+    queue: mpsc::UnboundedSender<Bytes>,
+    level: Arc<Level>,
+}
+
+#[derive(Debug, Default)]
+struct Level {
+    bytes: AtomicUsize,
+    wanted: AtomicBool,
+}
+
+impl Outbox {
+    /// Queues a message. Those that a session needs to live are small and always taken.
+    pub(super) fn send(&self, message: Bytes) {
+        self.level.bytes.fetch_add(message.len(), Ordering::Relaxed);
+        // A connection that has ended has reported so.
+        let _ = self.queue.send(message);
+    }
+
+    /// May more be made? Where not, [`Report::Room`] will tell.
+    pub(super) fn room(&self) -> bool {
+        let room = self.level.bytes.load(Ordering::Relaxed) < OUTBOX_BYTES;
+        if !room {
+            self.level.wanted.store(true, Ordering::Relaxed);
+        }
+        room
+    }
+}
+
+/// The task of one connection, to be spawned, and its outbox.
+pub(super) fn run(
+    stream: TcpStream,
+    peer: IpAddr,
+    id: ConnectionId,
+    send_hold: Duration,
+    reports: mpsc::Sender<Report>,
+) -> (Outbox, impl Future<Output = ()>) {
+    let (queue, receiver) = mpsc::unbounded_channel();
+    let level = Arc::new(Level::default());
+    let outbox = Outbox { queue, level: Arc::clone(&level) };
+    let task = async move {
+        let (mut reader, mut writer) = stream.into_split();
+        let end = tokio::select! {
+            () = read(&mut reader, peer, id, &reports) => Report::Closed(peer, id),
+            end = write(&mut writer, receiver, &level, send_hold, peer, id, &reports) => match end {
+                // The speaker is done with this connection: let the last words arrive before the socket goes, which would
+                // reset the connection while input is unread.
+                Ok(()) => {
+                    let _ = writer.shutdown().await;
+                    let _ = timeout(LINGER, discard(&mut reader)).await;
+                    return;
+                }
+                Err(error) if error.kind() == io::ErrorKind::TimedOut => Report::SendHoldExpired(peer, id),
+                Err(_) => Report::Closed(peer, id),
+            },
+        };
+        let _ = reports.send(end).await;
+    };
+    (outbox, task)
+}
+
+/// Reports what arrives until the peer closes.
+async fn read(reader: &mut OwnedReadHalf, peer: IpAddr, id: ConnectionId, reports: &mpsc::Sender<Report>) {
+    let mut buffer = BytesMut::new();
+    loop {
+        buffer.reserve(READ_BYTES);
+        match reader.read_buf(&mut buffer).await {
+            Ok(0) | Err(_) => return,
+            Ok(_) => {
+                if reports.send(Report::Received(peer, id, buffer.split().freeze())).await.is_err() {
+                    return;
+                }
+            }
+        }
+    }
+}
+
+/// Sends what is queued until the outbox is dropped.
+///
+/// # Errors
+/// `TimedOut` where the peer has taken nothing for `send_hold`.
+async fn write(
+    writer: &mut OwnedWriteHalf,
+    mut queue: mpsc::UnboundedReceiver<Bytes>,
+    level: &Level,
+    send_hold: Duration,
+    peer: IpAddr,
+    id: ConnectionId,
+    reports: &mpsc::Sender<Report>,
+) -> io::Result<()> {
+    while let Some(mut message) = queue.recv().await {
+        let length = message.len();
+        while message.has_remaining() {
+            match timeout(send_hold, writer.write_buf(&mut message)).await {
+                Ok(Ok(0)) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(Ok(_)) => {}
+                Ok(Err(error)) => return Err(error),
+                Err(_) => return Err(io::ErrorKind::TimedOut.into()),
+            }
+        }
+        let left = level.bytes.fetch_sub(length, Ordering::Relaxed).saturating_sub(length);
+        if left < OUTBOX_BYTES / 2 && level.wanted.swap(false, Ordering::Relaxed) {
+            let _ = reports.send(Report::Room(peer, id)).await;
+        }
+    }
+    Ok(())
+}
+
+async fn discard(reader: &mut OwnedReadHalf) {
+    let mut buffer = BytesMut::with_capacity(READ_BYTES);
+    while matches!(reader.read_buf(&mut buffer).await, Ok(n) if n > 0) {
+        buffer.clear();
+    }
+}
