@@ -1,0 +1,256 @@
+//! Pins, adoption, reconcile and attach, on real maps and links.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+mod root {
+    use std::collections::BTreeSet;
+    use std::net::IpAddr;
+    use std::path::PathBuf;
+    use std::sync::Arc;
+
+    use ipnet::IpNet;
+    use margay::dataplane::{Applied, Attach, Dataplane, Error, detach_all};
+    use model::desired::AttachMode;
+    use model::network::{IfIndex, Mac};
+    use model::tables::{
+        Adjacency, AdjacencyId, Backend, BackendId, Features, FilterNext, FilterOp, FilterTest, GROUP_BUCKETS, Group,
+        GroupId, NextHop, NextHopId, Outer, Parameters, Port, PortId, PortKey, RING_SLOTS, Tables, TunnelPeer, VipId,
+        VipKey,
+    };
+    use testkit::netns::{End, Netns, veth};
+
+    /// A pin directory of the test's own, gone with it.
+    struct PinDir(PathBuf);
+
+    impl PinDir {
+        fn new(name: &str) -> Self {
+            Self(PathBuf::from(format!("/sys/fs/bpf/margay-test-{name}-{}", std::process::id())))
+        }
+    }
+
+    impl Drop for PinDir {
+        fn drop(&mut self) {
+            detach_all(&self.0).unwrap();
+        }
+    }
+
+    fn net(text: &str) -> IpNet {
+        text.parse().unwrap()
+    }
+
+    fn ip(text: &str) -> IpAddr {
+        text.parse().unwrap()
+    }
+
+    /// One of everything, both families, with an incomplete adjacency and a VLAN.
+    fn tables(ifindex: IfIndex) -> Tables {
+        let mut t = Tables::default();
+        t.ports.insert(
+            PortKey { ifindex, vlan: None },
+            Port { id: PortId(1), mac: Mac([2, 0, 0, 0, 0, 1]), filter: Some(0) },
+        );
+        t.ports.insert(
+            PortKey { ifindex, vlan: Some(100) },
+            Port { id: PortId(2), mac: Mac([2, 0, 0, 0, 0, 1]), filter: None },
+        );
+        t.denylist = BTreeSet::from([net("198.51.100.0/24"), net("2001:db8:bad::/48")]);
+        t.filter = vec![FilterOp {
+            test: FilterTest::Protocol(6),
+            on_match: FilterNext::Deny,
+            on_miss: FilterNext::Allow,
+            on_absent: FilterNext::Allow,
+        }];
+        t.tunnel_peers = BTreeSet::from([
+            TunnelPeer { vni: None, source: net("10.0.0.0/24") },
+            TunnelPeer { vni: Some(4096), source: net("2001:db8::/64") },
+        ]);
+        t.adjacencies.insert(
+            AdjacencyId(1),
+            Adjacency {
+                ifindex,
+                vlan: None,
+                mtu: 1500,
+                source: Mac([2, 0, 0, 0, 0, 1]),
+                destination: Some(Mac([2, 0, 0, 0, 0, 2])),
+            },
+        );
+        t.adjacencies.insert(
+            AdjacencyId(2),
+            Adjacency { ifindex, vlan: Some(100), mtu: 9000, source: Mac([2, 0, 0, 0, 0, 1]), destination: None },
+        );
+        let forward = |address, adjacency| NextHop::Forward { address, ifindex, adjacency: AdjacencyId(adjacency) };
+        t.next_hops.insert(NextHopId(1), forward(ip("192.0.2.2"), 1));
+        t.next_hops.insert(NextHopId(2), forward(ip("2001:db8::2"), 2));
+        t.next_hops.insert(NextHopId(3), NextHop::Receive);
+        for id in 1..=3 {
+            t.groups.insert(GroupId(id), Group { buckets: vec![NextHopId(id); GROUP_BUCKETS] });
+        }
+        t.fib.insert(net("0.0.0.0/0"), GroupId(1));
+        t.fib.insert(net("2001:db8:1::/48"), GroupId(2));
+        t.fib.insert(net("192.0.2.1/32"), GroupId(3));
+        t.vips.insert(VipKey { address: ip("203.0.113.1"), port: 80, protocol: 6 }, VipId(1));
+        t.rings.insert(VipId(1), Arc::from(vec![BackendId(1); RING_SLOTS]));
+        t.backends.insert(
+            BackendId(1),
+            Backend {
+                vip: VipId(1),
+                address: ip("10.1.0.1"),
+                outer: Outer::Ipip { source: ip("192.0.2.1"), destination: ip("10.1.0.1") },
+                group: GroupId(1),
+                inner_mtu: 1480,
+            },
+        );
+        t
+    }
+
+    fn apply(dataplane: &mut Dataplane, tables: &Tables, attach: &[Attach]) -> Applied {
+        dataplane.apply(tables, Features::FULL, &Parameters::default(), attach).unwrap()
+    }
+
+    /// A namespace with a veth pair; its thread runs `work` with the first end's index.
+    fn with_veth<T: Send + 'static>(work: impl FnOnce(&Netns, IfIndex) -> T + Send + 'static) -> T {
+        let ns = Arc::new(Netns::new("dp-dataplane").unwrap());
+        veth(End { netns: &ns, name: "eth0", addresses: &[] }, End { netns: &ns, name: "peer0", addresses: &[] })
+            .unwrap();
+        let inner = Arc::clone(&ns);
+        let thread = ns.thread(move || {
+            let index = rustix::net::netdevice::name_to_index(
+                rustix::net::socket(rustix::net::AddressFamily::INET, rustix::net::SocketType::DGRAM, None).unwrap(),
+                "eth0",
+            )
+            .unwrap();
+            work(&inner, IfIndex(index))
+        });
+        thread.join().unwrap().unwrap()
+    }
+
+    fn attach(ifindex: IfIndex, mode: AttachMode) -> Attach {
+        Attach { ifindex, name: "eth0".to_owned(), mode }
+    }
+
+    #[test]
+    fn a_restart_finds_the_tables_and_writes_nothing() {
+        let pins = PinDir::new("restart");
+        let dir = pins.0.clone();
+        with_veth(move |_, ifindex| {
+            let wanted = tables(ifindex);
+            let links = [attach(ifindex, AttachMode::Native)];
+            let mut first = Dataplane::open(dir.clone()).unwrap();
+            assert_eq!(first.adopted(), None);
+            let applied = apply(&mut first, &wanted, &links);
+            assert!(applied.writes > 20 && applied.program_replaced && applied.links_changed == 1, "{applied:?}");
+            drop(first);
+
+            let mut second = Dataplane::open(dir).unwrap();
+            let mut adopted = second.adopted().unwrap().clone();
+            // What carries no ids is compared in the maps, not decoded.
+            assert!(adopted.denylist.is_empty() && adopted.filter.is_empty() && adopted.tunnel_peers.is_empty());
+            adopted.denylist = wanted.denylist.clone();
+            adopted.filter = wanted.filter.clone();
+            adopted.tunnel_peers = wanted.tunnel_peers.clone();
+            assert_eq!(adopted, wanted);
+            let applied = apply(&mut second, &wanted, &links);
+            assert_eq!((applied.writes, applied.links_changed), (0, 0));
+        });
+    }
+
+    #[test]
+    fn only_differences_are_written_and_deleted() {
+        with_veth(|_, ifindex| {
+            let mut wanted = tables(ifindex);
+            let mut dataplane = Dataplane::open_unpinned().unwrap();
+            apply(&mut dataplane, &wanted, &[]);
+            assert_eq!(apply(&mut dataplane, &wanted, &[]), Applied::default());
+
+            wanted.fib.remove(&net("2001:db8:1::/48"));
+            wanted.fib.insert(net("10.0.0.0/8"), GroupId(1));
+            assert_eq!(apply(&mut dataplane, &wanted, &[]).writes, 2);
+
+            // A policy that changes is written beside the old one, then the port is turned to it, then the old one goes.
+            wanted.filter[0].test = FilterTest::Protocol(17);
+            assert_eq!(apply(&mut dataplane, &wanted, &[]).writes, 3);
+        });
+    }
+
+    #[test]
+    fn a_table_that_does_not_fit_is_refused_before_anything_is_written() {
+        with_veth(|_, ifindex| {
+            let mut dataplane = Dataplane::open_unpinned().unwrap();
+            let good = tables(ifindex);
+            apply(&mut dataplane, &good, &[]);
+            let mut bad = good.clone();
+            bad.fib.clear();
+            bad.filter = vec![bad.filter[0]; 8193];
+            let refused = dataplane.apply(&bad, Features::FULL, &Parameters::default(), &[]).unwrap_err();
+            assert_eq!(refused.to_string(), "filter: 8193 entries wanted, the limit is 8192");
+            assert_eq!(apply(&mut dataplane, &good, &[]), Applied::default());
+        });
+    }
+
+    #[test]
+    fn links_follow_what_is_wanted_and_outlive_the_process() {
+        let pins = PinDir::new("links");
+        let dir = pins.0.clone();
+        with_veth(move |ns, ifindex| {
+            let shows_xdp = || ns.ip(&["link", "show", "eth0"]).unwrap().contains("xdp");
+            let mut dataplane = Dataplane::open(dir.clone()).unwrap();
+            apply(&mut dataplane, &tables(ifindex), &[attach(ifindex, AttachMode::Native)]);
+            assert!(shows_xdp());
+            drop(dataplane);
+            assert!(shows_xdp(), "the pinned link keeps the program on the interface");
+
+            let mut dataplane = Dataplane::open(dir.clone()).unwrap();
+            assert_eq!(apply(&mut dataplane, &tables(ifindex), &[]).links_changed, 1);
+            assert!(!shows_xdp());
+
+            apply(&mut dataplane, &tables(ifindex), &[attach(ifindex, AttachMode::Generic)]);
+            assert!(ns.ip(&["link", "show", "eth0"]).unwrap().contains("xdpgeneric"));
+            drop(dataplane);
+            let detached = detach_all(&dir).unwrap();
+            assert_eq!(detached.interfaces, [ifindex]);
+            assert!(detached.maps > 10 && !shows_xdp() && !dir.exists(), "{detached:?}");
+            assert_eq!(detach_all(&dir).unwrap().maps, 0, "detaching twice is fine");
+        });
+    }
+
+    #[test]
+    fn native_mode_is_refused_where_the_driver_has_none() {
+        with_veth(|_, ifindex| {
+            let loopback = Attach { ifindex: IfIndex(1), name: "lo".to_owned(), mode: AttachMode::Native };
+            let mut dataplane = Dataplane::open_unpinned().unwrap();
+            let refused = dataplane
+                .apply(&tables(ifindex), Features::default(), &Parameters::default(), std::slice::from_ref(&loopback))
+                .unwrap_err();
+            assert!(matches!(refused, Error::Attach { .. }));
+            let text = refused.to_string();
+            assert!(text.contains("interface lo") && text.contains("mode: generic"), "{text}");
+            apply(&mut dataplane, &tables(ifindex), &[Attach { mode: AttachMode::Generic, ..loopback }]);
+        });
+    }
+
+    #[test]
+    fn another_program_on_the_interface_is_refused_by_name() {
+        with_veth(|_, ifindex| {
+            let links = [attach(ifindex, AttachMode::Native)];
+            let mut first = Dataplane::open_unpinned().unwrap();
+            apply(&mut first, &tables(ifindex), &links);
+            let mut second = Dataplane::open_unpinned().unwrap();
+            let refused =
+                second.apply(&tables(ifindex), Features::FULL, &Parameters::default(), &links).unwrap_err().to_string();
+            assert!(refused.contains("eth0") && refused.contains("another XDP program"), "{refused}");
+        });
+    }
+
+    #[test]
+    fn the_flow_table_is_resized_in_place() {
+        with_veth(|_, ifindex| {
+            let mut dataplane = Dataplane::open_unpinned().unwrap();
+            let links = [attach(ifindex, AttachMode::Native)];
+            apply(&mut dataplane, &tables(ifindex), &links);
+            let larger = Parameters { flow_table_entries: 131_072, ..Default::default() };
+            let applied = dataplane.apply(&tables(ifindex), Features::FULL, &larger, &links).unwrap();
+            assert!(applied.program_replaced && applied.writes == 0 && applied.links_changed == 0, "{applied:?}");
+            let applied = dataplane.apply(&tables(ifindex), Features::FULL, &larger, &links).unwrap();
+            assert_eq!(applied, Applied::default());
+        });
+    }
+}
