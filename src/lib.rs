@@ -15,4 +15,5 @@ pub mod cli;
 pub mod config;
 pub mod control;
 pub mod dataplane;
+pub mod metrics;
 pub mod slowpath;

@@ -1,2 +1,7 @@
 //! `margay <subcommand>`: arguments and wiring only.
-fn main() {}
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    margay::cli::main()
+}

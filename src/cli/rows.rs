@@ -1,0 +1,315 @@
+//! The API's documents as tables.
+
+use std::fmt::Write as _;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::client::Client;
+use super::output::{self, Format, Row};
+use super::{Error, explain};
+use crate::control::api::ListKind;
+use crate::control::api::types::{
+    Backend, Drop, Filter, Flow, InterfaceState, List, Neighbor, NextHop, NextHopKind, Peer, Policy, Route, Status,
+    Vip, WorkerCounter,
+};
+
+/// One `margay get`.
+pub(super) struct Lister {
+    pub(super) client: Client,
+    pub(super) filter: Filter,
+    pub(super) format: Format,
+}
+
+impl Lister {
+    pub(super) fn show(&self, kind: ListKind) -> Result<(), Error> {
+        match kind {
+            ListKind::Routes => self.list::<Route>(kind),
+            ListKind::Nexthops => self.list::<NextHop>(kind),
+            ListKind::Neighbors => self.list::<Neighbor>(kind),
+            ListKind::Vips => self.list::<Vip>(kind),
+            ListKind::Backends => self.list::<Backend>(kind),
+            ListKind::Peers => self.list::<Peer>(kind),
+            ListKind::Policies => self.list::<Policy>(kind),
+            ListKind::Drops => self.list::<Drop>(kind),
+            ListKind::Flows => self.list::<Flow>(kind),
+            ListKind::Workers => self.list::<WorkerCounter>(kind),
+        }
+    }
+
+    fn list<R: Row + Serialize + DeserializeOwned>(&self, kind: ListKind) -> Result<(), Error> {
+        let mut path = format!("/v1/{}?limit={}", kind.name(), self.filter.limit.unwrap_or_default());
+        if let Some(of) = &self.filter.of {
+            path += &format!("&of={}", escape(of));
+        }
+        let list: List<R> = self.client.get(&path)?;
+        match self.format {
+            Format::Json => output::json(&list)?,
+            Format::Table => output::text(&output::table(&list.items))?,
+        }
+        if self.format == Format::Table && list.total > list.items.len() {
+            eprintln!("{} of {} shown; --limit {} for all", list.items.len(), list.total, list.total);
+        }
+        Ok(())
+    }
+}
+
+/// Percent-encodes what is not unreserved (RFC 3986 §2.3).
+fn escape(text: &str) -> String {
+    text.bytes().fold(String::new(), |mut out, byte| {
+        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
+            out.push(char::from(byte));
+        } else {
+            let _ = write!(out, "%{byte:02X}");
+        }
+        out
+    })
+}
+
+fn or_dash(value: Option<impl ToString>) -> String {
+    value.map_or_else(|| "-".to_owned(), |value| value.to_string())
+}
+
+/// Seconds as `3d4h`, `2h5m`, `3m20s` or `12s`.
+pub(super) fn duration(seconds: u64) -> String {
+    let (days, hours, minutes) = (seconds / 86_400, seconds / 3_600 % 24, seconds / 60 % 60);
+    match (days, hours, minutes) {
+        (0, 0, 0) => format!("{seconds}s"),
+        (0, 0, minutes) => format!("{minutes}m{}s", seconds % 60),
+        (0, hours, minutes) => format!("{hours}h{minutes}m"),
+        (days, hours, _) => format!("{days}d{hours}h"),
+    }
+}
+
+pub(super) fn next_hop(hop: &NextHop) -> String {
+    let interface = hop.interface.as_deref().map(|name| format!(" dev {name}")).unwrap_or_default();
+    match (hop.kind, hop.address) {
+        (NextHopKind::Forward, Some(address)) => {
+            let state = hop.mac.map_or_else(|| "unresolved".to_owned(), |mac| mac.to_string());
+            format!("{address}{interface} ({state})")
+        }
+        (kind, _) => format!("{}{interface}", kind_name(kind)),
+    }
+}
+
+fn kind_name(kind: NextHopKind) -> &'static str {
+    match kind {
+        NextHopKind::Forward => "forward",
+        NextHopKind::Glean => "connected",
+        NextHopKind::Receive => "receive",
+        NextHopKind::Vip => "vip",
+        NextHopKind::Blackhole => "blackhole",
+        NextHopKind::Prohibit => "prohibit",
+    }
+}
+
+impl Row for Route {
+    const HEADER: &'static [&'static str] = &["PREFIX", "SOURCE", "GROUP", "NEXT HOPS"];
+    fn cells(&self) -> Vec<String> {
+        let members: Vec<String> = self
+            .next_hops
+            .iter()
+            .map(|member| match self.next_hops.len() {
+                1 => next_hop(&member.next_hop),
+                _ => format!("{} {:.0}%", next_hop(&member.next_hop), member.share_percent),
+            })
+            .collect();
+        let source = format!("{:?}", self.source).to_lowercase();
+        vec![self.prefix.to_string(), source, self.group.to_string(), members.join("\n")]
+    }
+}
+
+impl Row for NextHop {
+    const HEADER: &'static [&'static str] = &["ID", "KIND", "ADDRESS", "INTERFACE", "MAC", "MTU"];
+    fn cells(&self) -> Vec<String> {
+        let unresolved = if self.resolved() { "-" } else { "unresolved" };
+        vec![
+            self.id.to_string(),
+            kind_name(self.kind).to_owned(),
+            or_dash(self.address),
+            or_dash(self.interface.as_deref()),
+            self.mac.map_or_else(|| unresolved.to_owned(), |mac| mac.to_string()),
+            or_dash(self.mtu),
+        ]
+    }
+}
+
+impl Row for Neighbor {
+    const HEADER: &'static [&'static str] = &["ADDRESS", "INTERFACE", "MAC", "IN USE"];
+    fn cells(&self) -> Vec<String> {
+        let used = if self.in_use { "yes" } else { "no" };
+        vec![self.address.to_string(), self.interface.clone(), self.mac.to_string(), used.to_owned()]
+    }
+}
+
+impl Row for Vip {
+    const HEADER: &'static [&'static str] =
+        &["SERVICE", "ADDRESS", "PORT", "PROTOCOL", "BACKENDS", "ANNOUNCED", "PACKETS", "BYTES"];
+    fn cells(&self) -> Vec<String> {
+        vec![
+            self.service.clone(),
+            self.address.to_string(),
+            self.port.to_string(),
+            self.protocol.clone(),
+            format!("{}/{}", self.usable, self.backends),
+            if self.announced { "yes" } else { "no" }.to_owned(),
+            self.packets.to_string(),
+            self.bytes.to_string(),
+        ]
+    }
+}
+
+impl Row for Backend {
+    const HEADER: &'static [&'static str] =
+        &["SERVICE", "VIP", "BACKEND", "ENCAP", "WEIGHT", "SHARE", "STATE", "MTU", "PACKETS", "BYTES"];
+    fn cells(&self) -> Vec<String> {
+        vec![
+            self.service.clone(),
+            self.vip.clone(),
+            self.address.to_string(),
+            self.encap.clone(),
+            self.weight.to_string(),
+            format!("{:.1}%", self.share_percent),
+            if self.usable { "usable" } else { "no route" }.to_owned(),
+            or_dash(self.inner_mtu),
+            self.packets.to_string(),
+            self.bytes.to_string(),
+        ]
+    }
+}
+
+impl Row for Peer {
+    const HEADER: &'static [&'static str] =
+        &["NAME", "ADDRESS", "ASN", "STATE", "SINCE", "RECEIVED", "ADVERTISED", "LAST ERROR"];
+    fn cells(&self) -> Vec<String> {
+        vec![
+            self.name.clone(),
+            self.address.to_string(),
+            self.asn.to_string(),
+            self.state.clone(),
+            duration(self.since_seconds),
+            self.received.to_string(),
+            self.advertised.to_string(),
+            or_dash(self.last_error.as_deref()),
+        ]
+    }
+}
+
+impl Row for Policy {
+    const HEADER: &'static [&'static str] = &["#", "POLICY", "HOST ENDPOINTS", "RULES"];
+    fn cells(&self) -> Vec<String> {
+        vec![self.position.to_string(), self.name.clone(), self.endpoints.join("\n"), self.rules.join("\n")]
+    }
+}
+
+impl Row for Drop {
+    const HEADER: &'static [&'static str] = &["INTERFACE", "VERDICT", "REASON", "PACKETS", "BYTES", "MEANING"];
+    fn cells(&self) -> Vec<String> {
+        vec![
+            self.interface.clone(),
+            self.verdict.clone(),
+            self.reason.clone(),
+            self.packets.to_string(),
+            self.bytes.to_string(),
+            self.help.clone(),
+        ]
+    }
+}
+
+impl Row for Flow {
+    const HEADER: &'static [&'static str] = &["PROTOCOL", "SOURCE", "DESTINATION", "BACKEND", "AGE"];
+    fn cells(&self) -> Vec<String> {
+        vec![
+            self.protocol.clone(),
+            explain::endpoint(self.source, self.source_port),
+            explain::endpoint(self.destination, self.destination_port),
+            self.backend.clone(),
+            duration(self.age_seconds),
+        ]
+    }
+}
+
+impl Row for WorkerCounter {
+    const HEADER: &'static [&'static str] = &["WORKER", "COUNTER", "VALUE"];
+    fn cells(&self) -> Vec<String> {
+        vec![self.worker.to_string(), self.counter.clone(), self.value.to_string()]
+    }
+}
+
+/// `margay status` for people.
+pub(super) fn status(status: &Status) -> String {
+    let mut out = String::new();
+    let health = if status.problems.is_empty() { "healthy" } else { "DEGRADED" };
+    let mut line = |title: &str, text: String| {
+        let _ = writeln!(out, "{title:<12}{text}");
+    };
+    line("node", format!("{} · {health}", status.node));
+    line("margay", format!("{} · pid {} · up {}", status.version, status.pid, duration(status.uptime_seconds)));
+    line("generation", format!("{} · pinned in {}", status.generation, status.pin_dir.display()));
+    let since = duration(status.config.since_seconds);
+    let directory = status.config.directory.display();
+    line(
+        "config",
+        match status.config.valid {
+            true => format!("{directory} · in force since {since}"),
+            false => format!(
+                "{directory} · FAILED since {since}, {} errors, generation {} keeps forwarding",
+                status.config.diagnostics.len(),
+                status.generation
+            ),
+        },
+    );
+    let tables = status.tables;
+    line(
+        "tables",
+        format!(
+            "{} routes · {} groups · {} next hops · {} neighbors · {} VIPs · {} backends · {} filter ops · {} denylisted",
+            tables.fib,
+            tables.groups,
+            tables.next_hops,
+            tables.neighbors,
+            tables.vips,
+            tables.backends,
+            tables.filter_ops,
+            tables.denylist
+        ),
+    );
+    if tables.adopted > 0 {
+        line("restart", format!("{} adopted routes wait for BGP to converge", tables.adopted));
+    }
+    line("sessions", format!("{} of {} Established", status.sessions.established, status.sessions.configured));
+    for interface in &status.interfaces {
+        let state = match interface.state {
+            InterfaceState::Forwarding => "forwarding",
+            InterfaceState::Down => "DOWN",
+            InterfaceState::Failed => "FAILED",
+            InterfaceState::Missing => "MISSING",
+        };
+        let mode = format!("{:?}", interface.mode).to_lowercase();
+        line("interface", format!("{} · {state} · {mode} mode", interface.name));
+    }
+    for diagnostic in &status.config.diagnostics {
+        line("error", diagnostic.replace('\n', "\n            "));
+    }
+    for problem in &status.problems {
+        line("problem", problem.replace('\n', "\n            "));
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_have_two_parts_at_most() {
+        for (seconds, text) in [(0, "0s"), (59, "59s"), (60, "1m0s"), (3_725, "1h2m"), (90_000, "1d1h")] {
+            assert_eq!(duration(seconds), text);
+        }
+    }
+
+    #[test]
+    fn filters_are_escaped() {
+        assert_eq!(escape("2001:db8::/32 &x"), "2001%3Adb8%3A%3A%2F32%20%26x");
+    }
+}

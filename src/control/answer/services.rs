@@ -1,0 +1,142 @@
+//! VIPs, backends and flows as the API shows them.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use model::desired::{Backend as DesiredBackend, Encap, Service};
+use model::tables::{BackendId, VipId, VipKey};
+
+use super::forwarding::percent;
+use super::kernel;
+use super::policies::protocol_name;
+use crate::control::api::QueryError;
+use crate::control::api::types::{Backend, Flow, List, Vip};
+use crate::control::owner::Owner;
+use crate::dataplane::Count;
+
+/// `192.0.2.1:80/TCP`, the name of a VIP.
+pub(super) fn vip_name(key: &VipKey) -> String {
+    let end = std::net::SocketAddr::new(key.address, key.port);
+    format!("{end}/{}", protocol_name(key.protocol))
+}
+
+fn encap_name(encap: &Encap) -> String {
+    match encap {
+        Encap::Ipip => "IPIP".to_owned(),
+        Encap::Vxlan { vni, .. } => format!("VXLAN {vni}"),
+        Encap::L2 => "L2".to_owned(),
+    }
+}
+
+/// A VIP of a service with the backends that it may use.
+struct Served<'a> {
+    service: &'a Service,
+    key: VipKey,
+    id: VipId,
+}
+
+impl Served<'_> {
+    /// Its backends as configured, with their entry where they are usable.
+    fn backends<'a>(&'a self, owner: &'a Owner) -> impl Iterator<Item = (&'a DesiredBackend, Option<BackendId>)> {
+        let tables = &owner.forwarding.compiled().tables;
+        let by_address: BTreeMap<IpAddr, BackendId> =
+            tables.backends.iter().filter(|(_, b)| b.vip == self.id).map(|(id, b)| (b.address, *id)).collect();
+        self.service.backends.iter().map(move |backend| (backend, by_address.get(&backend.address).copied()))
+    }
+}
+
+fn served(owner: &Owner) -> impl Iterator<Item = Served<'_>> {
+    owner.config.desired.services.iter().flat_map(move |service| {
+        service.addresses.iter().filter_map(move |address| {
+            let key = VipKey { address: *address, port: service.port, protocol: service.protocol };
+            let id = *owner.forwarding.compiled().tables.vips.get(&key)?;
+            Some(Served { service, key, id })
+        })
+    })
+}
+
+fn count(owner: &Owner, id: Option<BackendId>) -> Result<Count, QueryError> {
+    id.map_or(Ok(Count::default()), |id| owner.forwarding.dataplane().backend_count(id).map_err(kernel))
+}
+
+/// All VIPs in force.
+pub(super) fn vips(owner: &Owner) -> Result<Vec<Vip>, QueryError> {
+    let announced = &owner.forwarding.compiled().announce;
+    let row = |vip: Served<'_>| {
+        let mut total = Count::default();
+        let mut usable = 0;
+        for (_, id) in vip.backends(owner) {
+            usable += usize::from(id.is_some());
+            total += count(owner, id)?;
+        }
+        Ok(Vip {
+            service: vip.service.name.clone(),
+            address: vip.key.address,
+            port: vip.key.port,
+            protocol: protocol_name(vip.key.protocol),
+            backends: vip.service.backends.len(),
+            usable,
+            announced: announced.contains(&vip.key.address.into()),
+            packets: total.packets,
+            bytes: total.bytes,
+        })
+    };
+    served(owner).map(row).collect()
+}
+
+/// All backends, each once a VIP.
+pub(super) fn backends(owner: &Owner) -> Result<Vec<Backend>, QueryError> {
+    let tables = &owner.forwarding.compiled().tables;
+    let mut rows = Vec::new();
+    for vip in served(owner) {
+        let ring = tables.rings.get(&vip.id);
+        let mut slots: BTreeMap<BackendId, usize> = BTreeMap::new();
+        for slot in ring.into_iter().flat_map(|ring| ring.iter()) {
+            *slots.entry(*slot).or_default() += 1;
+        }
+        for (backend, id) in vip.backends(owner) {
+            let packets = count(owner, id)?;
+            let share = id.and_then(|id| slots.get(&id)).copied().unwrap_or_default();
+            rows.push(Backend {
+                service: vip.service.name.clone(),
+                vip: vip_name(&vip.key),
+                address: backend.address,
+                encap: encap_name(&backend.encap),
+                weight: backend.weight,
+                share_percent: percent(share, ring.map_or(0, |ring| ring.len())),
+                usable: id.is_some(),
+                inner_mtu: id.and_then(|id| tables.backends.get(&id)).map(|entry| entry.inner_mtu),
+                packets: packets.packets,
+                bytes: packets.bytes,
+            });
+        }
+    }
+    Ok(rows)
+}
+
+/// Flows that are remembered; with an address, those that have it at either end.
+pub(super) fn flows(owner: &Owner, of: Option<&str>, limit: usize) -> Result<List<Flow>, QueryError> {
+    let address = match of {
+        Some(text) => {
+            Some(text.parse::<IpAddr>().map_err(|_| QueryError::Invalid(format!("'{text}' is not an address")))?)
+        }
+        None => None,
+    };
+    let capacity = owner.forwarding.compiled().parameters.flow_table_entries as usize;
+    let flows = owner.forwarding.dataplane().flows(capacity).map_err(kernel)?;
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic).tv_sec;
+    let backends = &owner.forwarding.compiled().names.backends;
+    let rows = flows
+        .into_iter()
+        .filter(|flow| address.is_none_or(|address| flow.source == address || flow.destination == address))
+        .map(|flow| Flow {
+            protocol: protocol_name(flow.protocol),
+            source: flow.source,
+            source_port: flow.source_port,
+            destination: flow.destination,
+            destination_port: flow.destination_port,
+            backend: backends.get(&flow.backend).map_or_else(|| "-".to_owned(), |(_, address)| address.to_string()),
+            age_seconds: u64::try_from(now).unwrap_or_default().saturating_sub(u64::from(flow.since_boot_s)),
+        });
+    Ok(List::take(rows, limit))
+}

@@ -1,0 +1,111 @@
+//! Health at a glance: what is in force, and everything that is wrong.
+
+use std::time::Instant;
+
+use crate::config;
+use crate::control::api::types::{
+    ConfigStatus, InterfaceState, InterfaceStatus, Peer, SessionCount, Status, TableSizes,
+};
+use crate::control::owner::Owner;
+
+/// The status document.
+pub(super) fn status(owner: &Owner) -> Status {
+    let compiled = owner.forwarding.compiled();
+    let interfaces = interfaces(owner);
+    let peers = peers(owner);
+    let sessions = SessionCount {
+        configured: peers.len(),
+        established: peers.iter().filter(|peer| peer.state == ESTABLISHED).count(),
+    };
+    Status {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        node: owner.config.desired.node.name.clone(),
+        pid: std::process::id(),
+        uptime_seconds: owner.started.elapsed().as_secs(),
+        generation: owner.forwarding.generation(),
+        pin_dir: owner.options.pin_dir.clone(),
+        features: compiled.features,
+        config: ConfigStatus {
+            directory: owner.options.config_dir.clone(),
+            valid: owner.config.failure.is_none(),
+            since_seconds: Instant::now().saturating_duration_since(owner.config.since).as_secs(),
+            diagnostics: match &owner.config.failure {
+                Some(config::Error::Invalid(diagnostics)) => diagnostics.iter().map(ToString::to_string).collect(),
+                Some(other) => vec![other.to_string()],
+                None => owner.config.warnings.iter().map(ToString::to_string).collect(),
+            },
+        },
+        problems: problems(owner, &interfaces, &peers),
+        interfaces,
+        tables: sizes(owner),
+        sessions,
+    }
+}
+
+/// Name of the state of a session that exchanges routes.
+pub(super) const ESTABLISHED: &str = "Established";
+
+fn problems(owner: &Owner, interfaces: &[InterfaceStatus], peers: &[Peer]) -> Vec<String> {
+    let mut problems = Vec::new();
+    if owner.config.failure.is_some() {
+        problems.push("the configuration has errors; mend the files, they are read again at once".to_owned());
+    }
+    problems.extend(owner.forwarding.failure().map(|failure| format!("the new state is not in force: {failure}")));
+    problems.extend(owner.workers.failure().map(|failure| format!("slow path: {failure}")));
+    problems.extend(owner.forwarding.compiled().notices.iter().map(ToString::to_string));
+    problems.extend(owner.forwarding.refused().values().cloned());
+    for interface in interfaces.iter().filter(|interface| interface.state == InterfaceState::Down) {
+        problems.push(format!("interface {} is down or has no carrier", interface.name));
+    }
+    for peer in peers.iter().filter(|peer| peer.state != ESTABLISHED) {
+        let reason = peer.last_error.as_deref().map(|error| format!(": {error}")).unwrap_or_default();
+        problems.push(format!("BGP session with {} ({}) is {}{reason}", peer.name, peer.address, peer.state));
+    }
+    problems
+}
+
+/// Interfaces of the node resource and what they do.
+pub(super) fn interfaces(owner: &Owner) -> Vec<InterfaceStatus> {
+    let status = |interface: &model::desired::Interface| {
+        let found = owner.network.link_by_name(&interface.name);
+        let state = match found {
+            None => InterfaceState::Missing,
+            Some((ifindex, link)) => {
+                let device = link.vlan.map_or(ifindex, |vlan| vlan.parent);
+                match (owner.forwarding.is_attached(device), link.up) {
+                    (false, _) => InterfaceState::Failed,
+                    (true, false) => InterfaceState::Down,
+                    (true, true) => InterfaceState::Forwarding,
+                }
+            }
+        };
+        InterfaceStatus {
+            name: interface.name.clone(),
+            ifindex: found.map(|(ifindex, _)| ifindex.0),
+            mode: interface.mode,
+            state,
+        }
+    };
+    owner.config.desired.node.interfaces.iter().map(status).collect()
+}
+
+/// Peers and their sessions.
+pub(super) fn peers(_owner: &Owner) -> Vec<Peer> {
+    Vec::new()
+}
+
+/// Entries in force.
+pub(super) fn sizes(owner: &Owner) -> TableSizes {
+    let tables = &owner.forwarding.compiled().tables;
+    TableSizes {
+        fib: tables.fib.len(),
+        groups: tables.groups.len(),
+        next_hops: tables.next_hops.len(),
+        neighbors: owner.network.neighbors.len(),
+        vips: tables.vips.len(),
+        backends: tables.backends.len(),
+        filter_ops: tables.filter.len(),
+        denylist: tables.denylist.len(),
+        adopted: owner.rib.adopted.len(),
+    }
+}

@@ -1,0 +1,449 @@
+//! What the API answers: shared by the server and the command line, so that `-o json` is the API's own document.
+//!
+//! Every list is a [`List`]: bounded, with the number of rows that there are. Addresses, prefixes and Ethernet addresses
+//! are text in their usual notation; durations are whole seconds.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+use ipnet::IpNet;
+use model::desired::AttachMode;
+use model::network::Mac;
+use model::rib::Source;
+use model::tables::Features;
+use serde::{Deserialize, Serialize};
+
+/// Rows a list holds where the request names no limit.
+pub const DEFAULT_LIMIT: usize = 1_000;
+/// Most rows that a request can ask for.
+pub const MAX_LIMIT: usize = 1_000_000;
+/// Largest frame that can be explained, in bytes.
+pub const MAX_FRAME_BYTES: usize = 9_600;
+
+/// The first rows of a list.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct List<T> {
+    /// Rows, at most the limit of the request.
+    pub items: Vec<T>,
+    /// Rows that match, returned or not.
+    pub total: usize,
+}
+
+impl<T> List<T> {
+    /// Takes the first `limit` rows and counts the rest.
+    pub fn take(mut rows: impl Iterator<Item = T>, limit: usize) -> Self {
+        let items: Vec<T> = rows.by_ref().take(limit).collect();
+        let total = items.len() + rows.count();
+        Self { items, total }
+    }
+}
+
+/// Filter and bound of a list; which filters mean something depends on the list.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Filter {
+    /// A prefix or address (routes: longest match of an address; next hops, neighbours, flows, peers: the address) or a
+    /// name (VIPs, backends, policies, drops by reason).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub of: Option<String>,
+    /// Most rows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limit: Option<usize>,
+}
+
+/// Health of the node at a glance.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Status {
+    /// Version of margay that is running.
+    pub version: String,
+    /// Name of the node.
+    pub node: String,
+    /// Process that runs it.
+    pub pid: u32,
+    /// Since when it runs.
+    pub uptime_seconds: u64,
+    /// Generation in force; 0 while none has been compiled.
+    pub generation: u64,
+    /// Where maps, programs and links are pinned.
+    pub pin_dir: PathBuf,
+    /// What the loaded program can do.
+    pub features: Features,
+    /// State of the configuration.
+    pub config: ConfigStatus,
+    /// Interfaces of the node resource.
+    pub interfaces: Vec<InterfaceStatus>,
+    /// Sizes of the tables.
+    pub tables: TableSizes,
+    /// BGP peers configured, and those with an Established session.
+    pub sessions: SessionCount,
+    /// Everything that is wrong, each with what to do about it. Empty: healthy.
+    pub problems: Vec<String>,
+}
+
+/// Whether the files on disk are what forwards.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ConfigStatus {
+    /// Directory that is watched.
+    pub directory: PathBuf,
+    /// True when the files as they are now are in force.
+    pub valid: bool,
+    /// How long that has been so.
+    pub since_seconds: u64,
+    /// Why the files are not in force: one entry an error, with file and line.
+    pub diagnostics: Vec<String>,
+}
+
+/// One interface that margay is to forward on.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct InterfaceStatus {
+    /// Kernel name.
+    pub name: String,
+    /// Kernel index; absent where there is no such interface.
+    pub ifindex: Option<u32>,
+    /// How the program is to be attached.
+    pub mode: AttachMode,
+    /// What it does.
+    pub state: InterfaceState,
+}
+
+/// What an interface does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum InterfaceState {
+    /// The program is attached and the link has carrier.
+    Forwarding,
+    /// The program is attached; the link is down.
+    Down,
+    /// The program could not be attached.
+    Failed,
+    /// There is no such interface.
+    Missing,
+}
+
+/// Entries in force.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TableSizes {
+    /// FIB entries, both families.
+    pub fib: usize,
+    /// Next-hop groups.
+    pub groups: usize,
+    /// Next hops.
+    pub next_hops: usize,
+    /// Neighbours that the kernel has resolved.
+    pub neighbors: usize,
+    /// VIPs.
+    pub vips: usize,
+    /// Backends, each counted once a VIP.
+    pub backends: usize,
+    /// Filter ops of all policies.
+    pub filter_ops: usize,
+    /// Denylist entries.
+    pub denylist: usize,
+    /// Adopted routes that no source has claimed yet after a restart.
+    pub adopted: usize,
+}
+
+/// BGP sessions at a glance.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SessionCount {
+    /// Peers configured.
+    pub configured: usize,
+    /// Sessions that are Established.
+    pub established: usize,
+}
+
+/// A FIB entry with what is behind it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Route {
+    /// Destination.
+    pub prefix: IpNet,
+    /// Where it comes from.
+    pub source: Source,
+    /// Next-hop group.
+    pub group: u32,
+    /// Members of the group with their share of its buckets.
+    pub next_hops: Vec<Member>,
+}
+
+/// A next hop's share of a group.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Member {
+    /// Share of the group's flows, in percent.
+    pub share_percent: f32,
+    /// The next hop.
+    #[serde(flatten)]
+    pub next_hop: NextHop,
+}
+
+/// What a next hop does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum NextHopKind {
+    /// Sends to a gateway or an on-link host.
+    Forward,
+    /// Resolves the packet's own destination.
+    Glean,
+    /// Is this node.
+    Receive,
+    /// Is a VIP's address.
+    Vip,
+    /// Drops.
+    Blackhole,
+    /// Drops with an answer.
+    Prohibit,
+}
+
+/// A next hop and its adjacency.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct NextHop {
+    /// Index in its table.
+    pub id: u32,
+    /// What it does.
+    pub kind: NextHopKind,
+    /// Gateway or on-link host.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub address: Option<IpAddr>,
+    /// Outgoing interface.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub interface: Option<String>,
+    /// Its link-layer address; absent while unresolved.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mac: Option<Mac>,
+    /// Largest packet, in bytes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mtu: Option<u32>,
+}
+
+impl NextHop {
+    /// False while packets for it wait for ARP or ND.
+    pub fn resolved(&self) -> bool {
+        self.kind != NextHopKind::Forward || self.mac.is_some()
+    }
+}
+
+/// A neighbour that the kernel has resolved.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Neighbor {
+    /// Network address.
+    pub address: IpAddr,
+    /// Interface that it is on.
+    pub interface: String,
+    /// Link-layer address.
+    pub mac: Mac,
+    /// A next hop uses it.
+    pub in_use: bool,
+}
+
+/// A VIP.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Vip {
+    /// `VirtualService` that it belongs to.
+    pub service: String,
+    /// Address.
+    pub address: IpAddr,
+    /// Port.
+    pub port: u16,
+    /// IP protocol.
+    pub protocol: String,
+    /// Backends configured.
+    pub backends: usize,
+    /// Backends that can be reached.
+    pub usable: usize,
+    /// Announced over BGP now.
+    pub announced: bool,
+    /// Packets sent to its backends.
+    pub packets: u64,
+    /// Bytes of them, as they came in.
+    pub bytes: u64,
+}
+
+/// A backend of one VIP.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Backend {
+    /// `VirtualService` that it belongs to.
+    pub service: String,
+    /// The VIP, `address:port/protocol`.
+    pub vip: String,
+    /// The backend's address.
+    pub address: IpAddr,
+    /// How packets reach it.
+    pub encap: String,
+    /// Configured weight.
+    pub weight: u16,
+    /// Share of the ring, in percent; 0 where it is not used.
+    pub share_percent: f32,
+    /// A route leads to it.
+    pub usable: bool,
+    /// Largest packet that fits the path once encapsulated, in bytes; absent where there is no path.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub inner_mtu: Option<u32>,
+    /// Packets sent to it.
+    pub packets: u64,
+    /// Bytes of them, as they came in.
+    pub bytes: u64,
+}
+
+/// A BGP peer and its session.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Peer {
+    /// `BGPPeer` document.
+    pub name: String,
+    /// Its address.
+    pub address: IpAddr,
+    /// Its autonomous system.
+    pub asn: u32,
+    /// State of the session (RFC 4271 §8.2.2).
+    pub state: String,
+    /// How long it has been in this state.
+    pub since_seconds: u64,
+    /// Prefixes in the Adj-RIB-In.
+    pub received: usize,
+    /// Prefixes in the Adj-RIB-Out.
+    pub advertised: usize,
+    /// Why the session ended last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_error: Option<String>,
+}
+
+/// A policy in force.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Policy {
+    /// `GlobalNetworkPolicy` document.
+    pub name: String,
+    /// Place in the order of evaluation, from 1.
+    pub position: usize,
+    /// Host endpoints that it selects.
+    pub endpoints: Vec<String>,
+    /// Its ingress rules, in words.
+    pub rules: Vec<String>,
+}
+
+/// Packets that were dropped or punted for one reason on one interface.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Drop {
+    /// Interface; `-` for frames of what is no port.
+    pub interface: String,
+    /// `drop` or `punt`.
+    pub verdict: String,
+    /// Name of the reason.
+    pub reason: String,
+    /// Packets.
+    pub packets: u64,
+    /// Bytes.
+    pub bytes: u64,
+    /// The reason in words.
+    pub help: String,
+}
+
+/// A flow that the flow table remembers.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Flow {
+    /// IP protocol.
+    pub protocol: String,
+    /// Client address.
+    pub source: IpAddr,
+    /// Client port.
+    pub source_port: u16,
+    /// VIP address.
+    pub destination: IpAddr,
+    /// VIP port.
+    pub destination_port: u16,
+    /// Backend that it goes to; `-` where the backend is gone.
+    pub backend: String,
+    /// Seconds since it was entered.
+    pub age_seconds: u64,
+}
+
+/// A named count of a slow-path worker.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct WorkerCounter {
+    /// Worker, from 0.
+    pub worker: usize,
+    /// What is counted.
+    pub counter: String,
+    /// How much.
+    pub value: u64,
+}
+
+/// One packet to explain.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ExplainRequest {
+    /// Interface that it comes in by.
+    pub interface: String,
+    /// The packet.
+    pub packet: Packet,
+}
+
+/// A packet by its bytes or by what matters about it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Packet {
+    /// A whole Ethernet frame, in hexadecimal.
+    Frame(String),
+    /// A packet that is made up: to the interface's own Ethernet address, TTL 64.
+    Tuple(Tuple),
+}
+
+/// A five-tuple.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Tuple {
+    /// `tcp`, `udp`, `sctp` or `icmp` (ICMPv6 for IPv6 addresses).
+    pub protocol: String,
+    /// Source address.
+    pub source: IpAddr,
+    /// Source port, 0 for ICMP.
+    pub source_port: u16,
+    /// Destination address.
+    pub destination: IpAddr,
+    /// Destination port, 0 for ICMP.
+    pub destination_port: u16,
+    /// TCP flags as letters of `FSRPAU`; SYN where empty.
+    #[serde(default)]
+    pub flags: String,
+}
+
+/// A packet's way through the loaded program.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Explanation {
+    /// Interface that it came in by.
+    pub interface: String,
+    /// The stages it met, in order.
+    pub steps: Vec<Step>,
+    /// `pass`, `tx`, `redirect`, `punt` or `drop`.
+    pub verdict: String,
+    /// Reason of a punt or drop; interface of a tx or redirect.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub detail: Option<String>,
+    /// The frame afterwards, in hexadecimal.
+    pub frame: String,
+}
+
+/// What one stage decided.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Step {
+    /// Stage of docs/datapath.md.
+    pub stage: String,
+    /// What it decided, with names.
+    pub text: String,
+}
+
+/// An error's body.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ErrorBody {
+    /// What is wrong and what to do.
+    pub error: String,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_list_counts_what_it_leaves_out() {
+        assert_eq!(List::take(0..10, 3), List { items: vec![0, 1, 2], total: 10 });
+        assert_eq!(List::take(0..2, 3), List { items: vec![0, 1], total: 2 });
+        assert_eq!(List::take(0..2, 0), List::<i32> { items: vec![], total: 2 });
+    }
+}

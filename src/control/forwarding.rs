@@ -1,0 +1,203 @@
+//! Generations: compiled from the state, written to the kernel by difference, attached to the interfaces.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use ipnet::IpNet;
+use model::compile::{CompileError, Compiled, compile};
+use model::desired::Desired;
+use model::ids::Ids;
+use model::network::{IfIndex, Network};
+use model::rib::{AdoptedRoute, Rib};
+use tracing::{debug, error, info, warn};
+
+use super::adoption;
+use crate::dataplane::{self, Applied, Attach, Dataplane, Reasons};
+
+/// Why the state is not in force.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Error {
+    /// It does not fit.
+    #[error(transparent)]
+    Compile(#[from] CompileError),
+    /// The kernel refused it.
+    #[error(transparent)]
+    Dataplane(#[from] dataplane::Error),
+}
+
+/// How the last generations went.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Effort {
+    pub(super) compile: Duration,
+    pub(super) apply: Duration,
+    /// Map entries written or deleted by all generations.
+    pub(super) writes: u64,
+    /// Generations that failed.
+    pub(super) failures: u64,
+}
+
+/// The generation in force and the kernel side of it.
+pub(super) struct Forwarding {
+    dataplane: Dataplane,
+    ids: Ids,
+    compiled: Compiled,
+    generation: u64,
+    /// Interfaces that the program could not be attached to, and why.
+    refused: BTreeMap<IfIndex, String>,
+    failure: Option<String>,
+    effort: Effort,
+    reasons: Reasons,
+}
+
+impl Forwarding {
+    /// Opens the pin directory and takes over what a former process left there.
+    pub(super) fn open(pin_dir: &Path) -> Result<Self, dataplane::Error> {
+        let dataplane = Dataplane::open(pin_dir.to_owned())?;
+        let ids = dataplane.adopted().map(Ids::adopt).unwrap_or_default();
+        if let Some(tables) = dataplane.adopted() {
+            info!(fib = tables.fib.len(), vips = tables.vips.len(), "took over the tables of a former process");
+        }
+        Ok(Self {
+            dataplane,
+            ids,
+            compiled: Compiled::default(),
+            generation: 0,
+            refused: BTreeMap::new(),
+            failure: None,
+            effort: Effort::default(),
+            reasons: Reasons::read()?,
+        })
+    }
+
+    /// Routes through gateways that a former process forwarded.
+    pub(super) fn adopted_routes(&self) -> BTreeMap<IpNet, AdoptedRoute> {
+        self.dataplane.adopted().map(adoption::routes).unwrap_or_default()
+    }
+
+    /// Number of the generation in force; 0 before the first.
+    pub(super) fn generation(&self) -> u64 {
+        self.generation
+    }
+
+    /// The generation in force.
+    pub(super) fn compiled(&self) -> &Compiled {
+        &self.compiled
+    }
+
+    /// The kernel side.
+    pub(super) fn dataplane(&self) -> &Dataplane {
+        &self.dataplane
+    }
+
+    /// The kernel side, to run the program on a packet.
+    pub(super) fn dataplane_mut(&mut self) -> &mut Dataplane {
+        &mut self.dataplane
+    }
+
+    /// Drop and punt reasons in the program's own words.
+    pub(super) fn reasons(&self) -> &Reasons {
+        &self.reasons
+    }
+
+    /// How the last generations went.
+    pub(super) fn effort(&self) -> Effort {
+        self.effort
+    }
+
+    /// How long the last generation took.
+    pub(super) fn last_duration(&self) -> Duration {
+        self.effort.compile + self.effort.apply
+    }
+
+    /// Why the state is not in force, if it is not.
+    pub(super) fn failure(&self) -> Option<&str> {
+        self.failure.as_deref()
+    }
+
+    /// Interfaces that the program could not be attached to, and why.
+    pub(super) fn refused(&self) -> &BTreeMap<IfIndex, String> {
+        &self.refused
+    }
+
+    /// True where the program is attached.
+    pub(super) fn is_attached(&self, ifindex: IfIndex) -> bool {
+        self.dataplane.attached().any(|(attached, _)| attached == ifindex)
+    }
+
+    /// Compiles the state and puts it into force.
+    pub(super) fn advance(&mut self, desired: &Desired, network: &Network, rib: &Rib) -> Result<(), Error> {
+        let outcome = self.try_advance(desired, network, rib);
+        self.failure = outcome.as_ref().err().map(ToString::to_string);
+        self.effort.failures += u64::from(outcome.is_err());
+        outcome
+    }
+
+    fn try_advance(&mut self, desired: &Desired, network: &Network, rib: &Rib) -> Result<(), Error> {
+        let begin = Instant::now();
+        let compiled = compile(desired, network, rib, &mut self.ids)?;
+        self.effort.compile = begin.elapsed();
+        if self.generation > 0 && compiled == self.compiled && self.refused.is_empty() {
+            return Ok(());
+        }
+        let begin = Instant::now();
+        let applied = self.apply(&compiled, network)?;
+        self.effort.apply = begin.elapsed();
+        self.effort.writes += applied.writes as u64;
+        if self.generation > 0 && compiled == self.compiled {
+            return Ok(());
+        }
+        self.generation += 1;
+        let (generation, writes, links) = (self.generation, applied.writes, applied.links_changed);
+        if generation == 1 || applied.program_replaced || links > 0 {
+            let program_replaced = applied.program_replaced;
+            info!(generation, writes, links, program_replaced, "generation in force");
+        } else {
+            let (compile, apply) = (self.effort.compile, self.effort.apply);
+            debug!(generation, writes, ?compile, ?apply, "generation in force");
+        }
+        for notice in compiled.notices.iter().filter(|notice| !self.compiled.notices.contains(notice)) {
+            warn!("{notice}");
+        }
+        self.compiled = compiled;
+        Ok(())
+    }
+
+    /// Writes a generation. An interface that does not take the program is left out; that is its own problem, and it is
+    /// tried again with the next generation.
+    fn apply(&mut self, compiled: &Compiled, network: &Network) -> Result<Applied, Error> {
+        let name = |ifindex: &IfIndex| network.links.get(ifindex).map(|link| link.name.clone()).unwrap_or_default();
+        let mut attach: Vec<Attach> = compiled
+            .attach
+            .iter()
+            .map(|(ifindex, mode)| Attach { ifindex: *ifindex, name: name(ifindex), mode: *mode })
+            .collect();
+        let mut refused = BTreeMap::new();
+        let mut total = Applied::default();
+        loop {
+            match self.dataplane.apply(&compiled.tables, compiled.features, &compiled.parameters, &attach) {
+                Ok(applied) => {
+                    total.writes += applied.writes;
+                    total.program_replaced |= applied.program_replaced;
+                    total.links_changed += applied.links_changed;
+                    break;
+                }
+                Err(failure @ dataplane::Error::Attach { .. }) => {
+                    let dataplane::Error::Attach { interface, .. } = &failure else { return Err(failure.into()) };
+                    let Some(at) = attach.iter().position(|one| one.name == *interface) else {
+                        return Err(failure.into());
+                    };
+                    let ifindex = attach.remove(at).ifindex;
+                    let failure = failure.to_string();
+                    if self.refused.get(&ifindex) != Some(&failure) {
+                        error!("{failure}");
+                    }
+                    refused.insert(ifindex, failure);
+                }
+                Err(failure) => return Err(failure.into()),
+            }
+        }
+        self.refused = refused;
+        Ok(total)
+    }
+}

@@ -1,0 +1,226 @@
+//! The owner of the state: events in, generations out.
+//!
+//! - One task holds everything and nothing in it is locked. Sources and the API reach it through one channel.
+//! - Changes are collected for a moment, so that a burst makes one generation; a neighbour that was resolved is applied at
+//!   once. The moment grows with the time that a generation takes, so that a big table cannot starve the sessions.
+//! - A generation that cannot be compiled or written changes nothing: the one before keeps forwarding, the failure is a
+//!   problem in the status, and it is tried again.
+
+use std::time::{Duration, Instant};
+
+use model::desired::Desired;
+use model::network::Network;
+use model::rib::Rib;
+use tokio::sync::mpsc;
+use tracing::{error, info, warn};
+
+use super::event::Event;
+use super::forwarding::Forwarding;
+use super::neighbors::{Neighbors, Request};
+use super::netlink::{Change, NeighborEntry};
+use super::workers::Workers;
+use super::{Options, answer};
+use crate::config::{self, Diagnostic};
+use crate::slowpath::{FromWorker, ToWorker};
+
+/// Shortest and longest time for which changes are collected.
+const SETTLE: std::ops::RangeInclusive<Duration> = Duration::from_millis(2)..=Duration::from_millis(200);
+/// Pause before a generation that failed is tried again.
+const RETRY: Duration = Duration::from_secs(5);
+
+/// The configuration in force and what is wrong with the files, if anything.
+#[derive(Debug)]
+pub(super) struct Configuration {
+    /// In force.
+    pub(super) desired: Desired,
+    /// About the configuration in force.
+    pub(super) warnings: Vec<Diagnostic>,
+    /// Why the files as they are now are not in force.
+    pub(super) failure: Option<config::Error>,
+    /// When the files became, or ceased to be, what is in force.
+    pub(super) since: Instant,
+}
+
+/// All state of the control thread.
+pub(super) struct Owner {
+    pub(super) options: Options,
+    pub(super) started: Instant,
+    pub(super) config: Configuration,
+    pub(super) network: Network,
+    pub(super) rib: Rib,
+    pub(super) neighbors: Neighbors,
+    pub(super) forwarding: Forwarding,
+    pub(super) workers: Workers,
+    requests: mpsc::UnboundedSender<Request>,
+    /// When the next generation is compiled; `None` while nothing has changed.
+    due: Option<Instant>,
+    /// The kernel has been read. Before that, a generation would be one of a node without links.
+    network_known: bool,
+}
+
+impl Owner {
+    pub(super) fn new(
+        options: Options,
+        config: config::Loaded,
+        forwarding: Forwarding,
+        events: mpsc::Sender<Event>,
+        requests: mpsc::UnboundedSender<Request>,
+    ) -> Self {
+        let now = Instant::now();
+        let rib = Rib { adopted: forwarding.adopted_routes(), ..Rib::default() };
+        Self {
+            options,
+            started: now,
+            config: Configuration { desired: config.desired, warnings: config.warnings, failure: None, since: now },
+            network: Network::default(),
+            rib,
+            neighbors: Neighbors::default(),
+            forwarding,
+            workers: Workers::new(events),
+            requests,
+            due: None,
+            network_known: false,
+        }
+    }
+
+    /// Handles events until [`Event::Stop`].
+    pub(super) async fn run(mut self, mut events: mpsc::Receiver<Event>) {
+        loop {
+            let wake = [self.due, self.neighbors.next_due()].into_iter().flatten().min();
+            let event = match wake {
+                Some(at) => tokio::time::timeout_at(at.into(), events.recv()).await.ok(),
+                None => Some(events.recv().await),
+            };
+            match event {
+                Some(Some(Event::Stop) | None) => break,
+                Some(Some(event)) => self.handle(event),
+                None => {}
+            }
+            let now = Instant::now();
+            if self.due.is_some_and(|due| due <= now) {
+                self.next_generation();
+            }
+            for request in self.neighbors.due(&self.network, now) {
+                self.ask_kernel(request);
+            }
+        }
+        info!("stopping; programs, maps and links stay in place and keep forwarding");
+        self.workers.stop();
+    }
+
+    fn handle(&mut self, event: Event) {
+        match event {
+            Event::ConfigChanged => self.reload(),
+            Event::Network(change) => self.network_changed(change),
+            Event::Worker(FromWorker::Resolve { ifindex, address }) => self.resolve_for_worker((ifindex, address)),
+            Event::Worker(FromWorker::Failed(failure)) => self.workers.failed(failure.to_string()),
+            // A receiver that has gone away has given up waiting.
+            Event::Api(query, reply) => drop(reply.send(answer::answer(self, &query))),
+            Event::Metrics(reply) => drop(reply.send(answer::scrape(self))),
+            Event::Stop => {}
+        }
+    }
+
+    /// Marks the state as changed: a generation follows once changes have settled, or at once.
+    fn changed(&mut self, at_once: bool) {
+        if !self.network_known {
+            return;
+        }
+        let settle = self.forwarding.last_duration().clamp(*SETTLE.start(), *SETTLE.end());
+        let due = if at_once { Instant::now() } else { Instant::now() + settle };
+        self.due = Some(self.due.map_or(due, |former| former.min(due)));
+    }
+
+    fn reload(&mut self) {
+        let was_valid = self.config.failure.is_none();
+        match config::load_dir(&self.options.config_dir, self.options.node.as_deref()) {
+            Ok(loaded) => {
+                let changed = loaded.desired != self.config.desired;
+                if !was_valid || changed {
+                    info!("configuration loaded");
+                    self.config.since = Instant::now();
+                }
+                loaded.warnings.iter().for_each(|warning| warn!("{warning}"));
+                self.config.desired = loaded.desired;
+                self.config.warnings = loaded.warnings;
+                self.config.failure = None;
+                if changed {
+                    self.changed(false);
+                }
+            }
+            Err(failure) => {
+                error!(
+                    generation = self.forwarding.generation(),
+                    "configuration is invalid, the generation in force stays\n{failure}"
+                );
+                if was_valid {
+                    self.config.since = Instant::now();
+                }
+                self.config.failure = Some(failure);
+            }
+        }
+    }
+
+    fn network_changed(&mut self, change: Change) {
+        let mut resolved = false;
+        if let Change::Neighbor { ifindex, address, entry } = &change {
+            match *entry {
+                NeighborEntry::Resolved(mac) => {
+                    let (ifindex, address) = (*ifindex, *address);
+                    self.workers.tell(&ToWorker::Resolved { ifindex, address, mac });
+                    resolved = true;
+                }
+                NeighborEntry::Failed => {
+                    self.workers.tell(&ToWorker::Unreachable { ifindex: *ifindex, address: *address });
+                }
+                NeighborEntry::Unresolved => {}
+            }
+        }
+        let first = !self.network_known && matches!(change, Change::Snapshot(_));
+        self.network_known |= first;
+        let neighbor = match &change {
+            Change::Neighbor { ifindex, address, .. } => Some((*ifindex, *address)),
+            _ => None,
+        };
+        if change.apply(&mut self.network) {
+            if let Some(neighbor) = neighbor {
+                self.neighbors.changed(neighbor, Instant::now());
+            }
+            self.changed(resolved);
+        }
+        if first {
+            self.changed(true);
+        }
+    }
+
+    /// A packet waits in a worker. Where the kernel has the answer already, its notification may have come before the
+    /// question: it is repeated.
+    fn resolve_for_worker(&mut self, neighbor: super::neighbors::Neighbor) {
+        let (ifindex, address) = neighbor;
+        match self.network.neighbors.get(&neighbor) {
+            Some(mac) => self.workers.tell(&ToWorker::Resolved { ifindex, address, mac: *mac }),
+            None => self.ask_kernel(Request { neighbor, managed: self.neighbors.in_use(&neighbor) }),
+        }
+    }
+
+    fn ask_kernel(&self, request: Request) {
+        // The receiver lives as long as the runtime; without it there is nothing to resolve for.
+        let _ = self.requests.send(request);
+    }
+
+    /// Compiles the state as it is, writes the difference, and tells everyone.
+    fn next_generation(&mut self) {
+        self.due = None;
+        let before = self.forwarding.generation();
+        if let Err(failure) = self.forwarding.advance(&self.config.desired, &self.network, &self.rib) {
+            error!(generation = before, error = %failure, "the new state is not in force, the generation before stays");
+            self.due = Some(Instant::now() + RETRY);
+            return;
+        }
+        let now = Instant::now();
+        let tables = &self.forwarding.compiled().tables;
+        let released = self.neighbors.want(tables, &self.network, now);
+        released.into_iter().for_each(|request| self.ask_kernel(request));
+        self.workers.follow(&self.config.desired.node, &self.network, &self.forwarding);
+    }
+}
