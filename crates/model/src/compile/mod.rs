@@ -52,7 +52,7 @@ pub struct Compiled {
     pub attach: Vec<(IfIndex, AttachMode)>,
     /// Prefixes to announce over BGP.
     pub announce: BTreeSet<IpNet>,
-    /// What does not take effect as configured, in a stable order.
+    /// What does not take effect as configured, sorted.
     pub notices: Vec<Notice>,
     /// The routes behind the FIB, by prefix.
     pub routes: Vec<RouteView>,
@@ -145,6 +145,8 @@ fn generation(desired: &Desired, network: &Network, rib: &Rib, ids: &mut Ids) ->
     let mut routes = Routes::collect(desired, network, rib, &ports, &mut notices);
     let vips = services::vips(desired, network, &ports, &mut routes, ids, &mut notices)?;
     let forwarding = Forwarding::build(network, &ports, &routes, &vips, ids)?;
+
+    notices.sort_unstable();
 
     let tables = Tables {
         denylist: fits("denylist prefixes", DENYLIST_MAX, desired.denylist.iter().map(IpNet::trunc).collect())?,

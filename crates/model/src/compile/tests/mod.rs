@@ -1,4 +1,8 @@
 //! What compile promises, rule by rule.
 
 mod build;
+mod filter;
+mod ids;
+mod invariants;
 mod routes;
+mod services;

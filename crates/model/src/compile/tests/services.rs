@@ -1,0 +1,191 @@
+//! VIPs, backends, rings and announcements.
+
+use super::build::*;
+use crate::compile::Compiled;
+use crate::desired::*;
+use crate::tables::{BackendId, Outer, RING_SLOTS, VipKey};
+
+fn backend<'a>(compiled: &'a Compiled, vip: &str, address: &str) -> Option<&'a crate::tables::Backend> {
+    let key = VipKey { address: ip(vip), port: 80, protocol: protocol::TCP };
+    let id = compiled.tables.vips[&key];
+    compiled.tables.backends.values().find(|backend| backend.vip == id && backend.address == ip(address))
+}
+
+fn shares(compiled: &Compiled, vip: &str) -> Vec<(String, usize)> {
+    let key = VipKey { address: ip(vip), port: 80, protocol: protocol::TCP };
+    let ring = &compiled.tables.rings[&compiled.tables.vips[&key]];
+    assert_eq!(ring.len(), RING_SLOTS);
+    let mut shares = std::collections::BTreeMap::<String, usize>::new();
+    for id in ring.iter() {
+        let name = if *id == BackendId(0) { "none".into() } else { compiled.names.backends[id].1.to_string() };
+        *shares.entry(name).or_default() += 1;
+    }
+    shares.into_iter().collect()
+}
+
+fn announced(compiled: &Compiled) -> Vec<String> {
+    compiled.announce.iter().map(ToString::to_string).collect()
+}
+
+#[test]
+fn every_address_is_a_vip_with_its_own_backends() {
+    let compiled = World::two_ports().service("web", &["192.0.2.10", "2001:db8:100::10"], &["10.0.0.2"]).compile();
+    assert_eq!(compiled.tables.vips.len(), 2);
+    assert_eq!(compiled.tables.backends.len(), 2);
+    assert_ne!(
+        backend(&compiled, "192.0.2.10", "10.0.0.2").unwrap().vip,
+        backend(&compiled, "2001:db8:100::10", "10.0.0.2").unwrap().vip
+    );
+    assert_eq!(compiled.route("2001:db8:100::10/128").unwrap(), "vip");
+    assert!(compiled.features.vip);
+    assert_eq!(compiled.names.vips.values().collect::<Vec<_>>(), ["web", "web"]);
+}
+
+#[test]
+fn the_path_to_a_backend() {
+    let world = World::two_ports().neighbor(2, "10.0.0.2", 2).static_route("10.9.0.0/16", &["10.1.0.2"]);
+    let backends = ["10.0.0.2", "10.0.0.3", "10.9.0.1", "2001:db8::2"];
+    let compiled = world.service("web", &["192.0.2.10"], &backends).compile();
+    let path = |address| compiled.hops(backend(&compiled, "192.0.2.10", address).unwrap().group).join(" ");
+    assert_eq!(path("10.0.0.2"), "10.0.0.2@2");
+    assert_eq!(path("10.0.0.3"), "10.0.0.3@2?", "gleaned: its own gateway");
+    assert_eq!(path("10.9.0.1"), "10.1.0.2@3?");
+    assert_eq!(path("2001:db8::2"), "2001:db8::2@2?");
+    assert_eq!(compiled.route("10.0.0.3/32"), None, "packets to the backend itself are gleaned as ever");
+}
+
+#[test]
+fn outer_source_and_inner_mtu() {
+    let mut world = World::two_ports().service("web", &["192.0.2.10"], &["10.0.0.2", "2001:db8::2"]);
+    world.link_mut(2).mtu = 9000;
+    let compiled = world.compile();
+    let four = backend(&compiled, "192.0.2.10", "10.0.0.2").unwrap();
+    assert_eq!(four.outer, Outer::Ipip { source: ip("10.0.0.1"), destination: ip("10.0.0.2") });
+    assert_eq!(four.inner_mtu, 8980);
+    let six = backend(&compiled, "192.0.2.10", "2001:db8::2").unwrap();
+    assert_eq!(six.outer, Outer::Ipip { source: ip("2001:db8::1"), destination: ip("2001:db8::2") });
+    assert_eq!(six.inner_mtu, 8960);
+
+    world.desired.node.encap_source_v4 = Some("192.0.2.1".parse().unwrap());
+    let compiled = world.encap(Encap::Vxlan { vni: 7, mac: mac(9) }).compile();
+    let four = backend(&compiled, "192.0.2.10", "10.0.0.2").unwrap();
+    let (source, destination) = (ip("192.0.2.1"), ip("10.0.0.2"));
+    let (inner_source, inner_destination) = (mac(2), mac(9));
+    assert_eq!(four.outer, Outer::Vxlan { source, destination, vni: 7, inner_source, inner_destination });
+    assert_eq!(four.inner_mtu, 8950);
+    assert_eq!(backend(&compiled, "192.0.2.10", "2001:db8::2").unwrap().inner_mtu, 8930);
+}
+
+#[test]
+fn the_smallest_mtu_of_several_paths() {
+    let mut world = World::two_ports().static_route("10.9.0.0/16", &["10.0.0.2", "10.1.0.2"]);
+    world.link_mut(3).mtu = 1400;
+    let compiled = world.service("web", &["192.0.2.10"], &["10.9.0.1"]).compile();
+    assert_eq!(backend(&compiled, "192.0.2.10", "10.9.0.1").unwrap().inner_mtu, 1380);
+}
+
+#[test]
+fn l2_backends_are_on_link() {
+    let world = World::two_ports().neighbor(2, "10.0.0.2", 2).static_route("10.9.0.0/16", &["10.1.0.2"]);
+    let compiled =
+        world.service("web", &["192.0.2.10"], &["10.0.0.2", "10.0.0.3", "10.9.0.1"]).encap(Encap::L2).compile();
+    let direct = backend(&compiled, "192.0.2.10", "10.0.0.2").unwrap();
+    assert_eq!((direct.outer, direct.inner_mtu), (Outer::None, 1500));
+    assert!(backend(&compiled, "192.0.2.10", "10.0.0.3").is_some());
+    assert!(backend(&compiled, "192.0.2.10", "10.9.0.1").is_none());
+    assert_eq!(
+        compiled.notices(),
+        [
+            "backend 10.9.0.1 of VirtualService web is not on the link of a configured interface, which encap type L2 needs"
+        ]
+    );
+}
+
+#[test]
+fn unusable_backends_are_named_and_left_out() {
+    let mut world = World::two_ports().link(4, "mgmt").address(4, "10.4.0.1/24").link(5, "bare").port("bare");
+    world = world.static_route("10.5.0.0/16", &["10.5.0.1@bare"]).static_action("10.6.0.0/16", RouteAction::Blackhole);
+    let backends = ["10.0.0.2", "10.0.0.1", "10.4.0.2", "10.5.0.2", "10.6.0.2", "172.16.0.1", "192.0.2.10"];
+    let compiled = world.service("web", &["192.0.2.10"], &backends).compile();
+    assert_eq!(shares(&compiled, "192.0.2.10"), [("10.0.0.2".to_owned(), RING_SLOTS)]);
+    assert_eq!(
+        compiled.notices(),
+        [
+            "backend 10.0.0.1 of VirtualService web is an address of this node",
+            "backend 10.4.0.2 of VirtualService web is behind an interface that the Node does not list",
+            "backend 10.5.0.2 of VirtualService web has no outer source: set encap.sourceIPv4 or sourceIPv6 of the Node, or give bare an address",
+            "backend 10.6.0.2 of VirtualService web has no route",
+            "backend 172.16.0.1 of VirtualService web has no route",
+            "backend 192.0.2.10 of VirtualService web is an address of this node",
+        ]
+    );
+}
+
+#[test]
+fn rings_follow_weights_and_usability() {
+    let mut world = World::two_ports().service("web", &["192.0.2.10"], &["10.0.0.2", "10.0.0.3"]);
+    world.desired.services[0].backends[1].weight = 3;
+    let compiled = world.compile();
+    let quarter = RING_SLOTS / 4;
+    for (name, share) in shares(&compiled, "192.0.2.10") {
+        let expected = if name == "10.0.0.2" { quarter } else { RING_SLOTS - quarter };
+        assert!(share.abs_diff(expected) <= 1, "{name} has {share}");
+    }
+    let nobody = World::two_ports().service("web", &["192.0.2.10"], &["172.16.0.1"]).compile();
+    assert_eq!(shares(&nobody, "192.0.2.10"), [("none".to_owned(), RING_SLOTS)]);
+}
+
+#[test]
+fn a_backend_that_goes_leaves_the_others_their_slots() {
+    let addresses: Vec<String> = (2..12).map(|n| format!("10.0.0.{n}")).collect();
+    let names: Vec<&str> = addresses.iter().map(String::as_str).collect();
+    let mut world = World::two_ports().service("web", &["192.0.2.10"], &names);
+    let before = world.compile();
+    world.desired.services[0].backends.remove(4);
+    let after = world.compile();
+    let ring = |compiled: &Compiled| compiled.tables.rings.values().next().unwrap().clone();
+    let gone = backend_id(&before, "10.0.0.6");
+    let moved = ring(&before).iter().zip(ring(&after).iter()).filter(|(b, a)| **b != gone && b != a).count();
+    assert!(moved * 100 < RING_SLOTS * 3, "{moved}");
+}
+
+fn backend_id(compiled: &Compiled, address: &str) -> BackendId {
+    *compiled.names.backends.iter().find(|(_, (_, a))| *a == ip(address)).unwrap().0
+}
+
+#[test]
+fn announcements() {
+    let mut world = World::two_ports()
+        .service("web", &["192.0.2.10", "2001:db8:100::10"], &["10.0.0.2"])
+        .service("down", &["192.0.2.11"], &["172.16.0.1"])
+        .service("private", &["192.0.2.12"], &["10.0.0.2"])
+        .static_route("10.9.0.0/16", &["10.0.0.2"])
+        .static_route("10.8.0.0/16", &["172.16.0.1"])
+        .static_action("10.7.0.0/16", RouteAction::Blackhole);
+    world.desired.services[2].advertise = false;
+    world.desired.bgp = Some(Bgp {
+        asn: 64512,
+        listen_port: 179,
+        advertise: vec![net("192.0.2.0/24")],
+        communities: Vec::new(),
+        peers: Vec::new(),
+    });
+    assert_eq!(announced(&world.compile()), ["10.9.0.0/16", "192.0.2.0/24", "192.0.2.10/32", "2001:db8:100::10/128"]);
+}
+
+#[test]
+fn tunnels_denylist_and_parameters() {
+    let mut world = World::two_ports();
+    world.desired.tunnels = vec![
+        Tunnel { name: "a".into(), kind: TunnelKind::Ipip, peers: vec![net("10.0.0.9/24"), net("10.0.0.0/24")] },
+        Tunnel { name: "b".into(), kind: TunnelKind::Vxlan { vni: 7 }, peers: Vec::new() },
+    ];
+    world.desired.denylist = vec![net("198.51.100.0/24")];
+    world.desired.node.punt_rate = 77;
+    let compiled = world.compile();
+    assert_eq!(compiled.tables.tunnel_peers.len(), 1);
+    assert!(compiled.features.decap_ipip && compiled.features.decap_vxlan && compiled.features.denylist);
+    assert_eq!(compiled.parameters.punt_rate, 77);
+    let bare = World::two_ports().compile().features;
+    assert!(!bare.decap_ipip && !bare.decap_vxlan && !bare.denylist && !bare.vip);
+}
