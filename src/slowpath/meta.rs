@@ -1,74 +1,20 @@
 //! What the program says about a punted frame: `struct punt_meta` of `bpf/abi.h`, in front of the packet.
+//!
+//! Offsets and numbers are those of the object's own types, so a layout that changes there changes here or does not build.
 
+use std::mem::offset_of;
 use std::net::{IpAddr, Ipv6Addr};
 
 use model::network::IfIndex;
 use model::tables::PortId;
-use serde::Serialize;
+use model::verdict::PuntReason;
+
+use crate::dataplane::types::{punt_flags, punt_meta, punt_reason};
 
 /// Size of `struct punt_meta`.
-pub(super) const META_LEN: usize = 32;
-/// The packet is forwarded and its TTL has not been decremented yet (`PUNT_DECREMENT_TTL`).
-const DECREMENT_TTL: u8 = 1;
+pub(super) const META_LEN: usize = size_of::<punt_meta>();
 
-/// Offsets of the fields of `struct punt_meta`.
-mod offset {
-    pub(super) const REASON: usize = 0;
-    pub(super) const FLAGS: usize = 1;
-    pub(super) const L2_LEN: usize = 2;
-    pub(super) const MTU: usize = 4;
-    pub(super) const PORT: usize = 8;
-    pub(super) const EGRESS_IFINDEX: usize = 12;
-    pub(super) const ADDRESS: usize = 16;
-}
-
-/// Why a frame was punted (`PUNT_REASONS` of `bpf/drop_reasons.h`, in its order).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
-#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
-#[repr(u8)]
-pub enum PuntReason {
-    /// The next hop's link-layer address is unresolved.
-    Neighbor,
-    /// Likewise, and the packet is already encapsulated.
-    NeighborEncap,
-    /// TTL or hop limit used up.
-    TtlExceeded,
-    /// No route to the destination.
-    NoRoute,
-    /// The route says prohibit.
-    Prohibit,
-    /// Larger than the path's MTU and not to be fragmented.
-    PacketTooBig,
-    /// Echo request to a VIP.
-    VipEcho,
-}
-
-impl PuntReason {
-    /// Every reason, in the order of the ABI.
-    pub const ALL: [Self; 7] = [
-        Self::Neighbor,
-        Self::NeighborEncap,
-        Self::TtlExceeded,
-        Self::NoRoute,
-        Self::Prohibit,
-        Self::PacketTooBig,
-        Self::VipEcho,
-    ];
-
-    /// Its name in `bpf/drop_reasons.h`.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Neighbor => "NEIGHBOR",
-            Self::NeighborEncap => "NEIGHBOR_ENCAP",
-            Self::TtlExceeded => "TTL_EXCEEDED",
-            Self::NoRoute => "NO_ROUTE",
-            Self::Prohibit => "PROHIBIT",
-            Self::PacketTooBig => "PACKET_TOO_BIG",
-            Self::VipEcho => "VIP_ECHO",
-        }
-    }
-}
+const _: () = assert!(PuntReason::ALL.len() == punt_reason::NR_PUNT_REASONS.0 as usize);
 
 /// The decoded metadata of one frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -93,16 +39,17 @@ impl Punt {
     /// Reads the metadata; `None` for a reason that this version does not know.
     #[must_use]
     pub fn decode(bytes: &[u8; META_LEN]) -> Option<Self> {
-        let [reason, flags] = field(bytes, offset::REASON)?;
-        const { assert!(offset::FLAGS == offset::REASON + 1) };
-        let address: [u8; 16] = field(bytes, offset::ADDRESS)?;
+        let [reason] = field(bytes, offset_of!(punt_meta, reason))?;
+        let [flags] = field(bytes, offset_of!(punt_meta, flags))?;
+        let word = |offset| field(bytes, offset).map(u32::from_ne_bytes);
+        let address: [u8; 16] = field(bytes, offset_of!(punt_meta, address))?;
         Some(Self {
             reason: PuntReason::ALL.get(usize::from(reason)).copied()?,
-            decrement_ttl: flags & DECREMENT_TTL != 0,
-            l2_len: usize::from(u16::from_ne_bytes(field(bytes, offset::L2_LEN)?)),
-            mtu: u32::from_ne_bytes(field(bytes, offset::MTU)?),
-            port: PortId(u32::from_ne_bytes(field(bytes, offset::PORT)?)),
-            egress: IfIndex(u32::from_ne_bytes(field(bytes, offset::EGRESS_IFINDEX)?)),
+            decrement_ttl: u32::from(flags) & punt_flags::PUNT_DECREMENT_TTL.0 != 0,
+            l2_len: field(bytes, offset_of!(punt_meta, l2_len)).map(u16::from_ne_bytes)?.into(),
+            mtu: word(offset_of!(punt_meta, mtu))?,
+            port: PortId(word(offset_of!(punt_meta, port))?),
+            egress: IfIndex(word(offset_of!(punt_meta, egress_ifindex))?),
             // RFC 4291 §2.5.5.2: IPv4 is ::ffff:a.b.c.d.
             address: Ipv6Addr::from(address).to_canonical(),
         })
@@ -111,4 +58,43 @@ impl Punt {
 
 fn field<const N: usize>(bytes: &[u8; META_LEN], at: usize) -> Option<[u8; N]> {
     bytes.get(at..at + N)?.try_into().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_field_has_its_place() {
+        let mut bytes = [0; META_LEN];
+        bytes[0] = 5;
+        bytes[1] = 1;
+        bytes[2..4].copy_from_slice(&18u16.to_ne_bytes());
+        bytes[4..8].copy_from_slice(&1480u32.to_ne_bytes());
+        bytes[8..12].copy_from_slice(&7u32.to_ne_bytes());
+        bytes[12..16].copy_from_slice(&9u32.to_ne_bytes());
+        bytes[16..].copy_from_slice(&"::ffff:192.0.2.1".parse::<Ipv6Addr>().unwrap().octets());
+        let punt = Punt {
+            reason: PuntReason::PacketTooBig,
+            decrement_ttl: true,
+            l2_len: 18,
+            mtu: 1480,
+            port: PortId(7),
+            egress: IfIndex(9),
+            address: "192.0.2.1".parse().unwrap(),
+        };
+        assert_eq!(Punt::decode(&bytes), Some(punt));
+        bytes[16..].copy_from_slice(&"2001:db8::1".parse::<Ipv6Addr>().unwrap().octets());
+        assert_eq!(Punt::decode(&bytes), Some(Punt { address: "2001:db8::1".parse().unwrap(), ..punt }));
+    }
+
+    #[test]
+    fn reasons_beyond_the_last_are_refused() {
+        let known = (0..=u8::MAX).filter(|reason| {
+            let mut bytes = [0xff; META_LEN];
+            bytes[0] = *reason;
+            Punt::decode(&bytes).is_some()
+        });
+        assert_eq!(known.count(), PuntReason::ALL.len());
+    }
 }

@@ -34,7 +34,7 @@ use worker::{Channels, Peer, Worker};
 use xskmap::XskMap;
 
 pub use error::Error;
-pub use meta::{Punt, PuntReason};
+pub use meta::Punt;
 pub use stats::{FrameStats, HandoffStats, IcmpStats, NeighborStats, SocketStats, WorkerStats};
 pub use view::{LinkView, NetworkView};
 

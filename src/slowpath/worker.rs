@@ -12,13 +12,14 @@ use std::time::{Duration, Instant};
 use crossbeam::channel::{Receiver, Sender};
 use model::network::{IfIndex, Mac};
 use model::tables::PortId;
+use model::verdict::PuntReason;
 use packet::icmp::{self, Refused, Unreachable};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use tracing::error;
 
 use super::answer;
 use super::l2::{self, Header};
-use super::meta::{Punt, PuntReason};
+use super::meta::Punt;
 use super::neighbor::{NeighborQueue, NextHop};
 use super::rate::RateLimit;
 use super::sockets::{SocketSet, Unsent};

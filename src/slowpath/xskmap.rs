@@ -7,12 +7,14 @@ use std::os::fd::{AsRawFd as _, OwnedFd, RawFd};
 
 use model::tables::PortId;
 
-/// Receive queues a port in the map (`QUEUES_PER_PORT` in `bpf/abi.h`).
-pub(super) const QUEUES_PER_PORT: u32 = 64;
+use crate::dataplane::types;
+
+/// Receive queues a port in the map.
+pub(super) const QUEUES_PER_PORT: u32 = types::limits::QUEUES_PER_PORT.0;
 
 /// Key of a port's queue.
 pub(super) fn key(port: PortId, queue: u32) -> u32 {
-    port.0 * QUEUES_PER_PORT + queue
+    port.0.saturating_mul(QUEUES_PER_PORT).saturating_add(queue)
 }
 
 /// A handle of the map. The kernel takes a socket out by itself when the socket is closed.
