@@ -1,0 +1,201 @@
+//! What clients and servers see of the slow path.
+
+use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::time::Duration;
+
+use model::desired::{
+    AttachMode, Backend, Desired, Encap, Gateway, Interface, Node, RouteAction, Service, StaticRoute,
+};
+
+use super::gateway::{ABSENT, BEHIND, SERVER, Topology};
+
+const VIP: [&str; 2] = ["203.0.113.80", "2001:db8:80::80"];
+
+fn route(prefix: &str, action: RouteAction) -> StaticRoute {
+    StaticRoute { name: prefix.to_owned(), prefix: prefix.parse().unwrap(), action, advertise: false }
+}
+
+fn via(address: &str) -> RouteAction {
+    RouteAction::Via(vec![Gateway { address: address.parse().unwrap(), interface: None, weight: 1 }])
+}
+
+/// Both interfaces, hosts behind the server, prefixes without a way, and a VIP.
+fn desired(interfaces: &[&str]) -> Desired {
+    let interface = |name: &&str| Interface { name: (*name).to_owned(), mode: AttachMode::Native };
+    Desired {
+        node: Node {
+            name: "gateway".into(),
+            interfaces: interfaces.iter().map(interface).collect(),
+            slow_path_queues: 2,
+            ..Node::default()
+        },
+        static_routes: vec![
+            route("203.0.113.9/32", via(SERVER[0])),
+            route("2001:db8:3::/64", via(SERVER[1])),
+            route("203.0.113.13/32", RouteAction::Prohibit),
+            route("2001:db8:13::/64", RouteAction::Prohibit),
+        ],
+        services: vec![Service {
+            name: "web".into(),
+            addresses: VIP.map(|vip| vip.parse().unwrap()).to_vec(),
+            port: 80,
+            protocol: 6,
+            advertise: false,
+            backends: vec![Backend { address: SERVER[0].parse().unwrap(), weight: 1, encap: Encap::Ipip }],
+        }],
+        ..Desired::default()
+    }
+}
+
+/// What `ping` says, whether it is answered or not.
+fn ping(topology: &Topology, args: &[&str]) -> String {
+    let mut command = topology.client.command("ping");
+    let output = command.args(["-n", "-c1", "-W6"]).args(args).output().unwrap();
+    String::from_utf8(output.stdout).unwrap()
+}
+
+#[track_caller]
+fn assert_says(output: &str, words: &str) {
+    assert!(output.contains(words), "not '{words}':\n{output}");
+}
+
+/// Sends datagrams 0, 1, 2, ... from the client at once, and returns those that the server got, in their order.
+fn burst(topology: &Topology, server: IpAddr, count: u32) -> Vec<u32> {
+    let address = SocketAddr::new(server, 4000);
+    let receiver = topology.server.thread(move || UdpSocket::bind(address).unwrap()).join().unwrap().unwrap();
+    receiver.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+    let sender = topology.client.thread(move || {
+        let any: IpAddr = if server.is_ipv4() { [0; 4].into() } else { [0; 16].into() };
+        let socket = UdpSocket::bind((any, 0)).unwrap();
+        // The connection fixes the source address, so that the burst is one flow.
+        socket.connect(address).unwrap();
+        for number in 0..count {
+            socket.send(&number.to_be_bytes()).unwrap();
+        }
+    });
+    sender.join().unwrap().unwrap();
+    let mut got = Vec::new();
+    let mut datagram = [0; 64];
+    while got.len() < count as usize {
+        let Ok(len) = receiver.recv(&mut datagram) else { break };
+        got.push(u32::from_be_bytes(datagram[..len].try_into().unwrap()));
+    }
+    got
+}
+
+#[test]
+fn the_first_packets_to_an_unresolved_neighbour_all_arrive_in_order() {
+    let _shared = crate::FILES.read().unwrap();
+    let topology = Topology::new();
+    let gateway = topology.start(desired(&["eth0", "eth1"]), Some(vec![]));
+    for (round, server) in SERVER.into_iter().enumerate() {
+        assert_eq!(burst(&topology, server.parse().unwrap(), 50), (0..50).collect::<Vec<_>>(), "{server}");
+        let forwarded = 50 * (round as u64 + 1);
+        let stats = gateway.until(|stats| stats[0].neighbor.forwarded >= forwarded);
+        assert_eq!((stats[0].neighbor.frames, stats[0].neighbor.dropped_full), (0, 0));
+        assert_eq!(stats[0].resolve_ns.len(), stats[0].neighbor.forwarded);
+    }
+}
+
+#[test]
+fn a_frame_leaves_by_the_worker_that_has_a_socket_there() {
+    let _shared = crate::FILES.read().unwrap();
+    let topology = Topology::new();
+    for (netns, side) in [(&topology.client, "tx"), (&topology.gateway, "rx")] {
+        netns.run("ethtool", &["-L", "eth0", side, "2"]).unwrap();
+    }
+    let gateway = topology.start(desired(&["eth0", "eth1"]), Some(vec![0, 1]));
+    // Every burst has a source port of its own, and the client's stack spreads those over its two transmit queues.
+    for _ in 0..16 {
+        assert_eq!(burst(&topology, SERVER[0].parse().unwrap(), 10), (0..10).collect::<Vec<_>>());
+    }
+    let stats = gateway.until(|stats| stats.iter().map(|worker| worker.neighbor.forwarded).sum::<u64>() >= 160);
+    assert!(stats[1].handoff.sent > 0, "all came in by queue 0");
+    assert_eq!((stats[1].handoff.dropped, stats[0].handoff.received), (0, stats[1].handoff.sent));
+    assert_eq!((stats[0].core, stats[1].core), (Some(0), Some(1)));
+}
+
+#[test]
+fn whoever_cannot_be_forwarded_is_told_why() {
+    let _shared = crate::FILES.read().unwrap();
+    let topology = Topology::new();
+    topology.gateway.ip(&["link", "set", "eth1", "mtu", "1400"]).unwrap();
+    let gateway = topology.start(desired(&["eth0", "eth1"]), Some(vec![]));
+    for (args, answer) in [
+        (&["-t1", SERVER[0]][..], "From 192.0.2.1 icmp_seq=1 Time to live exceeded"),
+        (&["-t1", SERVER[1]], "From 2001:db8:1::1 icmp_seq=1 Time exceeded: Hop limit"),
+        (&["203.0.113.13"], "From 192.0.2.1 icmp_seq=1 Packet filtered"),
+        (&["2001:db8:13::1"], "From 2001:db8:1::1 icmp_seq=1 Destination unreachable: Administratively prohibited"),
+        (&["203.0.113.200"], "From 192.0.2.1 icmp_seq=1 Destination Net Unreachable"),
+        (&["2001:db8:99::1"], "From 2001:db8:1::1 icmp_seq=1 Destination unreachable: No route"),
+        (&[ABSENT[0]], "From 192.0.2.1 icmp_seq=1 Destination Host Unreachable"),
+        (&[ABSENT[1]], "From 2001:db8:1::1 icmp_seq=1 Destination unreachable: Address unreachable"),
+        // On the link, where the worker asks the MTU, and behind a gateway, where the program does.
+        (&["-Mdo", "-s1400", SERVER[0]], "From 192.0.2.1 icmp_seq=1 Frag needed and DF set (mtu = 1400)"),
+        (&["-Mdo", "-s1400", SERVER[1]], "From 2001:db8:1::1 icmp_seq=1 Packet too big: mtu=1400"),
+        (&["-Mdo", "-s1400", BEHIND[0]], "From 192.0.2.1 icmp_seq=1 Frag needed and DF set (mtu = 1400)"),
+        (&["-Mdo", "-s1400", BEHIND[1]], "From 2001:db8:1::1 icmp_seq=1 Packet too big: mtu=1400"),
+        // What fits goes through.
+        (&["-Mdo", "-s1352", SERVER[0]], "1360 bytes from 198.51.100.2"),
+        (&["-Mdo", "-s1352", SERVER[1]], "1360 bytes from 2001:db8:2::2"),
+        (&[VIP[0]], "64 bytes from 203.0.113.80: icmp_seq=1 ttl=64"),
+        (&[VIP[1]], "64 bytes from 2001:db8:80::80: icmp_seq=1 ttl=64"),
+        (&["-s1400", VIP[0]], "1408 bytes from 203.0.113.80"),
+    ] {
+        assert_says(&ping(&topology, args), answer);
+    }
+    let stats = gateway.until(|stats| stats[0].icmp.errors >= 12);
+    assert_eq!((stats[0].icmp.errors, stats[0].icmp.echo_replies, stats[0].malformed), (12, 3, 0));
+    assert_eq!((stats[0].punts["PACKET_TOO_BIG"], stats[0].neighbor.dropped_mtu), (2, 2));
+    assert_eq!(stats[0].neighbor.dropped_unreachable, 2);
+}
+
+#[test]
+fn one_sender_cannot_make_the_gateway_flood_it() {
+    let _shared = crate::FILES.read().unwrap();
+    let topology = Topology::new();
+    let gateway = topology.start(desired(&["eth0", "eth1"]), Some(vec![]));
+    let sender = topology.client.thread(|| {
+        let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
+        for _ in 0..800 {
+            // The answers come back as errors of the socket, which a later call would report.
+            let _ = socket.send_to(&[0; 8], "203.0.113.200:9");
+        }
+    });
+    sender.join().unwrap().unwrap();
+    let stats = gateway.until(|stats| stats[0].punts["NO_ROUTE"] >= 800);
+    let icmp = stats[0].icmp;
+    assert_eq!(icmp.errors + icmp.rate_limited, 800);
+    assert!((100..400).contains(&icmp.errors), "{icmp:?}");
+}
+
+#[test]
+fn without_a_worker_the_kernel_answers_or_nobody() {
+    let _shared = crate::FILES.read().unwrap();
+    let topology = Topology::new();
+    let gateway = topology.start(desired(&["eth0", "eth1"]), None);
+    // The classes that fall back to the kernel, which forwards here.
+    assert_says(&ping(&topology, &["-t1", SERVER[0]]), "From 192.0.2.1 icmp_seq=1 Time to live exceeded");
+    assert_says(&ping(&topology, &[SERVER[0]]), "64 bytes from 198.51.100.2");
+    // The classes that do not.
+    for address in [VIP[0], "203.0.113.200", "203.0.113.13"] {
+        let answer = ping(&topology, &["-W1", address]);
+        assert_says(&answer, "100% packet loss");
+        assert!(!answer.contains("From"), "{answer}");
+    }
+    let (_, counters) = gateway.stats();
+    let dropped: u64 = counters.values().filter_map(|port| port.drop.get("PUNT_NO_WORKER")).map(|c| c.packets).sum();
+    assert_eq!(dropped, 3);
+    assert!(counters.values().all(|port| port.punt.is_empty()));
+}
+
+#[test]
+fn a_stopped_slow_path_leaves_no_socket_behind() {
+    let _shared = crate::FILES.read().unwrap();
+    let topology = Topology::new();
+    let first = topology.start(desired(&["eth0", "eth1"]), Some(vec![]));
+    assert_says(&ping(&topology, &[VIP[0]]), "1 received");
+    drop(first);
+    let _second = topology.start(desired(&["eth0", "eth1"]), Some(vec![0]));
+    assert_says(&ping(&topology, &[VIP[0]]), "1 received");
+}
