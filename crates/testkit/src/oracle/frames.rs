@@ -1,0 +1,375 @@
+//! Random frames for one configuration, biased to what it does something with.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use model::desired::{Encap, TunnelKind, protocol};
+use model::network::{IfIndex, Mac};
+use packet::Layer;
+use packet::build;
+use packet::layer::{Ah, Arp, Eth, Ext, ExtKind, Frag, Icmp, Ip4, Ip6, Sctp, Tcp, Udp, Vlan, Vxlan};
+
+use super::rng::Rng;
+use super::world::{INTERFACES, VNIS, host};
+use crate::program::{Arrival, World};
+
+/// The kernel's test runs take no shorter frame than an Ethernet header.
+pub const SHORTEST: usize = 14;
+/// One page less headroom and `struct skb_shared_info`: what a test run takes without fragments of its own.
+const LONGEST: usize = 3300;
+
+/// The frame to judge next.
+#[must_use]
+pub fn arrival(rng: &mut Rng, world: &World) -> Arrival {
+    let (ifindex, tags, mac) = arrival_port(rng, world);
+    let mut frame = loop {
+        // A combination that makes no frame, a transport checksum without addresses say, is drawn again.
+        if let Some(frame) = build(rng, world, &tags, mac) {
+            break frame;
+        }
+    };
+    damage(rng, &mut frame);
+    Arrival { ifindex, frame }
+}
+
+/// An interface, tags and the Ethernet destination: mostly those of a port.
+fn arrival_port(rng: &mut Rng, world: &World) -> (IfIndex, Vec<Vlan>, Mac) {
+    let is_port = |name: &str| world.desired.node.interfaces.iter().any(|interface| interface.name == name);
+    let all = rng.chance(6);
+    let links: Vec<_> = world.network.links.iter().filter(|(_, link)| all || is_port(&link.name)).collect();
+    let Some((index, link)) = rng.any(links) else { return (IfIndex(11), Vec::new(), Mac::default()) };
+    let (ifindex, mut tags) = match link.vlan {
+        Some(vlan) => (vlan.parent, vec![Vlan { id: vlan.id, ..Vlan::default() }]),
+        None => (*index, Vec::new()),
+    };
+    if rng.chance(4) {
+        tags.insert(0, Vlan { id: rng.of([0, 0, 5, 7, 100]), ..Vlan::default() });
+    }
+    if rng.chance(2) {
+        tags.push(Vlan { id: rng.of([0, 5, 4095]), ..Vlan::default() });
+    }
+    for tag in &mut tags {
+        tag.pcp = rng.of([0, 0, 0, 7]);
+        tag.dei = rng.chance(10);
+        tag.tpid = rng.chance(10).then_some(0x88a8);
+    }
+    let ifindex = if rng.chance(2) { rng.of(INTERFACES).1 } else { ifindex };
+    let mac = match rng.below(40) {
+        0 => Mac([0xff; 6]),
+        1 => Mac([0x01, 0, 0x5e, 0, 0, 5]),
+        2 => Mac([0x33, 0x33, 0, 0, 0, 1]),
+        3 => Mac([2, 0, 0, 0, 9, 9]),
+        _ => link.mac,
+    };
+    (ifindex, tags, mac)
+}
+
+fn build(rng: &mut Rng, world: &World, tags: &[Vlan], mac: Mac) -> Option<Vec<u8>> {
+    let mut layers = vec![Layer::Eth(Eth { src: [2, 0, 0, 0, 0, 9], dst: mac.0, ethertype: None })];
+    layers.extend(tags.iter().cloned().map(Layer::Vlan));
+    match rng.below(100) {
+        0 | 1 => layers.push(Layer::Arp(Arp {
+            reply: rng.chance(50),
+            sender: Ipv4Addr::new(10, 1, 0, 7),
+            target: Ipv4Addr::new(10, 1, 0, 1),
+            sender_mac: None,
+            target_mac: None,
+        })),
+        2 | 3 => {
+            if let Some(Layer::Eth(eth)) = layers.first_mut() {
+                eth.ethertype = Some(rng.of([0x88cc, 0x8847, 0x0842, 0x0801, 0x86dc, 0x8100, 5]));
+                if rng.chance(40) {
+                    eth.dst = [0x01, 0x80, 0xc2, 0, 0, rng.of([0, 0x0e, 0x0f, 0x10])];
+                }
+            }
+            layers.push(Layer::Data(rng.below(60)));
+        }
+        _ => layers.extend(ip_packet(rng, world, 0)),
+    }
+    size(rng, world, &mut layers);
+    if rng.chance(15) {
+        layers.push(Layer::Pad((0..1 + rng.below(20)).map(|n| 0xe0 | n as u8).collect()));
+    }
+    build::frame(&layers).ok().filter(|frame| frame.len() <= LONGEST)
+}
+
+/// An IP packet with what it carries; `depth` is the number of tunnels around it.
+fn ip_packet(rng: &mut Rng, world: &World, depth: usize) -> Vec<Layer> {
+    let kind = rng.below(100);
+    let share = if world.desired.tunnels.is_empty() { 5 } else { 22 };
+    if depth < 3 && kind < share {
+        return tunnel_packet(rng, world, depth);
+    }
+    let vips: Vec<_> = world.desired.services.iter().flat_map(|s| s.addresses.iter().map(move |a| (*a, s))).collect();
+    if kind < 52
+        && let Some((address, service)) = rng.any(vips)
+    {
+        let source = world.of_family(rng, address, source);
+        let port = if rng.chance(85) { service.port } else { port(rng, world) };
+        let transport = if rng.chance(92) { service.protocol } else { rng.of([1, 6, 17, 58, 132]) };
+        let sport = rng.of([1, 22, 53, 31_337, 31_338, 31_339, 50_000]);
+        let upper = upper(rng, transport, sport, port);
+        return headers(rng, source, address, transport, upper);
+    }
+    let destination = destination(rng, world);
+    let source = world.of_family(rng, destination, source);
+    let icmp = if destination.is_ipv4() { protocol::ICMP } else { protocol::ICMPV6 };
+    let transport = rng.of([6, 6, 17, 17, 132, icmp, icmp, 1, 58, 50, 59, 136, 4, 41]);
+    let (sport, dport) = (port(rng, world), port(rng, world));
+    let upper = upper(rng, transport, sport, dport);
+    headers(rng, source, destination, transport, upper)
+}
+
+/// IP in IP or VXLAN, mostly from a peer to this node.
+fn tunnel_packet(rng: &mut Rng, world: &World, depth: usize) -> Vec<Layer> {
+    let tunnels = &world.desired.tunnels;
+    let tunnel = if rng.chance(90) { rng.any(tunnels) } else { None };
+    let outer_destination = if rng.chance(85) { world.local(rng) } else { world.anywhere(rng) };
+    let peers = tunnel.as_ref().map(|tunnel| tunnel.peers.clone()).unwrap_or_default();
+    let outer_source = world.of_family(rng, outer_destination, |world, rng| match rng.any(&peers) {
+        Some(net) if rng.chance(85) => host(rng, net),
+        _ => world.anywhere(rng),
+    });
+    let inner = ip_packet(rng, world, depth + 1);
+    let vni = match tunnel.as_ref().map(|tunnel| tunnel.kind) {
+        Some(TunnelKind::Ipip) => None,
+        Some(TunnelKind::Vxlan { vni }) => Some(if rng.chance(85) { vni } else { rng.of(VNIS) }),
+        None => rng.chance(50).then(|| rng.of(VNIS)),
+    };
+    let Some(vni) = vni else {
+        let mut transport = if matches!(inner.first(), Some(Layer::Ip4(_))) { 4 } else { 41 };
+        if rng.chance(2) {
+            transport = 45 - transport;
+        }
+        return headers(rng, outer_source, outer_destination, transport, inner);
+    };
+    let port = if rng.chance(95) { world.desired.node.vxlan_port } else { 4790 };
+    let flags = if rng.chance(5) { Some(rng.of([0, 0xf7, 0xff])) } else { None };
+    let ethertype = if rng.chance(3) { Some(rng.of([0x8100, 0x0806, 0x0800, 0x86dd])) } else { None };
+    let mut layers = vec![
+        Layer::Udp(Udp { sport: 50_000, dport: port, ..Udp::default() }),
+        Layer::Vxlan(Vxlan { vni, flags, ..Vxlan::default() }),
+        Layer::Eth(Eth { src: [2, 0, 0, 0, 7, 7], dst: [2, 0, 0, 0, 7, 8], ethertype }),
+    ];
+    if rng.chance(2) {
+        layers.push(Layer::Vlan(Vlan { id: 5, ..Vlan::default() }));
+    }
+    layers.extend(inner);
+    headers(rng, outer_source, outer_destination, protocol::UDP, layers)
+}
+
+/// The IP header, options and extension headers in front of `upper`.
+fn headers(rng: &mut Rng, source: IpAddr, destination: IpAddr, transport: u8, upper: Vec<Layer>) -> Vec<Layer> {
+    let ttl = rng.of([64, 64, 64, 64, 64, 64, 255, 2, 2, 1, 0]);
+    let tos = if rng.chance(30) { rng.bits() as u8 } else { 0 };
+    let fragment = rng.below(14);
+    let mut layers = match (source, destination) {
+        (IpAddr::V4(source), IpAddr::V4(destination)) => {
+            let mut header = Ip4 { ttl, tos, proto: Some(transport.into()), ..Ip4::new(source, destination) };
+            header.df = rng.chance(50);
+            header.rf = rng.chance(2);
+            header.mf = matches!(fragment, 0 | 2);
+            header.frag = if matches!(fragment, 1 | 2) { rng.of([8, 1480, 65_528]) } else { 0 };
+            header.id = rng.bits() as u16;
+            if rng.chance(8) {
+                header.opts = vec![1; 4 * (1 + rng.below(10))];
+            }
+            if rng.chance(2) {
+                header.len = Some(rng.of([0, 19, 20, 21, 24, 28, 40, 2000]));
+            }
+            if rng.chance(1) {
+                header.ihl = Some(rng.of([0, 4, 5, 6, 15]));
+            }
+            vec![Layer::Ip4(header)]
+        }
+        (IpAddr::V6(source), IpAddr::V6(destination)) => {
+            let chain = extension_headers(rng, fragment);
+            let mut header = Ip6 { hlim: ttl, tc: tos, ..Ip6::new(source, destination) };
+            header.flow = rng.bits() as u32 & 0xf_ffff;
+            header.next = chain.is_empty().then_some(transport.into());
+            if rng.chance(2) {
+                header.len = Some(rng.of([0, 1, 4, 8, 20, 2000]));
+            }
+            let mut layers = vec![Layer::Ip6(header)];
+            layers.extend(chain);
+            if let Some(Layer::Ext(Ext { next, .. }) | Layer::Frag(Frag { next, .. }) | Layer::Ah(Ah { next, .. })) =
+                layers.last_mut()
+            {
+                *next = Some(transport.into());
+            }
+            layers
+        }
+        _ => Vec::new(),
+    };
+    layers.extend(upper);
+    layers
+}
+
+fn extension_headers(rng: &mut Rng, fragment: usize) -> Vec<Layer> {
+    let mut chain = Vec::new();
+    if rng.chance(12) {
+        for _ in 0..rng.below(8) {
+            chain.push(extension_header(rng));
+        }
+    }
+    if fragment < 4 {
+        let off = if matches!(fragment, 1 | 2) { rng.of([8, 1448, 65_528]) } else { 0 };
+        let at = rng.below(chain.len() + 1);
+        let header = Frag { id: rng.bits() as u32, off, more: matches!(fragment, 0 | 2), next: None };
+        chain.insert(at, Layer::Frag(header));
+    }
+    chain
+}
+
+fn extension_header(rng: &mut Rng) -> Layer {
+    let body = vec![0; 6 + 8 * rng.of([0, 0, 0, 1, 4])];
+    let kind = rng.of([ExtKind::HopByHop, ExtKind::Destination, ExtKind::Routing]);
+    let len = if rng.chance(4) { Some(rng.of([0, 1, 2, 255])) } else { None };
+    if rng.chance(20) {
+        Layer::Ah(Ah { icv: vec![0xaa; rng.of([0, 4, 12, 16])], len, ..Ah::default() })
+    } else {
+        Layer::Ext(Ext { kind, body, next: None, len })
+    }
+}
+
+/// The header of `transport`, now and then cut off.
+fn upper(rng: &mut Rng, transport: u8, sport: u16, dport: u16) -> Vec<Layer> {
+    if rng.chance(3) {
+        return vec![Layer::Raw(vec![0; rng.below(5)])];
+    }
+    let header = match transport {
+        protocol::TCP => Layer::Tcp(Tcp::new(sport, dport, Tcp::SYN)),
+        protocol::UDP => Layer::Udp(Udp { sport, dport, ..Udp::default() }),
+        protocol::SCTP => Layer::Sctp(Sctp { sport, dport, ..Sctp::default() }),
+        protocol::ICMP | protocol::ICMPV6 => {
+            let v6 = transport == protocol::ICMPV6;
+            let kind = rng.of([8, 8, 128, 128, 0, 3, 129, 135]);
+            // The checksum is forced: ICMPv6 over IPv4 has none to compute.
+            Layer::Icmp(Icmp { v6, kind, code: rng.of([0, 0, 3]), csum: Some(0), ..Icmp::default() })
+        }
+        _ => Layer::Raw(vec![0; 8]),
+    };
+    vec![header, Layer::Data(rng.of([0, 0, 4, 11, 60]))]
+}
+
+/// Any source, often one that a denylist, a policy or a check has an opinion about.
+fn source(world: &World, rng: &mut Rng) -> IpAddr {
+    if rng.chance(6) {
+        return rng.of([
+            Ipv4Addr::UNSPECIFIED.into(),
+            Ipv4Addr::LOCALHOST.into(),
+            Ipv4Addr::BROADCAST.into(),
+            Ipv4Addr::new(224, 0, 0, 1).into(),
+            Ipv4Addr::new(169, 254, 7, 7).into(),
+            Ipv6Addr::UNSPECIFIED.into(),
+            Ipv6Addr::LOCALHOST.into(),
+            Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1).into(),
+            Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 7).into(),
+            IpAddr::V6(Ipv4Addr::new(10, 1, 0, 7).to_ipv6_mapped()),
+        ]);
+    }
+    let rules = world.desired.policies.iter().flat_map(|policy| &policy.rules);
+    let of_rules = rules.flat_map(|rule| rule.source.nets.iter().chain(&rule.source.not_nets));
+    let nets: Vec<_> = world.desired.denylist.iter().chain(of_rules).copied().collect();
+    match rng.any(nets) {
+        Some(net) if rng.chance(35) => host(rng, net),
+        _ => world.anywhere(rng),
+    }
+}
+
+/// Any destination, often one that a route or a policy has an opinion about.
+fn destination(rng: &mut Rng, world: &World) -> IpAddr {
+    if rng.chance(4) {
+        return rng.of([
+            Ipv4Addr::UNSPECIFIED.into(),
+            Ipv4Addr::new(0, 1, 2, 3).into(),
+            Ipv4Addr::LOCALHOST.into(),
+            Ipv4Addr::BROADCAST.into(),
+            Ipv4Addr::new(239, 1, 1, 1).into(),
+            Ipv4Addr::new(169, 254, 1, 1).into(),
+            Ipv6Addr::UNSPECIFIED.into(),
+            Ipv6Addr::LOCALHOST.into(),
+            Ipv6Addr::new(0xff05, 0, 0, 0, 0, 0, 0, 2).into(),
+            Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 11).into(),
+            IpAddr::V6(Ipv4Addr::new(10, 1, 0, 2).to_ipv6_mapped()),
+        ]);
+    }
+    let desired = &world.desired;
+    let backends = desired.services.iter().flat_map(|service| &service.backends);
+    let on_l2 = backends.filter(|backend| backend.encap == Encap::L2).map(|backend| backend.address.into());
+    let routes = desired.static_routes.iter().map(|route| route.prefix);
+    let learned = world.rib.bgp.keys().chain(world.rib.adopted.keys()).copied();
+    let rules = desired.policies.iter().flat_map(|policy| &policy.rules);
+    let of_rules = rules.flat_map(|rule| rule.destination.nets.iter().chain(&rule.destination.not_nets)).copied();
+    let nets: Vec<ipnet::IpNet> = routes.chain(learned).chain(of_rules).chain(on_l2).collect();
+    match rng.below(10) {
+        0..=4 => match rng.any(nets) {
+            Some(net) => host(rng, net),
+            None => world.remote(rng),
+        },
+        5..=8 => world.neighbor(rng),
+        _ => world.anywhere(rng),
+    }
+}
+
+fn port(rng: &mut Rng, world: &World) -> u16 {
+    let rules = world.desired.policies.iter().flat_map(|policy| &policy.rules);
+    let ranges: Vec<_> = rules
+        .flat_map(|rule| [&rule.source, &rule.destination])
+        .flat_map(|peers| peers.ports.iter().chain(&peers.not_ports))
+        .collect();
+    let anything = rng.bits() as u16;
+    match rng.any(ranges) {
+        Some(range) if rng.chance(50) => {
+            rng.of([range.first, range.last, range.first.wrapping_sub(1), range.last.wrapping_add(1)])
+        }
+        _ => rng.of([22, 53, 80, 179, 443, 4789, 8472, 31_337, anything]),
+    }
+}
+
+/// Now and then fills the frame up to about a size that decides something.
+fn size(rng: &mut Rng, world: &World, layers: &mut Vec<Layer>) {
+    if !rng.chance(12) {
+        return;
+    }
+    let mtus: Vec<_> = world.network.links.values().map(|link| link.mtu as usize).collect();
+    let Some(mtu) = rng.any(mtus) else { return };
+    let packet = mtu + rng.of([0, 1, 2, 3]) - rng.of([0, 1, 20, 40, 50, 70]);
+    let now = build::frame(layers).map_or(LONGEST, |frame| frame.len() - SHORTEST);
+    layers.push(Layer::Data(packet.saturating_sub(now)));
+}
+
+/// Now and then cuts the frame or flips bits; half of the time with the IPv4 checksum made right again.
+fn damage(rng: &mut Rng, frame: &mut Vec<u8>) {
+    if rng.chance(3) {
+        frame.truncate(SHORTEST + rng.below(frame.len() - SHORTEST + 1));
+    }
+    if rng.chance(6) {
+        for _ in 0..1 + rng.below(3) {
+            let at = rng.below(frame.len().min(120));
+            if let Some(byte) = frame.get_mut(at) {
+                *byte ^= 1 << rng.below(8);
+            }
+        }
+        if rng.chance(50)
+            && let Some(header) = frame.get_mut(14..34)
+        {
+            repair(header);
+        }
+    }
+    if rng.chance(1) {
+        for byte in frame.iter_mut().skip(12 + rng.below(8)) {
+            *byte = rng.bits() as u8;
+        }
+    }
+}
+
+/// The checksum of an IPv4 header without options.
+fn repair(header: &mut [u8]) {
+    if let Some(field) = header.get_mut(10..12) {
+        field.fill(0);
+    }
+    let sum = packet::checksum::internet(header);
+    if let Some(field) = header.get_mut(10..12) {
+        field.copy_from_slice(&sum.to_be_bytes());
+    }
+}

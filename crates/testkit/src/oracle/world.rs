@@ -1,0 +1,467 @@
+//! Random configurations: what the resources, the kernel and BGP could say about one node, valid but never tidy.
+//!
+//! Prefixes overlap, gateways are missing, links are down, VIPs lie in connected prefixes: everything that validation lets
+//! through. Addresses come from few and small ranges, so that routes, policies and packets meet.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use model::desired::{
+    AttachMode, Backend, Encap, EndpointInterface, Failsafe, Gateway, HostEndpoint, IcmpMatch, Interface, Peers,
+    Policy, PortRange, RouteAction, Rule, RuleAction, Service, StaticRoute, Tunnel, TunnelKind, protocol,
+};
+use model::network::{IfIndex, Link, Mac, Vlan};
+use model::rib::{AdoptedRoute, BgpRoute};
+
+use super::rng::Rng;
+use crate::program::World;
+
+/// Interfaces that exist in the namespace of a run, with their indexes; configurations use some of them.
+pub const INTERFACES: [(&str, IfIndex); 5] =
+    [("p0", IfIndex(11)), ("p1", IfIndex(12)), ("p2", IfIndex(13)), ("p3", IfIndex(14)), ("h0", IfIndex(15))];
+/// Index of the first VLAN device. They need not exist: frames arrive on their parents.
+const FIRST_VLAN: u32 = 21;
+const TRANSPORTS: [u8; 3] = [protocol::TCP, protocol::UDP, protocol::SCTP];
+const SERVICE_PORTS: [u16; 5] = [80, 443, 53, 4789, 65_535];
+
+impl World {
+    /// A configuration.
+    #[must_use]
+    pub fn random(rng: &mut Rng) -> Self {
+        let mut world = Self::default();
+        world.desired.node.name = "node".to_owned();
+        // The bucket of a reason must never run dry: the oracle knows no time.
+        world.desired.node.punt_rate = 1_000_000_000;
+        world.links(rng);
+        world.addresses(rng);
+        world.neighbors(rng);
+        world.services(rng);
+        world.static_routes(rng);
+        world.learned_routes(rng);
+        world.tunnels(rng);
+        if rng.chance(60) {
+            world.desired.denylist = (0..rng.below(4)).map(|_| world.prefix(rng)).collect();
+        }
+        world.policies(rng);
+        world
+    }
+
+    fn links(&mut self, rng: &mut Rng) {
+        let ports = 1 + rng.below(4);
+        for (place, (name, index)) in INTERFACES.into_iter().enumerate() {
+            let is_port = place < ports;
+            if is_port || (name == "h0" && rng.chance(60)) {
+                self.link(rng, name, index, None);
+            }
+            // A parent need not be a port for its VLAN devices to be.
+            if is_port && rng.chance(92) {
+                self.interface(name);
+            }
+        }
+        for number in 0..rng.below(4) {
+            let (parent_name, parent) = rng.of(INTERFACES.get(..ports).unwrap_or_default());
+            let id = rng.of([1, 5, 100, 4094]);
+            let taken = |link: &Link| link.vlan == Some(Vlan { parent, id });
+            if self.network.links.values().any(taken) {
+                continue;
+            }
+            let name = format!("{parent_name}.{id}");
+            self.link(rng, &name, IfIndex(FIRST_VLAN + number as u32), Some(Vlan { parent, id }));
+            if rng.chance(80) {
+                self.interface(&name);
+            }
+        }
+    }
+
+    fn interface(&mut self, name: &str) {
+        self.desired.node.interfaces.push(Interface { name: name.to_owned(), mode: AttachMode::Native });
+    }
+
+    fn link(&mut self, rng: &mut Rng, name: &str, index: IfIndex, vlan: Option<Vlan>) {
+        let parent = vlan.and_then(|vlan| self.network.links.get(&vlan.parent)).map(|link| link.mac);
+        let own = Mac([2, 0, 0, 0, 1, index.0 as u8]);
+        let link = Link {
+            name: name.to_owned(),
+            mac: if rng.chance(70) { parent.unwrap_or(own) } else { own },
+            mtu: rng.of([1500, 1500, 1500, 1280, 1400, 2000, 3000]),
+            up: rng.chance(94),
+            rx_queues: 1,
+            vlan,
+        };
+        self.network.links.insert(index, link);
+    }
+
+    fn addresses(&mut self, rng: &mut Rng) {
+        for index in self.indexes() {
+            let subnet = (index.0 - 10) as u8;
+            if rng.chance(90) {
+                let len = rng.of([24, 24, 24, 24, 16, 25, 29, 30, 31, 32]);
+                let host = Ipv4Addr::new(10, subnet, rng.of([0, 0, 0, 1]), rng.of([1, 1, 2, 5, 126]));
+                self.address(index, v4(host, len));
+            }
+            if rng.chance(85) {
+                let len = rng.of([64, 64, 64, 48, 112, 126, 127, 128]);
+                let host = Ipv6Addr::new(0x2001, 0xdb8, subnet.into(), 0, 0, 0, 0, rng.of([1, 1, 2, 5]));
+                self.address(index, v6(host, len));
+            }
+            if rng.chance(60) {
+                self.address(index, v6(Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, index.0 as u16), 64));
+            }
+            if rng.chance(8) {
+                self.address(index, v4(Ipv4Addr::new(169, 254, subnet, 1), 16));
+            }
+            if rng.chance(15) {
+                // A second address, perhaps in the prefix of another interface.
+                let other = rng.of([subnet, 1, 2]);
+                self.address(index, v4(Ipv4Addr::new(10, other, 0, 9), rng.of([24, 16, 28])));
+                self.address(index, v6(Ipv6Addr::new(0x2001, 0xdb8, other.into(), 0, 0, 0, 0, 9), 64));
+            }
+        }
+        let node = &mut self.desired.node;
+        if rng.chance(30) {
+            node.encap_source_v4 = Some(Ipv4Addr::new(10, 1, 0, 1));
+        }
+        if rng.chance(30) {
+            node.encap_source_v6 = Some(Ipv6Addr::new(0x2001, 0xdb8, 1, 0, 0, 0, 0, 1));
+        }
+        if rng.chance(20) {
+            node.vxlan_port = 8472;
+        }
+    }
+
+    fn address(&mut self, index: IfIndex, net: IpNet) {
+        self.network.addresses.insert((index, net));
+    }
+
+    fn neighbors(&mut self, rng: &mut Rng) {
+        for index in self.indexes() {
+            for _ in 0..rng.below(24) {
+                let address = if rng.chance(90) { self.on_link(rng, Some(index)) } else { self.anywhere(rng) };
+                let mac = Mac([2, 0, 0, 0, 2, rng.below(250) as u8]);
+                if !self.network.is_local(address) {
+                    self.network.neighbors.insert((index, address), mac);
+                }
+            }
+        }
+    }
+
+    fn services(&mut self, rng: &mut Rng) {
+        let mut taken = BTreeSet::new();
+        for number in 0..rng.below(5) {
+            let (port, transport) = (rng.of(SERVICE_PORTS), rng.of(TRANSPORTS));
+            let mut addresses = Vec::new();
+            for _ in 0..1 + rng.below(3) {
+                let address = match rng.below(20) {
+                    0 => self.on_link(rng, None),
+                    1 => self.local(rng),
+                    n if n % 2 == 0 => Ipv4Addr::new(198, 51, 100, rng.below(3) as u8).into(),
+                    _ => Ipv6Addr::new(0x2001, 0xdb8, 0x100, 0, 0, 0, 0, rng.below(3) as u16).into(),
+                };
+                if taken.insert((address, port, transport)) {
+                    addresses.push(address);
+                }
+            }
+            if addresses.is_empty() {
+                continue;
+            }
+            let backends: BTreeMap<IpAddr, Backend> = (0..rng.below(6))
+                .map(|_| {
+                    let address = match rng.below(10) {
+                        0..=4 => self.neighbor(rng),
+                        5 | 6 => self.on_link(rng, None),
+                        _ => self.remote(rng),
+                    };
+                    let encap = match rng.below(5) {
+                        0 | 1 => Encap::Ipip,
+                        2 | 3 => Encap::Vxlan { vni: rng.of(VNIS), mac: Mac([2, 0, 0, 0, 3, rng.below(9) as u8]) },
+                        _ => Encap::L2,
+                    };
+                    (address, Backend { address, weight: rng.of([1, 1, 1, 2, 10, 1000]), encap })
+                })
+                .collect();
+            self.desired.services.push(Service {
+                name: format!("service-{number}"),
+                addresses,
+                port,
+                protocol: transport,
+                advertise: rng.chance(50),
+                backends: backends.into_values().collect(),
+            });
+        }
+    }
+
+    fn static_routes(&mut self, rng: &mut Rng) {
+        let mut prefixes = BTreeSet::new();
+        for number in 0..rng.below(10) {
+            let prefix = self.prefix(rng);
+            if !prefixes.insert(prefix) {
+                continue;
+            }
+            let action = match rng.below(8) {
+                0 => RouteAction::Blackhole,
+                1 => RouteAction::Prohibit,
+                _ => RouteAction::Via(self.gateways(rng, prefix)),
+            };
+            let name = format!("route-{number}");
+            self.desired.static_routes.push(StaticRoute { name, prefix, action, advertise: false });
+        }
+    }
+
+    fn gateways(&self, rng: &mut Rng, prefix: IpNet) -> Vec<Gateway> {
+        let mut gateways: Vec<Gateway> = Vec::new();
+        for _ in 0..1 + rng.below(4) {
+            let given = rng.chance(25);
+            let link_local = given && prefix.addr().is_ipv6() && rng.chance(50);
+            let address = if link_local {
+                Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, rng.below(8) as u16 + 0x100).into()
+            } else {
+                self.of_family(rng, prefix.addr(), |world, rng| match rng.below(8) {
+                    0 => world.remote(rng),
+                    1 => world.local(rng),
+                    2 | 3 => world.on_link(rng, None),
+                    _ => world.neighbor(rng),
+                })
+            };
+            let names: Vec<_> = self.network.links.values().map(|link| link.name.clone()).collect();
+            let interface = if given { rng.any(names) } else { None };
+            if !gateways.iter().any(|known| known.address == address) {
+                gateways.push(Gateway { address, interface, weight: rng.of([1, 1, 1, 2, 3, 100, 256]) });
+            }
+        }
+        gateways
+    }
+
+    fn learned_routes(&mut self, rng: &mut Rng) {
+        for _ in 0..rng.below(16) {
+            let prefix = self.prefix(rng);
+            let wanted = 1 + rng.below(4);
+            let gateways: BTreeSet<IpAddr> = (0..wanted)
+                .map(|_| {
+                    self.of_family(rng, prefix.addr(), |world, rng| {
+                        if rng.chance(75) { world.neighbor(rng) } else { world.anywhere(rng) }
+                    })
+                })
+                .collect();
+            let route = BgpRoute { gateways: gateways.into_iter().collect(), internal: rng.chance(40) };
+            self.rib.bgp.insert(prefix, route);
+        }
+        for _ in 0..rng.below(4) {
+            let prefix = self.prefix(rng);
+            let wanted = 1 + rng.below(3);
+            let gateways: BTreeSet<(IpAddr, IfIndex)> = (0..wanted)
+                .map(|_| {
+                    let index = rng.of(self.indexes());
+                    (self.of_family(rng, prefix.addr(), |world, rng| world.on_link(rng, Some(index))), index)
+                })
+                .collect();
+            self.rib.adopted.insert(prefix, AdoptedRoute { gateways: gateways.into_iter().collect() });
+        }
+    }
+
+    fn tunnels(&mut self, rng: &mut Rng) {
+        for number in 0..rng.below(4) {
+            let kind = if rng.chance(50) { TunnelKind::Ipip } else { TunnelKind::Vxlan { vni: rng.of(VNIS) } };
+            let peers = (0..1 + rng.below(4)).map(|_| self.prefix(rng)).collect();
+            self.desired.tunnels.push(Tunnel { name: format!("tunnel-{number}"), kind, peers });
+        }
+    }
+
+    fn policies(&mut self, rng: &mut Rng) {
+        if rng.chance(35) {
+            return;
+        }
+        let names: Vec<_> = self.network.links.values().map(|link| link.name.clone()).collect();
+        for number in 0..1 + rng.below(4) {
+            let interface = if rng.chance(70) {
+                EndpointInterface::Named(rng.of(&names))
+            } else {
+                EndpointInterface::ByAddress((0..1 + rng.below(2)).map(|_| self.local(rng)).collect())
+            };
+            let name = format!("endpoint-{number}");
+            self.desired.host_endpoints.push(HostEndpoint { name, interface, labels: BTreeMap::new() });
+        }
+        let endpoints: Vec<_> = self.desired.host_endpoints.iter().map(|endpoint| endpoint.name.clone()).collect();
+        for number in 0..rng.below(4) {
+            let rules = (0..rng.below(7)).map(|_| self.rule(rng)).collect();
+            let endpoints = rng.some_of(&endpoints, 70);
+            self.desired.policies.push(Policy { name: format!("policy-{number}"), endpoints, rules });
+        }
+        if rng.chance(60) {
+            let node = &mut self.desired.node;
+            node.failsafe_inbound = Vec::new();
+            node.failsafe_outbound = Vec::new();
+            for _ in 0..rng.below(3) {
+                let failsafe = self.failsafe(rng);
+                self.desired.node.failsafe_inbound.push(failsafe);
+            }
+            for _ in 0..rng.below(3) {
+                let failsafe = self.failsafe(rng);
+                self.desired.node.failsafe_outbound.push(failsafe);
+            }
+        }
+    }
+
+    fn failsafe(&self, rng: &mut Rng) -> Failsafe {
+        let net = if rng.chance(50) { Some(self.prefix(rng)) } else { None };
+        Failsafe { protocol: rng.of(TRANSPORTS), port: rng.of([22, 53, 80, 179]), net }
+    }
+
+    /// Ports only with a transport protocol, ICMP types only with ICMP: what validation accepts.
+    fn rule(&self, rng: &mut Rng) -> Rule {
+        let mut rule = Rule {
+            action: rng.of([RuleAction::Deny, RuleAction::Deny, RuleAction::Allow, RuleAction::Pass]),
+            ip_version: rng.of([None, None, None, None, Some(4), Some(6)]),
+            protocol: None,
+            not_protocol: None,
+            icmp: None,
+            not_icmp: None,
+            source: self.peers(rng),
+            destination: self.peers(rng),
+        };
+        match rng.below(6) {
+            0 | 1 => {
+                rule.protocol = Some(rng.of(TRANSPORTS));
+                rule.source.ports = port_ranges(rng, 25);
+                rule.source.not_ports = port_ranges(rng, 15);
+                rule.destination.ports = port_ranges(rng, 50);
+                rule.destination.not_ports = port_ranges(rng, 20);
+            }
+            2 => {
+                let (of_protocol, kind) = rng.of([(protocol::ICMP, 8), (protocol::ICMPV6, 128)]);
+                let wanted = IcmpMatch { kind, code: rng.of([None, Some(0), Some(3)]) };
+                rule.protocol = Some(of_protocol);
+                rule.icmp = rng.chance(60).then_some(wanted);
+                rule.not_icmp = rng.chance(30).then_some(wanted);
+            }
+            3 => rule.protocol = Some(rng.of([4, 41, 6, 17, 50, 132])),
+            4 => rule.not_protocol = Some(rng.of([6, 17, 1, 58])),
+            _ => {}
+        }
+        rule
+    }
+
+    fn peers(&self, rng: &mut Rng) -> Peers {
+        let nets = |percent: u32, rng: &mut Rng| -> Vec<IpNet> {
+            if rng.chance(percent) { (0..1 + rng.below(3)).map(|_| self.prefix(rng)).collect() } else { Vec::new() }
+        };
+        Peers { nets: nets(35, rng), not_nets: nets(20, rng), ..Peers::default() }
+    }
+
+    // ---- where addresses come from
+
+    /// Every interface.
+    #[must_use]
+    pub fn indexes(&self) -> Vec<IfIndex> {
+        self.network.links.keys().copied().collect()
+    }
+
+    /// An address of this node.
+    pub fn local(&self, rng: &mut Rng) -> IpAddr {
+        let all: Vec<_> = self.network.addresses.iter().map(|(_, net)| net.addr()).collect();
+        rng.any(all).unwrap_or(IpAddr::V4(Ipv4Addr::new(10, 1, 0, 1)))
+    }
+
+    /// An address in a connected prefix, of one interface where given.
+    pub fn on_link(&self, rng: &mut Rng, index: Option<IfIndex>) -> IpAddr {
+        let of = |(owner, _): &&(IfIndex, IpNet)| index.is_none_or(|index| *owner == index);
+        let nets: Vec<_> = self.network.addresses.iter().filter(of).map(|(_, net)| *net).collect();
+        match rng.any(nets) {
+            Some(net) => host(rng, net),
+            None => self.remote(rng),
+        }
+    }
+
+    /// A neighbour that is resolved.
+    pub fn neighbor(&self, rng: &mut Rng) -> IpAddr {
+        let all: Vec<_> = self.network.neighbors.keys().map(|(_, address)| *address).collect();
+        rng.any(all).unwrap_or(IpAddr::V4(Ipv4Addr::new(10, 1, 0, 2)))
+    }
+
+    /// An address that is on no link, from ranges that routes are made for.
+    pub fn remote(&self, rng: &mut Rng) -> IpAddr {
+        if rng.chance(50) {
+            Ipv4Addr::new(10, 100 + rng.below(3) as u8, rng.of([0, 1]), rng.below(6) as u8).into()
+        } else {
+            let subnet = 0xf000 + rng.below(3) as u16;
+            Ipv6Addr::new(0x2001, 0xdb8, subnet, rng.of([0, 1]), 0, 0, 0, rng.below(6) as u16).into()
+        }
+    }
+
+    /// Any of the above, or a VIP.
+    pub fn anywhere(&self, rng: &mut Rng) -> IpAddr {
+        let vips: Vec<IpAddr> = self.desired.services.iter().flat_map(|service| service.addresses.clone()).collect();
+        match rng.below(10) {
+            0 => self.local(rng),
+            1 => rng.any(vips).unwrap_or_else(|| self.remote(rng)),
+            2..=4 => self.on_link(rng, None),
+            _ => self.remote(rng),
+        }
+    }
+
+    /// An address from `draw` of the family of `like`; drawn again until it is.
+    pub fn of_family(&self, rng: &mut Rng, like: IpAddr, draw: impl Fn(&Self, &mut Rng) -> IpAddr) -> IpAddr {
+        for _ in 0..32 {
+            let address = draw(self, rng);
+            if address.is_ipv4() == like.is_ipv4() {
+                return address;
+            }
+        }
+        match like {
+            IpAddr::V4(_) => Ipv4Addr::new(10, 100, 0, 1).into(),
+            IpAddr::V6(_) => Ipv6Addr::new(0x2001, 0xdb8, 0xf000, 0, 0, 0, 0, 1).into(),
+        }
+    }
+
+    /// A prefix around some address.
+    fn prefix(&self, rng: &mut Rng) -> IpNet {
+        let net = match self.anywhere(rng) {
+            IpAddr::V4(a) => v4(a, rng.of([0, 8, 14, 16, 23, 24, 24, 25, 30, 31, 32, 32])),
+            IpAddr::V6(a) => v6(a, rng.of([0, 32, 46, 48, 63, 64, 64, 65, 112, 127, 128, 128])),
+        };
+        net.trunc()
+    }
+}
+
+/// VXLAN network identifiers that tunnels, backends and packets use.
+pub const VNIS: [u32; 4] = [1, 4096, 0x01_02_03, 0xff_ff_ff];
+
+fn v4(address: Ipv4Addr, len: u8) -> IpNet {
+    Ipv4Net::new(address, len).map_or(IpNet::V4(Ipv4Net::default()), IpNet::V4)
+}
+
+fn v6(address: Ipv6Addr, len: u8) -> IpNet {
+    Ipv6Net::new(address, len).map_or(IpNet::V6(Ipv6Net::default()), IpNet::V6)
+}
+
+/// An address of the prefix: near its start, its end, or anywhere.
+pub fn host(rng: &mut Rng, net: IpNet) -> IpAddr {
+    let offset = match rng.below(10) {
+        0 => u64::MAX,
+        1 => rng.bits(),
+        _ => rng.below(8) as u64,
+    };
+    match net {
+        IpNet::V4(net) => {
+            let mask = u32::from(net.hostmask());
+            Ipv4Addr::from(u32::from(net.network()) | (offset as u32 & mask)).into()
+        }
+        IpNet::V6(net) => {
+            let mask = u128::from(net.hostmask());
+            Ipv6Addr::from(u128::from(net.network()) | (u128::from(offset) & mask)).into()
+        }
+    }
+}
+
+fn port_ranges(rng: &mut Rng, percent: u32) -> Vec<PortRange> {
+    if !rng.chance(percent) {
+        return Vec::new();
+    }
+    let mut ranges = Vec::new();
+    for _ in 0..1 + rng.below(3) {
+        let first: u16 = rng.of([0, 22, 53, 79, 80, 443, 1000, 4789, 65_535]);
+        let last = first.saturating_add(rng.of([0, 0, 1, 500, 65_535]));
+        ranges.push(PortRange { first, last });
+    }
+    ranges
+}
