@@ -2,8 +2,11 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 mod bird;
+mod gobgp;
 mod harness;
 
 mod root {
     mod bird_peer;
+    mod gobgp_peer;
+    mod malformed;
 }

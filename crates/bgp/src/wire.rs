@@ -246,4 +246,74 @@ mod tests {
         assert_eq!(bytes.len(), MAX_MESSAGE_BYTES);
         assert!(matches!(first(&bytes), Ok(Some(Message::Notification(n))) if n.code == 3 && n.subcode == 1));
     }
+
+    mod properties {
+        use proptest::prelude::*;
+
+        use super::*;
+
+        /// The codec's message again, where there is one.
+        fn again(message: &Message) -> Option<Bytes> {
+            Some(match message {
+                Message::Open(open) => encode(&codec::Message::Open(open.clone())),
+                Message::Update(update) => encode(&codec::Message::Update(update.clone())),
+                Message::Notification(notification) => encode_notification(notification),
+                Message::Keepalive => encode(&codec::Message::Keepalive),
+                Message::Refresh(family) => {
+                    let (afi, safi) = to_afi((*family)?);
+                    encode(&codec::Message::RouteRefresh(codec::RouteRefreshMessage::new(afi, safi)))
+                }
+            })
+        }
+
+        /// Bodies that come close to OPENs and UPDATEs, and any others.
+        fn body() -> impl Strategy<Value = (u8, Vec<u8>)> {
+            let any_body = (OPEN..=ROUTE_REFRESH, prop::collection::vec(any::<u8>(), 0..120));
+            let capability = (
+                prop::sample::select(vec![1u8, 2, 5, 6, 9, 64, 65, 69, 70, 71, 200]),
+                prop::collection::vec(any::<u8>(), 0..12),
+            )
+                .prop_map(|(code, value)| [vec![code, u8::try_from(value.len()).unwrap()], value].concat());
+            let open = (any::<[u8; 8]>(), prop::collection::vec(capability, 0..6)).prop_map(|(fixed, capabilities)| {
+                let capabilities = capabilities.concat();
+                let length = u8::try_from(capabilities.len()).unwrap();
+                (OPEN, [&[4][..], &fixed, &[length + 2, 2, length], &capabilities].concat())
+            });
+            let attributes =
+                prop::collection::vec((any::<u8>(), 0u8..40, prop::collection::vec(any::<u8>(), 0..20)), 0..6);
+            let update = (attributes, prop::collection::vec(any::<u8>(), 0..30)).prop_map(|(attributes, nlri)| {
+                let attributes: Vec<u8> = attributes
+                    .into_iter()
+                    .flat_map(|(flags, kind, value)| {
+                        [vec![flags & 0xe0, kind, u8::try_from(value.len()).unwrap()], value].concat()
+                    })
+                    .collect();
+                let length = u16::try_from(attributes.len()).unwrap().to_be_bytes();
+                (UPDATE, [&[0, 0][..], &length, &attributes, &nlri].concat())
+            });
+            prop_oneof![any_body, open, update]
+        }
+
+        proptest! {
+            /// What is decoded means the same once it has been encoded and decoded again, and its bytes are stable then.
+            #[test]
+            fn decoding_is_stable((kind, body) in body()) {
+                let length = u16::try_from(HEADER_BYTES + body.len()).unwrap();
+                if let Ok(Some(message)) = first(&framed(kind, length, &body))
+                    && let Some(bytes) = again(&message)
+                {
+                    let reread = first(&bytes);
+                    prop_assert_eq!(&reread, &Ok(Some(message)));
+                    prop_assert_eq!(reread.ok().flatten().and_then(|m| again(&m)), Some(bytes));
+                }
+            }
+
+            #[test]
+            fn no_bytes_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+                let mut framer = Framer::default();
+                framer.push(&bytes);
+                while let Ok(Some(_)) = framer.next() {}
+            }
+        }
+    }
 }

@@ -206,3 +206,56 @@ fn communities_that_leave_no_room_do_not_hang_the_session() {
     out.set(&routes(&["192.0.2.1/32"], &many));
     while out.next_message().is_some() {}
 }
+
+mod properties {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn announced() -> impl Strategy<Value = Announced> {
+        let prefix = prop_oneof![
+            (any::<u32>(), 0u8..=32).prop_map(|(a, n)| IpNet::new(Ipv4Addr::from(a).into(), n).unwrap().trunc()),
+            (any::<u128>(), 0u8..=128).prop_map(|(a, n)| IpNet::new(Ipv6Addr::from(a).into(), n).unwrap().trunc()),
+        ];
+        let community = prop_oneof![
+            (any::<u16>(), any::<u16>()).prop_map(|(a, b)| Community::Standard(a, b)),
+            (any::<u32>(), any::<u32>(), any::<u32>()).prop_map(|(a, b, c)| Community::Large(a, b, c)),
+        ];
+        let communities = prop::collection::btree_set(community, 0..70).prop_map(Arc::new);
+        prop::collection::btree_map(prefix, communities, 0..40)
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+        /// A peer that applies what it is sent knows what was set last, however much of it went out in between.
+        #[test]
+        fn the_peer_ends_up_with_what_was_set(
+            sets in prop::collection::vec((announced(), 0usize..5), 1..5), internal: bool, four_octet_as: bool
+        ) {
+            let mut out = AdjRibOut::new(4_200_000_001, internal, &established(&Family::ALL, four_octet_as), NEXT_HOPS);
+            let context = Context { four_octet_as, internal, families: Family::ALL.to_vec() };
+            let mut known = BTreeSet::new();
+            let last = sets.len() - 1;
+            for (n, (wanted, messages)) in sets.iter().enumerate() {
+                out.set(wanted);
+                for _ in 0..if n == last { usize::MAX } else { *messages } {
+                    let Some(bytes) = out.next_message() else { break };
+                    prop_assert!(bytes.len() <= MAX_MESSAGE_BYTES);
+                    let mut framer = Framer::default();
+                    framer.push(&bytes);
+                    let Ok(Some(Message::Update(message))) = framer.next() else { panic!("no UPDATE: {bytes:?}") };
+                    let Ok(Decoded::Update(update)) = decode(&message, &context) else { panic!("{message:?}") };
+                    prop_assert_eq!(update.malformed, Vec::<String>::new());
+                    for prefix in update.withdrawn {
+                        known.remove(&prefix);
+                    }
+                    for (_, prefixes) in update.announced {
+                        known.extend(prefixes);
+                    }
+                }
+            }
+            prop_assert_eq!(known, sets[last].0.keys().copied().collect::<BTreeSet<_>>());
+            prop_assert_eq!(out.len(), sets[last].0.len());
+        }
+    }
+}
