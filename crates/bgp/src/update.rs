@@ -86,85 +86,119 @@ pub(crate) fn decode(message: &codec::UpdateMessage, context: &Context) -> Resul
             Decoded::Update(Update::default())
         });
     }
-    let codec::RevisedParsedUpdate { update, malformed } = parsed;
-    let body: Vec<IpNet> = prefixes(update.announced.iter().map(|e| codec::Prefix::V4(e.prefix)));
-    let mp = update.attributes.iter().find_map(|a| match a {
-        PathAttribute::MpReachNlri(mp) => Some(mp),
-        _ => None,
-    });
-    let reached = mp.and_then(|mp| Some((mp, wire::from_afi(mp.afi, mp.safi)?)));
-    let (mp_prefixes, mp_family, mp_next_hop) = match reached {
-        Some((mp, family)) => (prefixes(mp.announced.iter().map(|e| e.prefix)), Some(family), Some(mp.next_hop)),
-        None => (Vec::new(), None, None),
-    };
+    let reach = Reach::of(&parsed.update);
+    let mut judgement = Judgement::of(&parsed.malformed);
+    judgement.validate(&parsed.update.attributes, &reach, context)?;
 
-    let mut disposition = malformed.iter().map(|m| m.disposition).max();
-    let mut notes: Vec<String> = malformed
-        .iter()
-        .map(|m| format!("attribute {}: {} ({})", m.type_code, m.error, m.disposition.as_str()))
-        .collect();
-    let has_nlri = !body.is_empty() || mp.is_some();
-    let valid = validate_update_attributes_with_context(
-        &update.attributes,
-        has_nlri,
-        !body.is_empty(),
-        // NEXT_HOP is mandatory on internal sessions too (RFC 4271 §5.1.3).
-        true,
-        UpdateValidationOptions::default(),
-    );
-    if let Err(invalid) = valid {
-        let found = invalid.error.disposition;
-        // The same attribute has been judged by the decoder already where it is missing because it was discarded.
-        if found == ErrorDisposition::SessionReset {
-            return Err(Notification {
-                code: code::UPDATE_MESSAGE,
-                subcode: invalid.error.subcode,
-                data: invalid.error.data.into(),
-            });
-        }
-        notes.push(format!(
-            "attribute {}: UPDATE error subcode {} ({})",
-            invalid.type_code,
-            invalid.error.subcode,
-            found.as_str()
-        ));
-        disposition = disposition.max(Some(found));
-    }
-    let empty_external_path = has_nlri && !context.internal && as_path(&update.attributes).is_empty();
-    if empty_external_path {
-        notes.push("attribute 2: empty AS_PATH from an external peer (treat-as-withdraw)".to_owned());
-        disposition = disposition.max(Some(ErrorDisposition::TreatAsWithdraw));
-    }
-
-    let mut result = Update { malformed: notes, ..Update::default() };
     let spoken = |prefix: &IpNet| context.families.contains(&Family::of(*prefix));
-    let unreached = update.attributes.iter().flat_map(|a| match a {
-        PathAttribute::MpUnreachNlri(mp) if wire::from_afi(mp.afi, mp.safi).is_some() => {
-            prefixes(mp.withdrawn.iter().map(|e| e.prefix))
+    let mut update = Update { withdrawn: withdrawn(&parsed.update), malformed: judgement.notes, ..Update::default() };
+    for (next_hop, mut prefixes) in reach.groups {
+        prefixes.retain(spoken);
+        if judgement.worst >= Some(ErrorDisposition::TreatAsWithdraw) {
+            update.withdrawn.extend(prefixes);
+        } else if let Some(next_hop) = next_hop
+            && !prefixes.is_empty()
+        {
+            let attributes = attributes(&parsed.update.attributes, next_hop, context.internal);
+            update.announced.push((Arc::new(attributes), prefixes));
         }
-        _ => Vec::new(),
-    });
-    result.withdrawn = prefixes(update.withdrawn.iter().map(|e| codec::Prefix::V4(e.prefix)));
-    result.withdrawn.extend(unreached);
-    if disposition >= Some(ErrorDisposition::TreatAsWithdraw) {
-        result.withdrawn.extend(body);
-        result.withdrawn.extend(mp_prefixes);
-    } else {
+    }
+    update.withdrawn.retain(spoken);
+    Ok(Decoded::Update(update))
+}
+
+/// What an UPDATE announces, whatever its attributes are worth.
+struct Reach {
+    /// There is NLRI in the body.
+    body: bool,
+    /// There is an MP_REACH_NLRI, of whatever family.
+    multiprotocol: bool,
+    /// Prefixes with the next hop that goes with them.
+    groups: [(Option<IpAddr>, Vec<IpNet>); 2],
+}
+
+impl Reach {
+    fn of(update: &codec::ParsedUpdate) -> Self {
         let next_hop = update.attributes.iter().find_map(|a| match a {
             PathAttribute::NextHop(address) => Some(IpAddr::V4(*address)),
             _ => None,
         });
-        let groups = [(next_hop, Some(Family::Ipv4), body), (mp_next_hop, mp_family, mp_prefixes)];
-        for (next_hop, family, mut group) in groups {
-            let (Some(next_hop), Some(_)) = (next_hop, family) else { continue };
-            group.retain(spoken);
-            if !group.is_empty() {
-                result.announced.push((Arc::new(attributes(&update.attributes, next_hop, context.internal)), group));
-            }
+        let mp = update.attributes.iter().find_map(|a| match a {
+            PathAttribute::MpReachNlri(mp) => Some(mp),
+            _ => None,
+        });
+        let unicast = mp.filter(|mp| wire::from_afi(mp.afi, mp.safi).is_some());
+        Self {
+            body: !update.announced.is_empty(),
+            multiprotocol: mp.is_some(),
+            groups: [
+                (next_hop, prefixes(update.announced.iter().map(|e| codec::Prefix::V4(e.prefix)))),
+                (
+                    unicast.map(|mp| mp.next_hop),
+                    prefixes(unicast.into_iter().flat_map(|mp| &mp.announced).map(|e| e.prefix)),
+                ),
+            ],
         }
     }
-    result.withdrawn.retain(spoken);
-    Ok(Decoded::Update(result))
+}
+
+/// What the attributes of an UPDATE are worth: the strongest disposition counts (RFC 7606 §3 (h)).
+struct Judgement {
+    worst: Option<ErrorDisposition>,
+    notes: Vec<String>,
+}
+
+impl Judgement {
+    fn of(malformed: &[codec::MalformedAttribute]) -> Self {
+        Self {
+            worst: malformed.iter().map(|m| m.disposition).max(),
+            notes: malformed
+                .iter()
+                .map(|m| format!("attribute {}: {} ({})", m.type_code, m.error, m.disposition.as_str()))
+                .collect(),
+        }
+    }
+
+    /// Judges the attributes together: those that are missing, and values that cannot be (RFC 4271 §6.3).
+    fn validate(&mut self, attributes: &[PathAttribute], reach: &Reach, context: &Context) -> Result<(), Notification> {
+        let announces = reach.body || reach.multiprotocol;
+        // NEXT_HOP is mandatory on internal sessions too (RFC 4271 §5.1.3), whatever the codec thinks of those.
+        let external = true;
+        let options = UpdateValidationOptions::default();
+        if let Err(invalid) =
+            validate_update_attributes_with_context(attributes, announces, reach.body, external, options)
+        {
+            let error = invalid.error;
+            if error.disposition == ErrorDisposition::SessionReset {
+                let (code, subcode) = (code::UPDATE_MESSAGE, error.subcode);
+                return Err(Notification { code, subcode, data: error.data.into() });
+            }
+            let what = format!("UPDATE error subcode {}", error.subcode);
+            self.add(invalid.type_code, &what, error.disposition);
+        }
+        if announces && !context.internal && as_path(attributes).is_empty() {
+            self.add(2, "empty AS_PATH from an external peer", ErrorDisposition::TreatAsWithdraw);
+        }
+        Ok(())
+    }
+
+    fn add(&mut self, type_code: u8, what: &str, disposition: ErrorDisposition) {
+        self.notes.push(format!("attribute {type_code}: {what} ({})", disposition.as_str()));
+        self.worst = self.worst.max(Some(disposition));
+    }
+}
+
+/// What an UPDATE withdraws, in the body and in MP_UNREACH_NLRI.
+fn withdrawn(update: &codec::ParsedUpdate) -> Vec<IpNet> {
+    let mut all = prefixes(update.withdrawn.iter().map(|e| codec::Prefix::V4(e.prefix)));
+    for attribute in &update.attributes {
+        if let PathAttribute::MpUnreachNlri(mp) = attribute
+            && wire::from_afi(mp.afi, mp.safi).is_some()
+        {
+            all.extend(prefixes(mp.withdrawn.iter().map(|e| e.prefix)));
+        }
+    }
+    all
 }
 
 fn prefixes(entries: impl Iterator<Item = codec::Prefix>) -> Vec<IpNet> {
