@@ -12,8 +12,7 @@ use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use model::desired::Desired;
-pub use model::load::{Diagnostic, Loaded, Severity};
+pub use model::load::{Diagnostic, InterfaceMention, Loaded, Severity};
 use model::network::Network;
 
 pub use watch::{Watcher, watch};
@@ -106,32 +105,14 @@ pub fn load_dir(path: &Path, node_name: Option<&str>) -> Result<Loaded, Error> {
 
 /// What is wrong with a configuration on this very machine: interfaces that it does not have.
 ///
-/// The place is not known here: the documents are gone. The message names the document and the field.
-pub fn check_network(desired: &Desired, network: &Network) -> Vec<Diagnostic> {
+/// A Node's interface and that of a next hop must be there; a HostEndpoint waits for its own, which is a warning.
+pub fn check_network(loaded: &Loaded, network: &Network) -> Vec<Diagnostic> {
     let existing: Vec<&str> = network.links.values().map(|link| link.name.as_str()).collect();
-    let missing = |name: &str, document: String, field: String| {
-        network.link_by_name(name).is_none().then(|| Diagnostic {
-            file: String::new(),
-            at: model::Mark::default(),
-            severity: Severity::Error,
-            document,
-            field,
-            message: format!("there is no interface '{name}'"),
-            help: Some(format!("this machine has {}", existing.join(", "))),
-        })
+    let missing = loaded.interfaces.iter().filter(|mention| network.link_by_name(&mention.interface).is_none());
+    let diagnostic = |mention: &InterfaceMention| {
+        let severity = if mention.required { Severity::Error } else { Severity::Warning };
+        let help = format!("this machine has {}", existing.join(", "));
+        mention.diagnostic(severity, format!("there is no interface '{}'", mention.interface), Some(help))
     };
-    let interfaces = desired.node.interfaces.iter().enumerate().filter_map(|(i, interface)| {
-        missing(&interface.name, format!("Node {}", desired.node.name), format!("spec.interfaces[{i}].name"))
-    });
-    let gateways = desired.static_routes.iter().flat_map(|route| {
-        let hops = match &route.action {
-            model::desired::RouteAction::Via(hops) => hops.as_slice(),
-            _ => &[],
-        };
-        hops.iter().enumerate().filter_map(|(i, hop)| {
-            let name = hop.interface.as_deref()?;
-            missing(name, format!("StaticRoute {}", route.name), format!("spec.nextHops[{i}].interface"))
-        })
-    });
-    interfaces.chain(gateways).collect()
+    missing.map(diagnostic).collect()
 }

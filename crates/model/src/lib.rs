@@ -17,6 +17,7 @@ pub mod network;
 pub mod oracle;
 pub mod resources;
 pub mod rib;
+pub mod schema;
 pub mod selector;
 pub mod tables;
 pub mod verdict;

@@ -1,15 +1,15 @@
 //! A tree read as a serde type, with every error in it.
 //!
 //! serde stops at the first error. [`read`] therefore marks the value that an error lies in as broken and reads again, until the
-//! rest is right: each round finds one error, and none is found twice. A mapping that lacks a required field is itself broken; that
-//! is reported unless the field is there and broken already.
+//! rest is right: each round finds one error, and none is found twice. Where the rest cannot do without a value, some value
+//! of its type stands in for it, and if none does, what encloses it is broken too.
 
 use std::fmt;
 
 use serde::de::{self, DeserializeSeed, Deserializer, IntoDeserializer, MapAccess, SeqAccess, Unexpected, Visitor};
 use serde::forward_to_deserialize_any;
 
-use super::{Entry, Mark, Path, Step, Tree, Value};
+use super::{Entry, Mark, Path, State, Step, Tree, Value};
 
 /// Errors listed for one document before giving up on it.
 const MAX_ERRORS: usize = 100;
@@ -26,24 +26,31 @@ pub(crate) struct Problem {
 /// Reads `tree` as a `T`; `None` when not even what is left after leaving out the broken parts makes one.
 pub(crate) fn read<T: de::DeserializeOwned>(tree: &mut Tree) -> (Option<T>, Vec<Problem>) {
     let mut problems: Vec<Problem> = Vec::new();
-    // Twice the limit: rounds that only widen what is broken report nothing.
-    for _ in 0..2 * MAX_ERRORS {
+    // An error takes a round to be found, one to stand in for the value and one to give up on what encloses it.
+    for _ in 0..3 * MAX_ERRORS {
         let mut error = match T::deserialize(&*tree) {
             Ok(value) => return (Some(value), problems),
             Err(error) => error,
         };
         error.steps.reverse();
         let path = Path(error.steps);
-        let known = error.missing.is_some_and(|field| tree.is_broken(&path.key(field)));
-        if !known {
+        let culprit = error.missing.map_or_else(|| path.clone(), |field| path.key(field));
+        if !tree.is_broken(&culprit) {
             let at = error.at.unwrap_or_else(|| tree.locate(&path));
             problems.push(Problem { path: path.clone(), at, message: error.message, help: error.help });
         }
-        // A document that is broken at its root has nothing left to read.
-        if path == Path::default() || problems.len() >= MAX_ERRORS {
+        if problems.len() >= MAX_ERRORS {
             break;
         }
-        tree.break_off(&path);
+        if error.missing.is_some_and(|field| tree.stand_in(&path, field)) {
+            continue;
+        }
+        // A stand-in that does not do is broken already.
+        let broken = if tree.is_broken(&path) { path.parent() } else { path };
+        if broken == Path::default() {
+            break;
+        }
+        tree.break_off(&broken);
     }
     (None, problems)
 }
@@ -266,7 +273,7 @@ impl<'de> SeqAccess<'de> for Items<'de> {
     type Error = Error;
 
     fn next_element_seed<T: DeserializeSeed<'de>>(&mut self, seed: T) -> Result<Option<T::Value>, Error> {
-        match self.items.find(|(_, item)| !item.broken) {
+        match self.items.find(|(_, item)| item.state != State::Broken) {
             Some((i, item)) => seed.deserialize(item).map(Some).map_err(|e| e.inside(Step::Index(i), item.at)),
             None => Ok(None),
         }
@@ -282,7 +289,7 @@ impl<'de> MapAccess<'de> for Entries<'de> {
     type Error = Error;
 
     fn next_key_seed<K: DeserializeSeed<'de>>(&mut self, seed: K) -> Result<Option<K::Value>, Error> {
-        let Some(entry) = self.entries.find(|entry| !entry.value.broken) else { return Ok(None) };
+        let Some(entry) = self.entries.find(|entry| entry.value.state != State::Broken) else { return Ok(None) };
         self.value = Some(entry);
         let key: de::value::StrDeserializer<'de, Error> = entry.key.as_str().into_deserializer();
         seed.deserialize(key).map(Some).map_err(|e| e.inside(Step::Key(entry.key.clone()), entry.key_at))
@@ -290,6 +297,57 @@ impl<'de> MapAccess<'de> for Entries<'de> {
 
     fn next_value_seed<V: DeserializeSeed<'de>>(&mut self, seed: V) -> Result<V::Value, Error> {
         let Some(entry) = self.value.take() else { return Err(de::Error::custom("a value before its key")) };
-        seed.deserialize(&entry.value).map_err(|e| e.inside(Step::Key(entry.key.clone()), entry.value.at))
+        let value = match entry.value.state {
+            State::StandIn => seed.deserialize(StandIn),
+            _ => seed.deserialize(&entry.value),
+        };
+        value.map_err(|e| e.inside(Step::Key(entry.key.clone()), entry.value.at))
+    }
+}
+
+/// Some value of whatever type is asked for.
+struct StandIn;
+
+impl<'de> Deserializer<'de> for StandIn {
+    type Error = Error;
+
+    fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
+        visitor.visit_i64(0)
+    }
+
+    fn deserialize_bool<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
+        visitor.visit_bool(false)
+    }
+
+    /// Where text is parsed, it is an address or a prefix.
+    fn deserialize_str<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
+        visitor.visit_borrowed_str("0.0.0.0")
+    }
+
+    fn deserialize_string<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
+        self.deserialize_str(visitor)
+    }
+
+    fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
+        visitor.visit_none()
+    }
+
+    fn deserialize_seq<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
+        visitor.visit_seq(Items { items: [].iter().enumerate() })
+    }
+
+    fn deserialize_enum<V: Visitor<'de>>(
+        self,
+        _name: &'static str,
+        variants: &'static [&'static str],
+        visitor: V,
+    ) -> Result<V::Value, Error> {
+        let first = variants.first().copied().unwrap_or_default();
+        visitor.visit_enum(first.into_deserializer())
+    }
+
+    forward_to_deserialize_any! {
+        i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char bytes byte_buf unit unit_struct newtype_struct tuple
+        tuple_struct map struct identifier ignored_any
     }
 }

@@ -25,8 +25,19 @@ pub struct Mark {
 pub(crate) struct Tree {
     pub(crate) at: Mark,
     pub(crate) value: Value,
-    /// Found broken and reported: later passes read on as if it were not there.
-    pub(crate) broken: bool,
+    /// Whether it is to be believed.
+    pub(crate) state: State,
+}
+
+/// What reading has found out about a value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum State {
+    /// Nothing is known against it.
+    Sound,
+    /// Wrong and reported: read on as if it were not there.
+    Broken,
+    /// Wrong or absent, and reported, but what encloses it cannot do without: read as some value of the right type.
+    StandIn,
 }
 
 /// A value of YAML 1.2's core schema.
@@ -75,6 +86,24 @@ impl Tree {
         }
     }
 
+    /// A path through what was read, where broken elements of sequences are not counted, as a path through what was written.
+    pub(crate) fn written(&self, path: &Path) -> Path {
+        let mut here = Some(self);
+        let mut steps = Vec::with_capacity(path.0.len());
+        for step in &path.0 {
+            let step = match (step, here.map(|tree| &tree.value)) {
+                (Step::Index(wanted), Some(Value::Seq(items))) => {
+                    let mut sound = items.iter().enumerate().filter(|(_, item)| item.state != State::Broken);
+                    Step::Index(sound.nth(*wanted).map_or(*wanted, |(index, _)| index))
+                }
+                (step, _) => step.clone(),
+            };
+            here = here.and_then(|tree| tree.child(&step));
+            steps.push(step);
+        }
+        Path(steps)
+    }
+
     /// Where `path` stands; the nearest enclosing value where it is absent.
     pub(crate) fn locate(&self, path: &Path) -> Mark {
         let mut here = self;
@@ -91,7 +120,7 @@ impl Tree {
     pub(crate) fn is_broken(&self, path: &Path) -> bool {
         let mut here = self;
         for step in &path.0 {
-            if here.broken {
+            if here.state != State::Sound {
                 return true;
             }
             match here.child(step) {
@@ -103,7 +132,7 @@ impl Tree {
     }
 
     fn has_broken(&self) -> bool {
-        self.broken
+        self.state != State::Sound
             || match &self.value {
                 Value::Seq(items) => items.iter().any(Tree::has_broken),
                 Value::Map(entries) => entries.iter().any(|e| e.value.has_broken()),
@@ -111,27 +140,40 @@ impl Tree {
             }
     }
 
-    /// Marks the value at `path` as broken; the nearest enclosing one where it is absent.
-    fn break_off(&mut self, path: &Path) {
-        let mut here = self;
-        for step in &path.0 {
-            // Asked first and fetched then: a mutable borrow cannot be given up on the way.
-            if here.child(step).is_none() {
-                break;
-            }
-            let next = match (&mut here.value, step) {
-                (Value::Seq(items), Step::Index(i)) => items.get_mut(*i),
-                (Value::Map(entries), Step::Key(key)) => {
-                    entries.iter_mut().find(|e| e.key == *key).map(|e| &mut e.value)
-                }
-                _ => None,
-            };
-            match next {
-                Some(child) => here = child,
-                None => return,
-            }
+    /// Does something to the value at the end of `steps`, or to the nearest enclosing one where it is absent.
+    fn change<R>(&mut self, steps: &[Step], action: impl FnOnce(&mut Tree) -> R) -> R {
+        let Some((first, rest)) = steps.split_first() else { return action(self) };
+        let child = match (&mut self.value, first) {
+            (Value::Seq(items), Step::Index(i)) => items.get_mut(*i),
+            (Value::Map(entries), Step::Key(key)) => entries.iter_mut().find(|e| e.key == *key).map(|e| &mut e.value),
+            _ => None,
+        };
+        match child {
+            Some(child) => child.change(rest, action),
+            None => action(self),
         }
-        here.broken = true;
+    }
+
+    /// Marks the value at `path` as broken.
+    fn break_off(&mut self, path: &Path) {
+        self.change(&path.0, |tree| tree.state = State::Broken);
+    }
+
+    /// Puts a stand-in for `key` into the mapping at `path`. False when there is one already, and it did not do.
+    fn stand_in(&mut self, path: &Path, key: &str) -> bool {
+        self.change(&path.0, |mapping| {
+            let at = mapping.at;
+            let Value::Map(entries) = &mut mapping.value else { return false };
+            match entries.iter_mut().find(|e| e.key == key) {
+                Some(entry) if entry.value.state == State::StandIn => return false,
+                Some(entry) => entry.value.state = State::StandIn,
+                None => {
+                    let value = Tree { at, value: Value::Null, state: State::StandIn };
+                    entries.push(Entry { key: key.to_owned(), key_at: at, value });
+                }
+            }
+            true
+        })
     }
 }
 
@@ -166,6 +208,11 @@ impl Path {
         let mut steps = self.0.clone();
         steps.push(Step::Index(index));
         Self(steps)
+    }
+
+    /// What encloses this; the document where this is the document.
+    fn parent(&self) -> Self {
+        Self(self.0.split_last().map(|(_, rest)| rest.to_vec()).unwrap_or_default())
     }
 }
 

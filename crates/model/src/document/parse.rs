@@ -7,7 +7,7 @@ use std::collections::HashMap;
 
 use saphyr_parser::{Event, Parser, ScalarStyle, Span, Tag};
 
-use super::{Entry, Mark, Tree, Value};
+use super::{Entry, Mark, State, Tree, Value};
 
 /// Deepest nesting of sequences and mappings.
 const MAX_DEPTH: usize = 64;
@@ -86,7 +86,7 @@ impl Loader {
             Event::Scalar(text, style, anchor, tag) => {
                 let value = scalar(&text, style, tag.as_deref(), at)?;
                 self.count(1, at)?;
-                let tree = Tree { at, value, broken: false };
+                let tree = Tree { at, value, state: State::Sound };
                 if anchor != 0 {
                     self.anchors.insert(anchor, (tree.clone(), 1));
                 }
@@ -132,7 +132,7 @@ impl Loader {
         if let Some(Open { tree: Tree { value: Value::Map(_), .. }, key: None, .. }) = self.open.last() {
             return Err(SyntaxError::new(at, "a key must be text"));
         }
-        self.open.push(Open { tree: Tree { at, value, broken: false }, anchor, key: None, keys: HashMap::new() });
+        self.open.push(Open { tree: Tree { at, value, state: State::Sound }, anchor, key: None, keys: HashMap::new() });
         Ok(())
     }
 

@@ -12,7 +12,10 @@ use super::policy::selector;
 use crate::desired::{Bgp, BgpPeer, Community, Node};
 use crate::document::Path;
 use crate::document::deserialize::one_of;
-use crate::resources::calico::{BgpConfigurationSpec, BgpPeerSpec, PrefixAdvertisement, SourceAddress};
+use crate::resources::calico::{
+    BgpConfigurationSpec, BgpPeerSpec, BindMode, LoadBalancerAggregation, NextHopMode, PrefixAdvertisement,
+    SourceAddress,
+};
 use crate::resources::common::{Duration, NumberOrText};
 
 /// Calico's autonomous system where none is configured.
@@ -108,6 +111,9 @@ fn settings(spec: &BgpConfigurationSpec, check: &mut Checker<'_>) -> Settings {
             }
         }
     }
+    if !spec.communities.is_empty() && spec.prefix_advertisements.is_empty() {
+        check.error(&at.key("communities"), "no prefixAdvertisements refer to them");
+    }
     let mut named = HashMap::new();
     for (i, community) in spec.communities.iter().enumerate() {
         let path = at.key("communities").index(i);
@@ -136,16 +142,11 @@ fn unsupported_settings(spec: &BgpConfigurationSpec, check: &mut Checker<'_>) {
             "the node-to-node mesh; write false, and a BGPPeer for each session",
         );
     }
-    for (field, value, enforced) in [
-        ("bindMode", &spec.bind_mode, "None"),
-        ("serviceLoadBalancerAggregation", &spec.service_load_balancer_aggregation, "Enabled"),
-    ] {
-        if let Some(value) = value.as_deref().filter(|v| !v.is_empty() && *v != enforced) {
-            check.not_enforced(&at.key(field), &format!("{field} {value}, any other than {enforced}"));
-        }
-    }
+    let disaggregated = spec.service_load_balancer_aggregation == Some(LoadBalancerAggregation::Disabled);
     for (field, set) in [
-        ("logSeverityScreen", spec.log_severity_screen.is_some()),
+        ("logSeverityScreen", spec.log_severity_screen.as_deref().is_some_and(|level| !["", "Info"].contains(&level))),
+        ("bindMode", spec.bind_mode == Some(BindMode::NodeIP)),
+        ("serviceLoadBalancerAggregation", disaggregated),
         ("nodeMeshPassword", spec.node_mesh_password.is_some()),
         ("nodeMeshMaxRestartTime", spec.node_mesh_max_restart_time.is_some()),
         ("ignoredInterfaces", !spec.ignored_interfaces.is_empty()),
@@ -316,6 +317,7 @@ fn unsupported_peer_fields(spec: &BgpPeerSpec, check: &mut Checker<'_>) {
         ("peerSelector", spec.peer_selector.as_deref().is_some_and(|s| !s.is_empty())),
         ("localWorkloadSelector", spec.local_workload_selector.as_deref().is_some_and(|s| !s.is_empty())),
         ("localASNumber", spec.local_as_number.is_some()),
+        ("nextHopMode", spec.next_hop_mode.is_some_and(|mode| mode != NextHopMode::Auto)),
         ("keepOriginalNextHop", spec.keep_original_next_hop == Some(true)),
         ("numAllowedLocalASNumbers", spec.num_allowed_local_as_numbers.is_some_and(|n| n != 0)),
         ("reachableBy", spec.reachable_by.as_deref().is_some_and(|s| !s.is_empty())),
@@ -323,13 +325,6 @@ fn unsupported_peer_fields(spec: &BgpPeerSpec, check: &mut Checker<'_>) {
     ] {
         if set {
             check.not_enforced(&at.key(field), field);
-        }
-    }
-    for (field, value, enforced) in
-        [("nextHopMode", &spec.next_hop_mode, "Auto"), ("reversePeering", &spec.reverse_peering, "Manual")]
-    {
-        if let Some(value) = value.as_deref().filter(|v| !v.is_empty() && *v != enforced) {
-            check.not_enforced(&at.key(field), &format!("{field} {value}, any other than {enforced}"));
         }
     }
     if spec.password.is_some() {

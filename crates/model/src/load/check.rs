@@ -13,6 +13,9 @@ use crate::resources::common::{Cidr, NumberOrText};
 /// Longest kernel interface name, in bytes (`IFNAMSIZ` less its terminator).
 const MAX_INTERFACE_NAME: usize = 15;
 
+/// Longest name of a document.
+const MAX_NAME: usize = 253;
+
 /// Checks one field at a time, in the document it belongs to.
 pub(super) struct Checker<'a> {
     pub(super) document: &'a Document,
@@ -114,6 +117,26 @@ impl Checker<'_> {
             self.error(path, format!("must be TCP, UDP or SCTP, is '{text}'"));
         }
         number
+    }
+}
+
+/// Checks a document's name: a DNS subdomain (RFC 1123), as Kubernetes and Calico want it.
+pub(super) fn name(document: &Document, report: &mut Report) {
+    let name = &document.name;
+    let alphanumeric = |c: Option<char>| c.is_some_and(|c| c.is_ascii_lowercase() || c.is_ascii_digit());
+    let inner = |c: char| alphanumeric(Some(c)) || c == '-';
+    let label = |l: &str| alphanumeric(l.chars().next()) && alphanumeric(l.chars().last()) && l.chars().all(inner);
+    let path = Path::default().key("metadata").key("name");
+    if name.len() > MAX_NAME {
+        report.error(document, &path, format!("a name has at most {MAX_NAME} characters, this has {}", name.len()));
+    } else if !name.split('.').all(label) {
+        let message = format!("'{name}' is not a name of a document");
+        report.error_help(
+            document,
+            &path,
+            message,
+            "names are of a-z, 0-9, '-' and '.', with a letter or digit at each end",
+        );
     }
 }
 

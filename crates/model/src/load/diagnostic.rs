@@ -82,7 +82,17 @@ impl Document {
 
     /// Where `path` stands, to be told in the message about another place.
     pub(super) fn place(&self, path: &Path) -> String {
-        format!("{} ({}:{})", self.label(), self.file, self.tree.locate(path).line)
+        format!("{} ({}:{})", self.label(), self.file, self.locate(path).line)
+    }
+
+    /// Where `path`, which leads through what was read, stands in the file.
+    pub(super) fn locate(&self, path: &Path) -> Mark {
+        self.tree.locate(&self.tree.written(path))
+    }
+
+    /// True when nothing is known against what is at, in and around `path`.
+    pub(super) fn is_sound(&self, path: &Path) -> bool {
+        !self.tree.is_broken(&self.tree.written(path))
     }
 }
 
@@ -126,15 +136,15 @@ impl Report {
     }
 
     fn add(&mut self, severity: Severity, document: &Document, path: &Path, message: String, help: Option<String>) {
-        if document.tree.is_broken(path) {
+        if !document.is_sound(path) {
             return;
         }
         self.diagnostics.push(Diagnostic {
             file: document.file.clone(),
-            at: document.tree.locate(path),
+            at: document.locate(path),
             severity,
             document: document.label(),
-            field: path.to_string(),
+            field: document.tree.written(path).to_string(),
             message,
             help,
         });

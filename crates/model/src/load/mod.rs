@@ -34,6 +34,47 @@ pub struct Loaded {
     pub desired: Desired,
     /// Things that work but look wrong.
     pub warnings: Vec<Diagnostic>,
+    /// Every interface that the documents of this node name, for those who know which there are.
+    pub interfaces: Vec<InterfaceMention>,
+}
+
+/// A place where a document names an interface.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct InterfaceMention {
+    /// The name.
+    pub interface: String,
+    /// True when nothing works without the interface; false when the document only waits for it.
+    pub required: bool,
+    file: String,
+    at: Mark,
+    document: String,
+    field: String,
+}
+
+impl InterfaceMention {
+    fn new(interface: &str, required: bool, document: &Document, path: &Path) -> Self {
+        Self {
+            interface: interface.to_owned(),
+            required,
+            file: document.file.clone(),
+            at: document.locate(path),
+            document: document.label(),
+            field: path.to_string(),
+        }
+    }
+
+    /// Something to say about the interface at this place.
+    pub fn diagnostic(&self, severity: Severity, message: String, help: Option<String>) -> Diagnostic {
+        Diagnostic {
+            file: self.file.clone(),
+            at: self.at,
+            severity,
+            document: self.document.clone(),
+            field: self.field.clone(),
+            message,
+            help,
+        }
+    }
 }
 
 /// Loads the documents of `files`, pairs of a name and its text, for the node `node_name`; where that is not given, for
@@ -52,7 +93,10 @@ pub fn load(files: &[(String, String)], node_name: Option<&str>) -> Result<Loade
     let order: HashMap<&str, usize> = files.iter().enumerate().map(|(i, (name, _))| (name.as_str(), i)).collect();
     report.diagnostics.sort_by_key(|d| (order.get(d.file.as_str()).copied(), d.at));
     match desired {
-        Some(desired) if !report.has_errors() => Ok(Loaded { desired, warnings: report.diagnostics }),
+        Some(desired) if !report.has_errors() => {
+            let interfaces = documents.interface_mentions(&desired.node.name);
+            Ok(Loaded { desired, warnings: report.diagnostics, interfaces })
+        }
         _ => Err(report.diagnostics),
     }
 }
@@ -83,8 +127,10 @@ struct Documents {
     duplicates: Vec<Diagnostic>,
 }
 
-const MARGAY: &str = "margay.io/v1";
-const CALICO: &str = "projectcalico.org/v3";
+/// API group and version of margay's own kinds.
+pub(crate) const MARGAY: &str = "margay.io/v1";
+/// API group and version of Calico's kinds.
+pub(crate) const CALICO: &str = "projectcalico.org/v3";
 /// Kinds of [`MARGAY`].
 const MARGAY_KINDS: [&str; 5] = ["Node", "VirtualService", "Tunnel", "StaticRoute", "Denylist"];
 /// Kinds of [`CALICO`] that are read.
@@ -267,6 +313,30 @@ impl Documents {
         Some(desired)
     }
 
+    fn interface_mentions(&self, node: &str) -> Vec<InterfaceMention> {
+        let at = Path::spec();
+        let mut mentions = Vec::new();
+        for item in self.nodes.iter().filter(|item| item.document.name == node) {
+            for (i, interface) in item.spec.interfaces.iter().enumerate() {
+                let path = at.key("interfaces").index(i).key("name");
+                mentions.push(InterfaceMention::new(&interface.name, true, &item.document, &path));
+            }
+        }
+        for item in &self.routes {
+            for (i, hop) in item.spec.next_hops.iter().flatten().enumerate() {
+                let path = at.key("nextHops").index(i).key("interface");
+                mentions
+                    .extend(hop.interface.iter().map(|name| InterfaceMention::new(name, true, &item.document, &path)));
+            }
+        }
+        for item in self.host_endpoints.iter().filter(|item| item.spec.node.as_deref() == Some(node)) {
+            let path = at.key("interfaceName");
+            let name = item.spec.interface_name.iter().filter(|name| !name.is_empty());
+            mentions.extend(name.map(|name| InterfaceMention::new(name, false, &item.document, &path)));
+        }
+        mentions
+    }
+
     fn select_node(&self, node_name: Option<&str>, report: &mut Report) -> Option<&Item<NodeSpec>> {
         let mut complain = |message: String, help: &str| {
             report.diagnostics.push(Diagnostic {
@@ -327,9 +397,7 @@ fn push<S: DeserializeOwned>(items: &mut Vec<Item<S>>, mut document: Document, r
         help: problem.help,
     }));
     if let Some(resource) = resource {
-        if resource.metadata.name.is_empty() {
-            report.error(&document, &Path::default().key("metadata").key("name"), "must not be empty");
-        }
+        check::name(&document, report);
         items.push(Item { document, metadata: resource.metadata, spec: resource.spec });
     }
 }

@@ -143,6 +143,10 @@ pub(super) fn selector(text: &str, at: &Path, check: &mut Checker<'_>) -> Option
         check.error(at, format!("a selector has at most {MAX_SELECTOR} characters, this has {length}"));
         return None;
     }
+    if text.contains("global(") {
+        check.error(at, "global() can only be used in the namespaceSelector of a rule");
+        return None;
+    }
     Selector::parse(text).map_err(|error| check.error(at, error.to_string())).ok()
 }
 
@@ -228,6 +232,13 @@ struct Carries<'a> {
     named: bool,
 }
 
+impl Carries<'_> {
+    /// True when the rule lacks the protocol that it needs; a protocol that is itself wrong has been told of.
+    fn lacks_protocol(&self, check: &Checker<'_>) -> bool {
+        (self.protocol.is_some() || !self.named) && check.document.is_sound(&self.at.key("protocol"))
+    }
+}
+
 fn protocol_number(text: &NumberOrText, at: &Path, check: &mut Checker<'_>) -> Option<u8> {
     match text {
         NumberOrText::Number(number) => {
@@ -293,8 +304,7 @@ fn families(spec: &RuleSpec, at: &Path, check: &mut Checker<'_>) -> Option<u8> {
 fn icmp(spec: Option<&IcmpSpec>, field: &str, rule: &Carries<'_>, check: &mut Checker<'_>) -> Option<IcmpMatch> {
     let (spec, at) = (spec?, rule.at.key(field));
     if !matches!(rule.protocol, Some(protocol::ICMP | protocol::ICMPV6)) {
-        // A protocol that is itself wrong has been told of.
-        if rule.protocol.is_some() || !rule.named {
+        if rule.lacks_protocol(check) {
             check.error(&at, format!("{field} needs protocol ICMP or ICMPv6"));
         }
         return None;
@@ -348,7 +358,7 @@ fn nets(list: &[Cidr], at: &Path, check: &mut Checker<'_>) -> Vec<IpNet> {
 fn ports(list: &[NumberOrText], at: &Path, rule: &Carries<'_>, check: &mut Checker<'_>) -> Vec<PortRange> {
     check.at_most(at, list.len(), MAX_PORTS, "ports");
     let carried = matches!(rule.protocol, Some(protocol::TCP | protocol::UDP | protocol::SCTP));
-    if !list.is_empty() && !carried && (rule.protocol.is_some() || !rule.named) {
+    if !list.is_empty() && !carried && rule.lacks_protocol(check) {
         check.error(at, "ports need protocol TCP, UDP or SCTP");
     }
     list.iter().enumerate().filter_map(|(i, port)| port_range(port, &at.index(i), check)).collect()

@@ -175,7 +175,7 @@ fn service<'a>(item: &'a Item<VirtualServiceSpec>, vips: &mut Vips<'a>, report: 
         if is_link_local(address.0) {
             check.error(&path, format!("{} is link-local: packets for it are not forwarded", address.0));
         }
-        let Some(protocol) = protocol else { continue };
+        let Some(protocol) = protocol.filter(|_| check.document.is_sound(&at.key("port"))) else { continue };
         if let Some((other, place)) = vips.get(&(address.0, spec.port, protocol)) {
             let place = other.document.place(place);
             let message = format!("{} port {} {} is already a VIP of {place}", address.0, spec.port, spec.protocol);
@@ -205,6 +205,7 @@ fn backends(item: &Item<VirtualServiceSpec>, check: &mut Checker<'_>) -> Vec<Bac
         encap_fields(encap, &Path::spec().key("encap"), check);
     }
     let mut seen = HashMap::new();
+    let mut service_lacks = BTreeSet::new();
     let mut result = Vec::with_capacity(spec.backends.len());
     for (i, backend) in spec.backends.iter().enumerate() {
         let path = at.index(i);
@@ -220,8 +221,18 @@ fn backends(item: &Item<VirtualServiceSpec>, check: &mut Checker<'_>) -> Vec<Bac
         if let Some(encap) = &backend.encap {
             encap_fields(encap, &path.key("encap"), check);
         }
-        if let Some(encap) = encap(spec.encap.as_ref(), backend.encap.as_ref(), &path, check) {
-            result.push(Backend { address: backend.address.0, weight, encap });
+        match encap(spec.encap.as_ref(), backend.encap.as_ref()) {
+            Ok(encap) => result.push(Backend { address: backend.address.0, weight, encap }),
+            Err(lacking) => {
+                let own = backend.encap.is_some();
+                let path = if own { path.key("encap") } else { Path::spec().key("encap") };
+                for field in lacking {
+                    // Said of the service once, not for each of its backends.
+                    if own || service_lacks.insert(field) {
+                        check.error(&path, format!("type VXLAN needs '{field}'"));
+                    }
+                }
+            }
         }
     }
     result
@@ -229,6 +240,9 @@ fn backends(item: &Item<VirtualServiceSpec>, check: &mut Checker<'_>) -> Vec<Bac
 
 /// What can be judged of an encapsulation by itself.
 fn encap_fields(encap: &EncapSpec, at: &Path, check: &mut Checker<'_>) {
+    if !check.document.is_sound(&at.key("type")) {
+        return;
+    }
     if encap.kind == EncapType::Vxlan {
         if let Some(vni) = encap.vni {
             check.range(&at.key("vni"), vni, 0, MAX_VNI);
@@ -252,31 +266,26 @@ fn encap_fields(encap: &EncapSpec, at: &Path, check: &mut Checker<'_>) {
     }
 }
 
-/// The encapsulation towards one backend: its own, completed from the service's where both are VXLAN.
-fn encap(
-    service: Option<&EncapSpec>,
-    backend: Option<&EncapSpec>,
-    at: &Path,
-    check: &mut Checker<'_>,
-) -> Option<Encap> {
-    let Some(own) = backend.or(service) else { return Some(Encap::Ipip) };
+/// The encapsulation towards one backend: its own, completed from the service's where both are VXLAN; else the names of the
+/// fields that it lacks.
+fn encap(service: Option<&EncapSpec>, backend: Option<&EncapSpec>) -> Result<Encap, Vec<&'static str>> {
+    let Some(own) = backend.or(service) else { return Ok(Encap::Ipip) };
     match own.kind {
-        EncapType::Ipip => return Some(Encap::Ipip),
-        EncapType::L2 => return Some(Encap::L2),
+        EncapType::Ipip => return Ok(Encap::Ipip),
+        EncapType::L2 => return Ok(Encap::L2),
         EncapType::Vxlan => {}
     }
     let service = service.filter(|s| s.kind == EncapType::Vxlan);
     let vni = own.vni.or_else(|| service?.vni);
     let mac = own.mac.as_ref().or_else(|| service?.mac.as_ref());
-    let path = if backend.is_some() { at.key("encap") } else { Path::spec().key("encap") };
-    for (name, set) in [("vni", vni.is_some()), ("mac", mac.is_some())] {
-        // Said once for the service, not for each of its backends.
-        let known = check.report.diagnostics.iter().any(|d| d.field == path.to_string() && d.message.contains(name));
-        if !set && !(known && backend.is_none()) {
-            check.error(&path, format!("type VXLAN needs '{name}'"));
+    match (vni, mac) {
+        // A wrong address is told of where it stands.
+        (Some(vni), Some(mac)) => Ok(Encap::Vxlan { vni: vni.min(MAX_VNI), mac: mac.parse().unwrap_or_default() }),
+        (vni, mac) => {
+            let absent = [("vni", vni.is_none()), ("mac", mac.is_none())];
+            Err(absent.into_iter().filter(|(_, absent)| *absent).map(|(name, _)| name).collect())
         }
     }
-    Some(Encap::Vxlan { vni: vni?.min(MAX_VNI), mac: mac?.parse().ok()? })
 }
 
 pub(super) fn tunnels(items: &[Item<TunnelSpec>], report: &mut Report) -> Vec<Tunnel> {
@@ -286,6 +295,9 @@ pub(super) fn tunnels(items: &[Item<TunnelSpec>], report: &mut Report) -> Vec<Tu
     for item in items {
         let mut check = Checker { document: &item.document, report };
         let spec = &item.spec;
+        if !check.document.is_sound(&at.key("type")) {
+            continue;
+        }
         let kind = match (spec.kind, spec.vni) {
             (TunnelType::Ipip, None) => Some(TunnelKind::Ipip),
             (TunnelType::Ipip, Some(_)) => {
@@ -373,7 +385,7 @@ fn route_action(spec: &StaticRouteSpec, prefix: IpNet, check: &mut Checker<'_>) 
         let path = at.index(i);
         let address = hop.address.0;
         check.host_address(&path.key("address"), address, "a gateway");
-        if address.is_ipv4() != prefix.addr().is_ipv4() {
+        if address.is_ipv4() != prefix.addr().is_ipv4() && check.document.is_sound(&Path::spec().key("prefix")) {
             let (ours, theirs) = (family(prefix.addr()), family(address));
             check.error(&path.key("address"), format!("{address} is {theirs}, the route {prefix} is {ours}"));
         }
@@ -401,13 +413,17 @@ pub(super) fn denylist(items: &[Item<DenylistSpec>], report: &mut Report) -> Vec
     for item in items {
         let mut check = Checker { document: &item.document, report };
         for (i, source) in item.spec.sources.iter().enumerate() {
+            prefixes.insert(source.prefix());
+            // Lists of a million prefixes are nearly always right: no path is built for those that are.
+            if !source.has_host_bits() && source.0.prefix_len() > 0 {
+                continue;
+            }
             let path = Path::spec().key("sources").index(i);
             let prefix = check.prefix(&path, *source);
             if prefix.prefix_len() == 0 {
                 let message = format!("every {} packet is dropped", family(prefix.addr()));
                 check.warning(&path, message, None);
             }
-            prefixes.insert(prefix);
         }
         check.at_most(&Path::spec().key("sources"), prefixes.len(), MAX_DENYLIST, "denied prefixes on a node");
     }

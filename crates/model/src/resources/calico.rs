@@ -262,11 +262,29 @@ pub struct PrefixAdvertisement {
     pub communities: Vec<String>,
 }
 
+/// Which addresses sessions are accepted on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+pub enum BindMode {
+    /// All.
+    None,
+    /// The node's own. Not enforced yet.
+    NodeIP,
+}
+
+/// How load balancer addresses are announced.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+pub enum LoadBalancerAggregation {
+    /// Whole ranges.
+    Enabled,
+    /// Address by address. Not enforced yet.
+    Disabled,
+}
+
 /// `BGPConfiguration`: `default` for all nodes, `node.<name>` on top of it for one.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields, rename_all = "camelCase")]
 pub struct BgpConfigurationSpec {
-    /// Log level of BIRD. Not enforced: margay logs by RUST_LOG.
+    /// Log level. Only `Info`, which is Calico's default, is taken: margay logs as its environment says.
     pub log_severity_screen: Option<String>,
     /// Sessions between all nodes. Only `false` for now, which is also the default here.
     pub node_to_node_mesh_enabled: Option<bool>,
@@ -276,8 +294,8 @@ pub struct BgpConfigurationSpec {
     #[schemars(range(min = 1, max = 65535))]
     pub listen_port: Option<u16>,
     /// Which addresses to listen on. Only `None`, all of them, is enforced.
-    pub bind_mode: Option<String>,
-    /// Communities with names.
+    pub bind_mode: Option<BindMode>,
+    /// Communities with names, which prefixAdvertisements refer to.
     pub communities: Vec<NamedCommunity>,
     /// Communities to announce prefixes with.
     pub prefix_advertisements: Vec<PrefixAdvertisement>,
@@ -291,7 +309,7 @@ pub struct BgpConfigurationSpec {
     #[serde(rename = "serviceLoadBalancerIPs")]
     pub service_load_balancer_ips: Vec<ServiceIpBlock>,
     /// How load balancer addresses are announced. Only `Enabled`, whole ranges, is enforced.
-    pub service_load_balancer_aggregation: Option<String>,
+    pub service_load_balancer_aggregation: Option<LoadBalancerAggregation>,
     /// Password of the mesh. Not enforced yet.
     pub node_mesh_password: Option<BgpPassword>,
     /// Restart time in the mesh. Not enforced yet.
@@ -324,6 +342,27 @@ pub enum SourceAddress {
     None,
 }
 
+/// Next hop of announcements.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+pub enum NextHopMode {
+    /// As the kind of session has it.
+    Auto,
+    /// Always this node. Not enforced yet.
+    #[serde(rename = "Self")]
+    Own,
+    /// Always the original one. Not enforced yet.
+    Keep,
+}
+
+/// Whether nodes that a peerSelector picks peer back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+pub enum ReversePeering {
+    /// By themselves.
+    Auto,
+    /// Where another BGPPeer says so.
+    Manual,
+}
+
 /// `BGPPeer`: a neighbour of some or all nodes.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields, rename_all = "camelCase")]
@@ -345,7 +384,7 @@ pub struct BgpPeerSpec {
     #[serde(rename = "localASNumber")]
     pub local_as_number: Option<NumberOrText>,
     /// Next hop of announcements. Only `Auto` is enforced.
-    pub next_hop_mode: Option<String>,
+    pub next_hop_mode: Option<NextHopMode>,
     /// Announce the original next hop. Not enforced yet.
     pub keep_original_next_hop: Option<bool>,
     /// Password in a Kubernetes secret. Not enforced yet: use the annotation margay.io/password.
@@ -365,6 +404,6 @@ pub struct BgpPeerSpec {
     pub reachable_by: Option<String>,
     /// BGPFilters. Not enforced yet.
     pub filters: Vec<String>,
-    /// Whether the other side peers back by itself. Only `Manual` means something here.
-    pub reverse_peering: Option<String>,
+    /// Whether nodes that peerSelector picks peer back; without a peerSelector it has no meaning.
+    pub reverse_peering: Option<ReversePeering>,
 }

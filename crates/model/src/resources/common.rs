@@ -99,7 +99,7 @@ impl JsonSchema for Address {
         json_schema!({
             "description": "An IPv4 or IPv6 address.",
             "type": "string",
-            "anyOf": [{"format": "ipv4"}, {"format": "ipv6"}],
+            "pattern": "^([0-9]{1,3}(\\.[0-9]{1,3}){3}|[0-9a-fA-F:.]*:[0-9a-fA-F:.]*)$",
         })
     }
 }
