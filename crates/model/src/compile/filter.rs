@@ -4,7 +4,7 @@
 //! negated one when none does. A test of a field that the packet does not have settles for "rule does not match" either
 //! way: a fragment without ports is no more in a set of ports than outside of it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use ipnet::IpNet;
 use serde::Serialize;
@@ -133,8 +133,8 @@ fn stands_for(endpoint: &HostEndpoint, device: IfIndex, name: &str, network: &Ne
 fn clauses(desired: &Desired, policies: &[usize]) -> Vec<Clause> {
     let policies: Vec<&Policy> = policies.iter().filter_map(|index| desired.policies.get(*index)).collect();
     let node = &desired.node;
-    let inbound = node.failsafe_inbound.iter().map(|f| failsafe(f, FilterTest::DestinationPort(f.port, f.port)));
-    let outbound = node.failsafe_outbound.iter().map(|f| failsafe(f, FilterTest::SourcePort(f.port, f.port)));
+    let inbound = failsafes(&node.failsafe_inbound, FilterTest::DestinationPort);
+    let outbound = failsafes(&node.failsafe_outbound, FilterTest::SourcePort);
     let rules = policies.iter().flat_map(|policy| {
         policy.rules.iter().enumerate().map(|(rule, what)| Clause {
             groups: groups(what),
@@ -149,10 +149,31 @@ fn clauses(desired: &Desired, policies: &[usize]) -> Vec<Clause> {
     inbound.chain(outbound).chain(rules).collect()
 }
 
-fn failsafe(failsafe: &Failsafe, port: FilterTest) -> Clause {
-    let mut groups = vec![any_of(vec![FilterTest::Protocol(failsafe.protocol)]), any_of(vec![port])];
-    groups.extend(failsafe.net.map(|net| any_of(vec![FilterTest::Source(net)])));
-    Clause { groups, verdict: FilterNext::Allow, origin: FilterOrigin::Failsafe }
+/// Failsafe ports as clauses, one for each protocol and net: every op is a step for every packet, so ports that share
+/// both are one group, and neighbouring ports one range.
+fn failsafes(ports: &[Failsafe], test: fn(u16, u16) -> FilterTest) -> impl Iterator<Item = Clause> {
+    let mut by_peer: BTreeMap<(u8, Option<IpNet>), BTreeSet<u16>> = BTreeMap::new();
+    for failsafe in ports {
+        by_peer.entry((failsafe.protocol, failsafe.net)).or_default().insert(failsafe.port);
+    }
+    by_peer.into_iter().map(move |((protocol, net), ports)| {
+        let tests = ranges(&ports).into_iter().map(|(first, last)| test(first, last)).collect();
+        let mut groups = vec![any_of(vec![FilterTest::Protocol(protocol)]), any_of(tests)];
+        groups.extend(net.map(|net| any_of(vec![FilterTest::Source(net)])));
+        Clause { groups, verdict: FilterNext::Allow, origin: FilterOrigin::Failsafe }
+    })
+}
+
+/// Runs of neighbouring ports.
+fn ranges(ports: &BTreeSet<u16>) -> Vec<(u16, u16)> {
+    let mut ranges: Vec<(u16, u16)> = Vec::new();
+    for port in ports {
+        match ranges.last_mut() {
+            Some((_, last)) if last.checked_add(1) == Some(*port) => *last = *port,
+            _ => ranges.push((*port, *port)),
+        }
+    }
+    ranges
 }
 
 fn any_of(tests: Vec<FilterTest>) -> TestGroup {

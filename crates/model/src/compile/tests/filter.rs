@@ -130,6 +130,17 @@ fn failsafe_ports_come_before_policy() {
 }
 
 #[test]
+fn failsafe_ports_of_a_protocol_share_their_ops() {
+    let mut world = World::two_ports().no_failsafe().policy("eth0", Vec::new());
+    let open = |port| Failsafe { protocol: protocol::TCP, port, net: None };
+    world.desired.node.failsafe_inbound = [2379, 65_535, 2380, 22, 65_534, 22].map(open).to_vec();
+    let compiled = world.compile();
+    let tests: Vec<FilterTest> = compiled.tables.filter.iter().map(|op| op.test).collect();
+    let ports = FilterTest::DestinationPort;
+    assert_eq!(tests, [FilterTest::Protocol(6), ports(22, 22), ports(2379, 2380), ports(65_534, 65_535)]);
+}
+
+#[test]
 fn a_policy_without_rules_is_a_policy() {
     let compiled = World::two_ports().no_failsafe().policy("eth0", Vec::new()).compile();
     assert!(allowed(&compiled.tables.filter, start(&compiled, 2), &tcp(80)));
