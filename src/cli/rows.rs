@@ -180,16 +180,18 @@ impl Row for Backend {
 
 impl Row for Peer {
     const HEADER: &'static [&'static str] =
-        &["NAME", "ADDRESS", "ASN", "STATE", "SINCE", "RECEIVED", "ADVERTISED", "LAST ERROR"];
+        &["NAME", "ADDRESS", "ASN", "STATE", "UPTIME", "FAMILIES", "RECEIVED", "ACCEPTED", "SENT", "LAST ERROR"];
     fn cells(&self) -> Vec<String> {
         vec![
             self.name.clone(),
             self.address.to_string(),
             self.asn.to_string(),
             self.state.clone(),
-            duration(self.since_seconds),
-            self.received.to_string(),
-            self.advertised.to_string(),
+            or_dash(self.uptime_seconds.map(duration)),
+            self.families.join(","),
+            self.prefixes_received.to_string(),
+            self.prefixes_accepted.to_string(),
+            self.prefixes_sent.to_string(),
             or_dash(self.last_error.as_deref()),
         ]
     }

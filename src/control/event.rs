@@ -3,6 +3,7 @@
 use tokio::sync::oneshot;
 
 use super::api::{Query, QueryError, Reply};
+use super::bgp::BgpEvent;
 use super::netlink::Change;
 use crate::slowpath::FromWorker;
 
@@ -13,6 +14,8 @@ pub enum Event {
     ConfigChanged,
     /// The kernel's links, addresses or neighbours changed.
     Network(Change),
+    /// Routes or sessions changed.
+    Bgp(BgpEvent),
     /// A slow-path worker asks for something.
     Worker(FromWorker),
     /// A request over the API; the answer goes back by the channel.

@@ -70,6 +70,11 @@ impl Forwarding {
         })
     }
 
+    /// True when a former process left tables in force.
+    pub(super) fn has_adopted(&self) -> bool {
+        self.dataplane.adopted().is_some()
+    }
+
     /// Routes through gateways that a former process forwarded.
     pub(super) fn adopted_routes(&self) -> BTreeMap<IpNet, AdoptedRoute> {
         self.dataplane.adopted().map(adoption::routes).unwrap_or_default()

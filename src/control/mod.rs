@@ -19,6 +19,7 @@ mod lock;
 mod neighbors;
 pub mod netlink;
 mod owner;
+mod routing;
 mod workers;
 
 use std::io;

@@ -10,7 +10,6 @@ use std::time::{Duration, Instant};
 
 use model::desired::Desired;
 use model::network::Network;
-use model::rib::Rib;
 use tokio::sync::mpsc;
 use tracing::{error, info, warn};
 
@@ -18,6 +17,7 @@ use super::event::Event;
 use super::forwarding::Forwarding;
 use super::neighbors::{Neighbors, Request};
 use super::netlink::{Change, NeighborEntry};
+use super::routing::Routing;
 use super::workers::Workers;
 use super::{Options, answer};
 use crate::config::{self, Diagnostic};
@@ -47,7 +47,7 @@ pub(super) struct Owner {
     pub(super) started: Instant,
     pub(super) config: Configuration,
     pub(super) network: Network,
-    pub(super) rib: Rib,
+    pub(super) routing: Routing,
     pub(super) neighbors: Neighbors,
     pub(super) forwarding: Forwarding,
     pub(super) workers: Workers,
@@ -67,13 +67,13 @@ impl Owner {
         requests: mpsc::UnboundedSender<Request>,
     ) -> Self {
         let now = Instant::now();
-        let rib = Rib { adopted: forwarding.adopted_routes(), ..Rib::default() };
+        let routing = Routing::new(&forwarding, events.clone());
         Self {
             options,
             started: now,
             config: Configuration { desired: config.desired, warnings: config.warnings, failure: None, since: now },
             network: Network::default(),
-            rib,
+            routing,
             neighbors: Neighbors::default(),
             forwarding,
             workers: Workers::new(events),
@@ -106,12 +106,18 @@ impl Owner {
         }
         info!("stopping; programs, maps and links stay in place and keep forwarding");
         self.workers.stop();
+        self.routing.stop().await;
     }
 
     fn handle(&mut self, event: Event) {
         match event {
             Event::ConfigChanged => self.reload(),
             Event::Network(change) => self.network_changed(change),
+            Event::Bgp(event) => {
+                if self.routing.changed(event) {
+                    self.changed(false);
+                }
+            }
             Event::Worker(FromWorker::Resolve { ifindex, address }) => self.resolve_for_worker((ifindex, address)),
             Event::Worker(FromWorker::Failed(failure)) => self.workers.failed(failure.to_string()),
             // A receiver that has gone away has given up waiting.
@@ -211,8 +217,9 @@ impl Owner {
     /// Compiles the state as it is, writes the difference, and tells everyone.
     fn next_generation(&mut self) {
         self.due = None;
+        self.routing.configure(&self.config.desired, &self.network);
         let before = self.forwarding.generation();
-        if let Err(failure) = self.forwarding.advance(&self.config.desired, &self.network, &self.rib) {
+        if let Err(failure) = self.forwarding.advance(&self.config.desired, &self.network, self.routing.rib()) {
             error!(generation = before, error = %failure, "the new state is not in force, the generation before stays");
             self.due = Some(Instant::now() + RETRY);
             return;
@@ -221,6 +228,7 @@ impl Owner {
         let tables = &self.forwarding.compiled().tables;
         let released = self.neighbors.want(tables, &self.network, now);
         released.into_iter().for_each(|request| self.ask_kernel(request));
+        self.routing.announce(&self.forwarding.compiled().announce);
         self.workers.follow(&self.config.desired.node, &self.network, &self.forwarding);
     }
 }

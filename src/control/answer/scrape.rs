@@ -104,8 +104,8 @@ fn services(owner: &Owner) -> Result<(), QueryError> {
 fn sessions(owner: &Owner) {
     for peer in status::peers(owner) {
         metrics::BGP_SESSION_UP.set(&[&peer.name], u64::from(peer.state == status::ESTABLISHED));
-        metrics::BGP_PREFIXES.set(&[&peer.name, "received"], peer.received as u64);
-        metrics::BGP_PREFIXES.set(&[&peer.name, "advertised"], peer.advertised as u64);
+        metrics::BGP_PREFIXES.set(&[&peer.name, "received"], peer.prefixes_received as u64);
+        metrics::BGP_PREFIXES.set(&[&peer.name, "advertised"], peer.prefixes_sent as u64);
     }
 }
 

@@ -51,6 +51,7 @@ fn problems(owner: &Owner, interfaces: &[InterfaceStatus], peers: &[Peer]) -> Ve
         problems.push("the configuration has errors; mend the files, they are read again at once".to_owned());
     }
     problems.extend(owner.forwarding.failure().map(|failure| format!("the new state is not in force: {failure}")));
+    problems.extend(owner.routing.problem());
     problems.extend(owner.workers.failure().map(|failure| format!("slow path: {failure}")));
     problems.extend(owner.forwarding.compiled().notices.iter().map(ToString::to_string));
     problems.extend(owner.forwarding.refused().values().cloned());
@@ -90,8 +91,8 @@ pub(super) fn interfaces(owner: &Owner) -> Vec<InterfaceStatus> {
 }
 
 /// Peers and their sessions.
-pub(super) fn peers(_owner: &Owner) -> Vec<Peer> {
-    Vec::new()
+pub(super) fn peers(owner: &Owner) -> Vec<Peer> {
+    owner.routing.peers()
 }
 
 /// Entries in force.
@@ -106,6 +107,6 @@ pub(super) fn sizes(owner: &Owner) -> TableSizes {
         backends: tables.backends.len(),
         filter_ops: tables.filter.len(),
         denylist: tables.denylist.len(),
-        adopted: owner.rib.adopted.len(),
+        adopted: owner.routing.rib().adopted.len(),
     }
 }

@@ -13,6 +13,8 @@ use model::rib::Source;
 use model::tables::Features;
 use serde::{Deserialize, Serialize};
 
+pub use crate::control::bgp::PeerStatus as Peer;
+
 /// Rows a list holds where the request names no limit.
 pub const DEFAULT_LIMIT: usize = 1_000;
 /// Most rows that a request can ask for.
@@ -281,28 +283,6 @@ pub struct Backend {
     pub packets: u64,
     /// Bytes of them, as they came in.
     pub bytes: u64,
-}
-
-/// A BGP peer and its session.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Peer {
-    /// `BGPPeer` document.
-    pub name: String,
-    /// Its address.
-    pub address: IpAddr,
-    /// Its autonomous system.
-    pub asn: u32,
-    /// State of the session (RFC 4271 §8.2.2).
-    pub state: String,
-    /// How long it has been in this state.
-    pub since_seconds: u64,
-    /// Prefixes in the Adj-RIB-In.
-    pub received: usize,
-    /// Prefixes in the Adj-RIB-Out.
-    pub advertised: usize,
-    /// Why the session ended last.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub last_error: Option<String>,
 }
 
 /// A policy in force.

@@ -1,0 +1,186 @@
+//! The RIB and the BGP speaker as the owner sees them.
+//!
+//! Routes that a former process forwarded stay in the RIB behind every other source until BGP has converged, so a restart
+//! takes nothing away that peers still announce.
+
+use std::collections::BTreeSet;
+use std::net::{IpAddr, Ipv4Addr};
+use std::time::{Duration, Instant};
+
+use ipnet::IpNet;
+use model::desired::{Bgp, Desired};
+use model::network::Network;
+use model::rib::Rib;
+use tokio::sync::mpsc;
+use tracing::{info, warn};
+
+use super::bgp::{BgpEvent, PeerChange, PeerStatus, Speaker};
+use super::event::Event;
+use super::forwarding::Forwarding;
+
+/// A listener that failed is tried again more often than this; after it, silence means that it works.
+const LISTEN_SILENCE: Duration = Duration::from_secs(30);
+
+/// Routes of all sources, and BGP.
+pub(super) struct Routing {
+    rib: Rib,
+    speaker: Option<Speaker>,
+    configured: Option<(Option<Bgp>, Ipv4Addr)>,
+    announced: Option<BTreeSet<IpNet>>,
+    /// Derived once: a change would end every session.
+    router_id: Option<Ipv4Addr>,
+    /// BGP is configured and there is no router identifier.
+    unidentified: bool,
+    listen_failure: Option<(Instant, String)>,
+}
+
+impl Routing {
+    /// Starts the speaker; nothing is opened before [`Routing::configure`].
+    pub(super) fn new(forwarding: &Forwarding, events: mpsc::Sender<Event>) -> Self {
+        let (sender, mut receiver) = mpsc::unbounded_channel();
+        let mut speaker = Speaker::start(sender);
+        let adopted = forwarding.adopted_routes();
+        speaker.forwarding_preserved(forwarding.has_adopted());
+        tokio::spawn(async move {
+            while let Some(event) = receiver.recv().await {
+                if events.send(Event::Bgp(event)).await.is_err() {
+                    return;
+                }
+            }
+        });
+        Self {
+            rib: Rib { adopted, ..Rib::default() },
+            speaker: Some(speaker),
+            configured: None,
+            announced: None,
+            router_id: None,
+            unidentified: false,
+            listen_failure: None,
+        }
+    }
+
+    /// Routes for the compiler.
+    pub(super) fn rib(&self) -> &Rib {
+        &self.rib
+    }
+
+    /// Peers and their sessions.
+    pub(super) fn peers(&self) -> Vec<PeerStatus> {
+        self.speaker.as_ref().map(Speaker::peers).unwrap_or_default()
+    }
+
+    /// What is wrong beside the sessions.
+    pub(super) fn problem(&self) -> Option<String> {
+        if self.unidentified {
+            return Some("BGP does not run: the node has no IPv4 address to identify it; set spec.routerID".to_owned());
+        }
+        let (at, failure) = self.listen_failure.as_ref()?;
+        (at.elapsed() < LISTEN_SILENCE).then(|| format!("BGP cannot listen on {failure}"))
+    }
+
+    /// Takes in what the speaker reports; true when routes are different now.
+    pub(super) fn changed(&mut self, event: BgpEvent) -> bool {
+        match event {
+            BgpEvent::Routes(routes) => {
+                for (prefix, route) in routes {
+                    match route {
+                        Some(route) => drop(self.rib.bgp.insert(prefix, route)),
+                        None => drop(self.rib.bgp.remove(&prefix)),
+                    }
+                }
+                true
+            }
+            BgpEvent::Converged => self.forget_adopted("BGP has converged"),
+            BgpEvent::Peer { name, address, change } => {
+                match change {
+                    PeerChange::Up => info!(peer = name, %address, "BGP session is Established"),
+                    PeerChange::Down { reason } => warn!(peer = name, %address, reason, "BGP session is down"),
+                }
+                false
+            }
+            BgpEvent::ListenFailed { address, error } => {
+                self.listen_failure = Some((Instant::now(), format!("{address}: {error}")));
+                false
+            }
+        }
+    }
+
+    /// Follows the configuration. The router identifier is the configured one, else the lowest IPv4 address when it is
+    /// first needed (RFC 4271 §1.1, RFC 6286).
+    pub(super) fn configure(&mut self, desired: &Desired, network: &Network) {
+        if desired.bgp.is_none() {
+            self.forget_adopted("no BGP is configured");
+        }
+        self.router_id = self.router_id.or_else(|| lowest_address(network));
+        let router_id = desired.node.router_id.or(self.router_id);
+        self.unidentified = desired.bgp.is_some() && router_id.is_none();
+        if self.unidentified {
+            return;
+        }
+        let router_id = router_id.unwrap_or(Ipv4Addr::UNSPECIFIED);
+        let wanted = Some((desired.bgp.clone(), router_id));
+        if wanted != self.configured {
+            self.configured = wanted;
+            self.listen_failure = None;
+            if let Some(speaker) = &mut self.speaker {
+                speaker.configure(desired.bgp.clone(), router_id);
+            }
+        }
+    }
+
+    /// Announces the prefixes of a generation.
+    pub(super) fn announce(&mut self, prefixes: &BTreeSet<IpNet>) {
+        if self.announced.as_ref() != Some(prefixes)
+            && let Some(speaker) = &mut self.speaker
+        {
+            speaker.announce(prefixes.clone());
+            self.announced = Some(prefixes.clone());
+        }
+    }
+
+    /// Ends the sessions. With graceful restart the connections just close, and peers keep sending to what stays pinned.
+    pub(super) async fn stop(&mut self) {
+        let graceful = match &self.configured {
+            Some((Some(bgp), _)) => bgp.peers.iter().any(|peer| peer.restart_seconds > 0),
+            _ => false,
+        };
+        if let Some(speaker) = self.speaker.take() {
+            speaker.shutdown(graceful).await;
+        }
+    }
+
+    fn forget_adopted(&mut self, why: &str) -> bool {
+        let count = self.rib.adopted.len();
+        if count > 0 {
+            info!(count, why, "adopted routes that no source has claimed are let go");
+            self.rib.adopted.clear();
+        }
+        count > 0
+    }
+}
+
+fn lowest_address(network: &Network) -> Option<Ipv4Addr> {
+    let addresses = network.addresses.iter().filter_map(|(_, net)| match net.addr() {
+        IpAddr::V4(address) if !address.is_loopback() && !address.is_link_local() => Some(address),
+        _ => None,
+    });
+    addresses.min()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use model::network::IfIndex;
+
+    #[test]
+    fn the_router_is_identified_by_its_lowest_address() {
+        let mut network = Network::default();
+        assert_eq!(lowest_address(&network), None);
+        for (index, net) in
+            [(1, "127.0.0.1/8"), (2, "192.0.2.1/24"), (3, "10.0.0.7/24"), (3, "169.254.1.1/16"), (3, "fd00::1/64")]
+        {
+            network.addresses.insert((IfIndex(index), net.parse().unwrap()));
+        }
+        assert_eq!(lowest_address(&network), Some(Ipv4Addr::new(10, 0, 0, 7)));
+    }
+}
