@@ -1,7 +1,7 @@
 //! `docs/schema` is what the types say. Rewritten with `UPDATE_EXPECTED=1 cargo test -p margay-model --test schema`.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
 
@@ -30,4 +30,40 @@ fn committed_schemas_are_current() {
     for (name, text) in &generated {
         assert!(committed[name] == *text, "docs/schema/{name} is not current: run this test with UPDATE_EXPECTED=1");
     }
+}
+
+/// Collects the names of properties in a schema, at any depth.
+fn properties(schema: &serde_json::Value, names: &mut BTreeSet<String>) {
+    match schema {
+        serde_json::Value::Object(object) => {
+            for (key, value) in object {
+                if let ("properties", serde_json::Value::Object(fields)) = (key.as_str(), value) {
+                    names.extend(fields.keys().cloned());
+                }
+                properties(value, names);
+            }
+        }
+        serde_json::Value::Array(items) => items.iter().for_each(|item| properties(item, names)),
+        _ => {}
+    }
+}
+
+#[test]
+fn every_field_is_in_the_documentation() {
+    let text = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/configuration.md")).unwrap();
+    let mut code = String::new();
+    for (i, part) in text.replace("```", "").split('`').enumerate() {
+        if i % 2 == 1 {
+            code += part;
+            code.push(' ');
+        }
+    }
+    let words: BTreeSet<&str> = code.split(|c: char| !c.is_ascii_alphanumeric()).collect();
+    let mut names = BTreeSet::new();
+    for schema in margay_model::schema::schemas().values() {
+        properties(schema.as_value(), &mut names);
+    }
+    assert!(names.len() > 100, "{names:?}");
+    let absent: Vec<&String> = names.iter().filter(|name| !words.contains(name.as_str())).collect();
+    assert!(absent.is_empty(), "not in docs/configuration.md: {absent:?}");
 }

@@ -70,6 +70,17 @@ impl Tree {
         }
     }
 
+    /// Takes out the value of a key, if this is a mapping that has it.
+    pub(crate) fn take(&mut self, key: &str) -> Option<Tree> {
+        match &mut self.value {
+            Value::Map(entries) => {
+                let at = entries.iter().position(|e| e.key == key)?;
+                Some(entries.swap_remove(at).value)
+            }
+            _ => None,
+        }
+    }
+
     /// The text of a key, if it is text.
     pub(crate) fn text(&self, key: &str) -> Option<&str> {
         match &self.get(key)?.value {

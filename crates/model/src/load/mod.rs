@@ -189,9 +189,8 @@ impl Documents {
     }
 
     /// A document, or a list of them as `calicoctl get` and `kubectl get` print it.
-    fn add_tree(&mut self, file: &str, tree: Tree, report: &mut Report) {
-        let is_list = tree.text("kind").is_some_and(|kind| kind.ends_with("List"));
-        let Value::Map(entries) = &tree.value else {
+    fn add_tree(&mut self, file: &str, mut tree: Tree, report: &mut Report) {
+        if !matches!(tree.value, Value::Map(_)) {
             let document = Document { file: file.to_owned(), tree, kind: "", name: String::new() };
             report.error(
                 &document,
@@ -199,14 +198,17 @@ impl Documents {
                 "a document is a mapping with apiVersion, kind, metadata and spec",
             );
             return;
-        };
-        let items = entries.iter().position(|e| is_list && e.key == "items");
-        match (items, tree.value) {
-            (Some(at), Value::Map(mut entries)) => match entries.swap_remove(at).value.value {
-                Value::Seq(items) => items.into_iter().for_each(|item| self.add_tree(file, item, report)),
-                _ => {}
-            },
-            (_, value) => self.add_document(file, Tree { value, ..tree }, report),
+        }
+        if !tree.text("kind").is_some_and(|kind| kind.ends_with("List")) {
+            self.add_document(file, tree, report);
+            return;
+        }
+        match tree.take("items").map(|items| items.value) {
+            Some(Value::Seq(items)) => items.into_iter().for_each(|item| self.add_tree(file, item, report)),
+            _ => {
+                let document = Document { file: file.to_owned(), tree, kind: "", name: String::new() };
+                report.error(&document, &Path::default().key("kind"), "a list of documents needs them in 'items'");
+            }
         }
     }
 

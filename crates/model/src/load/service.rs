@@ -288,8 +288,11 @@ fn encap(service: Option<&EncapSpec>, backend: Option<&EncapSpec>) -> Result<Enc
     }
 }
 
+/// Peers by (VNI, prefix), without a VNI for IPIP, with the document that has each.
+type TunnelPeers<'a> = HashMap<(Option<u32>, IpNet), (&'a Item<TunnelSpec>, Path)>;
+
 pub(super) fn tunnels(items: &[Item<TunnelSpec>], report: &mut Report) -> Vec<Tunnel> {
-    let mut seen: HashMap<(Option<u32>, IpNet), (&Item<TunnelSpec>, Path)> = HashMap::new();
+    let mut seen: TunnelPeers<'_> = HashMap::new();
     let mut result = Vec::with_capacity(items.len());
     let at = Path::spec();
     for item in items {
