@@ -47,11 +47,17 @@ pub(crate) fn session(name: &str, local: &str, asn: u32, neighbor: &str, familie
 
 impl Bird {
     pub(crate) fn start(netns: &Netns, router_id: &str, config: &str) -> Self {
+        Self::start_with(netns, router_id, config, &[])
+    }
+
+    /// Starts it with more arguments: `-R` tells it that it restarts and that forwarding went on meanwhile.
+    pub(crate) fn start_with(netns: &Netns, router_id: &str, config: &str, more: &[&str]) -> Self {
         let directory = TempDir::new().unwrap();
         let path = |name: &str| directory.path().join(name).display().to_string();
         let config = format!("log \"{}\" all;\nrouter id {router_id};\nprotocol device {{}}\n{config}", path("log"));
         std::fs::write(path("conf"), config).unwrap();
-        let arguments = ["-f", "-c", &path("conf"), "-s", &path("control"), "-P", &path("pid")];
+        let (conf, control, pid) = (path("conf"), path("control"), path("pid"));
+        let arguments = [&["-f", "-c", &conf, "-s", &control, "-P", &pid], more].concat();
         let process = netns.spawn("bird", &arguments).unwrap();
         let bird = Self { _process: process, directory };
         let end = std::time::Instant::now() + std::time::Duration::from_secs(5);

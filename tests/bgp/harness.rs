@@ -92,6 +92,8 @@ pub(crate) struct Driven {
     pub(crate) speaker: Speaker,
     events: UnboundedReceiver<BgpEvent>,
     pub(crate) rib: BTreeMap<IpNet, BgpRoute>,
+    /// The smallest number of routes since this was last set.
+    pub(crate) least: usize,
     pub(crate) converged: usize,
     pub(crate) downs: Vec<(IpAddr, String)>,
     pub(crate) listen_failures: Vec<String>,
@@ -104,6 +106,7 @@ impl Driven {
             speaker: Speaker::start(sender),
             events,
             rib: BTreeMap::new(),
+            least: 0,
             converged: 0,
             downs: Vec::new(),
             listen_failures: Vec::new(),
@@ -123,6 +126,7 @@ impl Driven {
                         None => self.rib.remove(&prefix),
                     };
                     assert_ne!(before, route, "a change of {prefix} that is none");
+                    self.least = self.least.min(self.rib.len());
                 }
             }
             BgpEvent::Converged => self.converged += 1,

@@ -15,7 +15,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{Instant, sleep_until, timeout};
-use tracing::{debug, info, warn};
+use tracing::{debug, warn};
 
 use super::peer::{Link, Peer, Snapshot, Up};
 use super::socket;
@@ -62,6 +62,8 @@ pub(super) struct Task {
     /// What others want announced; `None` until they have said so once, and no End-of-RIB goes out before that.
     routes: Option<BTreeSet<IpNet>>,
     announced: bgp::export::Announced,
+    /// There has been a configuration, be it that there is no BGP.
+    configured: bool,
     converged: bool,
     next_connection: u64,
     next_peer: u32,
@@ -87,6 +89,7 @@ pub(super) async fn run(
         listeners: Vec::new(),
         routes: None,
         announced: BTreeMap::new(),
+        configured: false,
         converged: false,
         next_connection: 0,
         next_peer: 0,
@@ -133,6 +136,7 @@ impl Task {
             self.remove(address, reason);
         }
         self.router_id = router_id;
+        self.configured = true;
         if let Some(config) = &config
             && !same_speaker
         {
@@ -204,13 +208,18 @@ impl Task {
     fn report(&mut self, report: Report) {
         match report {
             Report::Accepted(stream, from) => self.accepted(stream, from),
-            Report::Connected(address, connected) => self.connected(address, *connected),
-            Report::ConnectFailed(address, error) => {
-                debug!(peer = %address, %error, "cannot connect");
-                if let Some(peer) = self.peers.get_mut(&address) {
-                    peer.connecting = None;
+            Report::Connected(address, id, connected) => {
+                // A connection that was made under an earlier configuration of the peer has the wrong options.
+                if self.peers.get(&address).is_some_and(|peer| peer.id == id) {
+                    self.connected(address, *connected);
                 }
-                self.feed(address, Event::ConnectFailed);
+            }
+            Report::ConnectFailed(address, id, error) => {
+                debug!(peer = %address, %error, "cannot connect");
+                if let Some(peer) = self.peers.get_mut(&address).filter(|peer| peer.id == id) {
+                    peer.connecting = None;
+                    self.feed(address, Event::ConnectFailed);
+                }
             }
             Report::Received(address, id, bytes) => self.feed(address, Event::Received(id, &bytes)),
             Report::Closed(address, id) => self.feed(address, Event::Closed(id)),
@@ -236,7 +245,7 @@ impl Task {
             warn!(peer = %address, %error, "cannot set the options of a session");
             return;
         }
-        self.tasks.spawn(transport::greet(stream, address, Direction::Incoming, self.reports.clone()));
+        self.tasks.spawn(transport::greet(stream, address, peer.id, self.reports.clone()));
     }
 
     fn connected(&mut self, address: IpAddr, connected: Connected) {
@@ -272,7 +281,7 @@ impl Task {
             let id = peer.id;
             match action {
                 Action::Connect => {
-                    let task = transport::connect(peer.target(), self.reports.clone());
+                    let task = transport::connect(peer.target(), id, self.reports.clone());
                     peer.connecting = Some(self.tasks.spawn(task));
                 }
                 Action::Up(connection, established) => self.up(address, connection, established),
@@ -308,7 +317,7 @@ impl Task {
     fn up(&mut self, address: IpAddr, connection: ConnectionId, established: bgp::Established) {
         let (Some(peer), Some(config)) = (self.peers.get_mut(&address), &self.config) else { return };
         let Some(link) = peer.links.get(&connection) else { return };
-        info!(peer = %address, asn = peer.config.asn, hold_seconds = established.hold_seconds, "session established");
+        debug!(peer = %address, asn = peer.config.asn, hold_seconds = established.hold_seconds, "session established");
         let rib_peer = bgp::rib::Peer {
             router_id: established.router_id,
             address,
@@ -338,7 +347,7 @@ impl Task {
         let Some(peer) = self.peers.get_mut(&address) else { return };
         peer.up = None;
         peer.flaps += 1;
-        warn!(peer = %address, %reason, "session down");
+        debug!(peer = %address, %reason, "session down");
         let change = PeerChange::Down { reason: reason.to_string() };
         let name = peer.config.name.clone();
         self.emit(BgpEvent::Peer { name, address, change });
@@ -443,8 +452,7 @@ impl Task {
 
     /// Says once that every peer has had its chance to send its routes.
     fn check_converged(&mut self) {
-        let configured = self.config.is_some() || self.router_id != Ipv4Addr::UNSPECIFIED;
-        if configured && !self.converged && self.peers.values().all(|peer| peer.waiting.is_none()) {
+        if self.configured && !self.converged && self.peers.values().all(|peer| peer.waiting.is_none()) {
             self.converged = true;
             self.emit(BgpEvent::Converged);
         }

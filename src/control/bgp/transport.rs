@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use bgp::{ConnectionId, Direction, NextHops};
+use bgp::{ConnectionId, Direction, NextHops, PeerId};
 use bytes::{Buf as _, Bytes, BytesMut};
 use futures::TryStreamExt as _;
 use netlink_packet_route::address::AddressAttribute;
@@ -19,6 +19,7 @@ use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
+use tracing::debug;
 
 use super::socket::{self, Distance};
 
@@ -35,9 +36,9 @@ const OUTBOX_BYTES: usize = 256 * 1024;
 #[derive(Debug)]
 pub(super) enum Report {
     /// A connection is up.
-    Connected(IpAddr, Box<Connected>),
-    /// It could not be made.
-    ConnectFailed(IpAddr, io::Error),
+    Connected(IpAddr, PeerId, Box<Connected>),
+    /// We could not connect.
+    ConnectFailed(IpAddr, PeerId, io::Error),
     /// Somebody has connected to a listener.
     Accepted(TcpStream, SocketAddr),
     /// Bytes have arrived.
@@ -71,28 +72,37 @@ pub(super) struct Target {
 }
 
 /// Connects and reports how that went.
-pub(super) async fn connect(target: Target, reports: mpsc::Sender<Report>) {
+pub(super) async fn connect(target: Target, id: PeerId, reports: mpsc::Sender<Report>) {
     let peer = target.peer.ip();
     let connecting = async {
         let socket = socket::connecting(peer, target.source, target.distance, target.password.as_deref())?;
-        TcpSocket::from_std_stream(socket).connect(target.peer).await
+        let stream = TcpSocket::from_std_stream(socket).connect(target.peer).await?;
+        Connected::new(stream, Direction::Outgoing).await
     };
-    let stream = timeout(CONNECT_TIMEOUT, connecting).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
-    match stream {
-        Ok(stream) => greet(stream, peer, Direction::Outgoing, reports).await,
-        Err(error) => {
-            let _ = reports.send(Report::ConnectFailed(peer, error)).await;
+    let result = timeout(CONNECT_TIMEOUT, connecting).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
+    let report = match result {
+        Ok(connected) => Report::Connected(peer, id, Box::new(connected)),
+        Err(error) => Report::ConnectFailed(peer, id, error),
+    };
+    let _ = reports.send(report).await;
+}
+
+/// Reports a connection that a peer has made.
+pub(super) async fn greet(stream: TcpStream, peer: IpAddr, id: PeerId, reports: mpsc::Sender<Report>) {
+    match Connected::new(stream, Direction::Incoming).await {
+        Ok(connected) => {
+            let _ = reports.send(Report::Connected(peer, id, Box::new(connected))).await;
         }
+        Err(error) => debug!(%peer, %error, "an accepted connection is gone already"),
     }
 }
 
-/// Finds out which addresses of ours a new connection has to do with, and reports it.
-pub(super) async fn greet(stream: TcpStream, peer: IpAddr, direction: Direction, reports: mpsc::Sender<Report>) {
-    let report = match local_addresses(&stream).await {
-        Ok((local, next_hops)) => Report::Connected(peer, Box::new(Connected { stream, direction, local, next_hops })),
-        Err(error) => Report::ConnectFailed(peer, error),
-    };
-    let _ = reports.send(report).await;
+impl Connected {
+    /// Finds out which addresses of ours a new connection has to do with.
+    async fn new(stream: TcpStream, direction: Direction) -> io::Result<Self> {
+        let (local, next_hops) = local_addresses(&stream).await?;
+        Ok(Self { stream, direction, local, next_hops })
+    }
 }
 
 /// The addresses of the interface that a connection uses, and one of each family to announce as next hop: the

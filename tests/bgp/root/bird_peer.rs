@@ -151,27 +151,39 @@ fn a_killed_speaker_keeps_its_routes_at_the_peer() {
     });
 }
 
-#[test]
-fn a_restarting_peer_keeps_its_routes_here() {
+/// Kills BIRD, checks that its routes stay, starts it again with half of them and returns the smallest number of routes
+/// that there was.
+fn restart(arguments: &'static [&'static str]) -> usize {
     let lab = Lab::new(1);
-    let config = statics(100) + &session("m", "10.77.0.2", THEM, "10.77.0.1 as 65001", &BOTH, "");
-    let bird = Bird::start(&lab.theirs[0], "10.77.0.2", &config);
-    let fewer = statics(50) + &session("m", "10.77.0.2", THEM, "10.77.0.1 as 65001", &BOTH, "");
-    let netns = Arc::clone(&lab.theirs[0]);
-    let restart = move || Bird::start(&netns, "10.77.0.2", &fewer);
-    lab.drive(|mut d| async move {
+    let with = |count| statics(count) + &session("m", "10.77.0.2", THEM, "10.77.0.1 as 65001", &BOTH, "");
+    let bird = Bird::start(&lab.theirs[0], "10.77.0.2", &with(100));
+    let (netns, fewer) = (Arc::clone(&lab.theirs[0]), with(50));
+    let (sender, least) = std::sync::mpsc::channel();
+    lab.drive(move |mut d| async move {
         d.configure(bgp(vec![peer("10.77.0.2")]));
         d.speaker.announce(nets(&[]));
         d.until_routes(200, LOAD).await;
+        d.least = d.rib.len();
         drop(bird);
         d.until("session down", LOAD, |d| !d.downs.is_empty()).await;
         d.pass(Duration::from_secs(1)).await;
-        assert_eq!(d.rib.len(), 200, "stale routes forward");
-        let _bird = restart();
-        // BIRD sets the Forwarding State bit only when it was started with -R, so what was stale goes when it is back.
+        assert_eq!(d.least, 200, "stale routes forward");
+        let _bird = Bird::start_with(&netns, "10.77.0.2", &fewer, arguments);
         d.until_established("10.77.0.2").await;
         d.until_routes(100, LOAD).await;
+        sender.send(d.least).unwrap();
     });
+    least.recv().unwrap()
+}
+
+#[test]
+fn routes_of_a_peer_that_kept_forwarding_stay_until_it_has_spoken() {
+    assert_eq!(restart(&["-R"]), 100);
+}
+
+#[test]
+fn routes_of_a_peer_that_lost_its_forwarding_state_go_when_it_is_back() {
+    assert_eq!(restart(&[]), 0);
 }
 
 #[test]
