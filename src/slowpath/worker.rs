@@ -424,8 +424,7 @@ impl Worker {
     fn publish(&mut self, now: Instant) {
         self.published_at = now;
         let (stats, umem) = (&mut self.stats, &self.sockets.umem);
-        stats.punts =
-            PuntReason::ALL.into_iter().zip(self.punts).map(|(reason, count)| (reason.name(), count)).collect();
+        stats.punts = PuntReason::ALL.iter().zip(self.punts).map(|(reason, count)| (reason.name(), count)).collect();
         stats.neighbor.frames = self.neighbors.frames() as u64;
         stats.neighbor.next_hops = self.neighbors.next_hops() as u64;
         stats.frames = FrameStats {

@@ -70,11 +70,21 @@ impl Topology {
 
     /// Loads the pipeline on the gateway and starts the workers, one a core of `cores`; `None` for no workers at all.
     pub(super) fn start(&self, desired: Desired, cores: Option<Vec<usize>>) -> Gateway {
+        self.start_with(desired, cores, |_| ())
+    }
+
+    /// As [`Topology::start`], with what `pretend` adds to the kernel's state.
+    pub(super) fn start_with(
+        &self,
+        desired: Desired,
+        cores: Option<Vec<usize>>,
+        pretend: impl FnOnce(&mut Network) + Send + 'static,
+    ) -> Gateway {
         let (requests, inbox) = tokio_mpsc::channel(64);
         let (ready, started) = mpsc::channel();
         let thread = self.gateway.thread(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-            runtime.block_on(control(desired, cores, inbox, &ready));
+            runtime.block_on(control(desired, cores, pretend, inbox, &ready));
         });
         started.recv_timeout(Duration::from_secs(20)).expect("the gateway starts");
         Gateway { requests, thread: Some(thread) }
@@ -132,6 +142,7 @@ enum Event {
 async fn control(
     desired: Desired,
     cores: Option<Vec<usize>>,
+    pretend: impl FnOnce(&mut Network),
     mut requests: tokio_mpsc::Receiver<Request>,
     ready: &mpsc::Sender<()>,
 ) {
@@ -142,6 +153,7 @@ async fn control(
         Some(Event::Kernel(Change::Snapshot(network))) => network,
         _ => panic!("the kernel's state comes first"),
     };
+    pretend(&mut network);
     let without_neighbors = Network { neighbors: BTreeMap::new(), ..network.clone() };
     let compiled = compile(&desired, &without_neighbors, &Rib::default(), &mut Ids::default()).unwrap();
     let mut dataplane = Dataplane::open_unpinned().unwrap();
