@@ -59,6 +59,7 @@ mod tests {
     use model::network::{Link, Mac, Network, Vlan};
     use packet::icmp::Unreachable;
     use packet::notation;
+    use proptest::prelude::*;
 
     const BACK: &str = "eth 02:00:00:00:00:ee > 02:00:00:00:00:aa";
 
@@ -125,5 +126,28 @@ mod tests {
         assert_eq!(about("ip4 198.51.100.7 > 8.8.8.8 / icmp unreachable", 2), Err(Refused::IsError));
         assert_eq!(about("ip4 198.51.100.7 > 8.8.8.8 / udp 1 > 2", 99), Err(Refused::From), "unknown interface");
         assert_eq!(about("hex 00", 2), Err(Refused::NotIp));
+    }
+
+    proptest! {
+        /// The program checks what it punts, but a worker does not rely on it.
+        #[test]
+        fn any_frame_gets_a_whole_answer_or_none(
+            mut frame in proptest::collection::vec(any::<u8>(), 0..2000),
+            l2_len in 0usize..40,
+            v6: bool,
+        ) {
+            if let Some(first) = frame.get_mut(l2_len) {
+                *first = if v6 { 0x60 } else { 0x45 };
+            }
+            let (view, mut out) = (view(), [0; 2048]);
+            if let Ok((_, len)) = error_frame(&frame, l2_len, icmp::Error::TimeExceeded, &view, IfIndex(3), &mut out) {
+                prop_assert!(parse(&out[18..len]).is_some());
+            }
+            let mut buffer = [frame.as_slice(), &[0; 8]].concat();
+            let header = Header::new(Mac::default(), view.link(IfIndex(3)).unwrap(), &[0x45]).unwrap();
+            let replaced = header.replace(&mut buffer, frame.len(), l2_len);
+            prop_assert_eq!(replaced, frame.len().checked_sub(l2_len).map(|rest| rest + 18).filter(|len| *len <= buffer.len()));
+            l2::decrement_ttl(&mut frame);
+        }
     }
 }

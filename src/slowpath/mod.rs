@@ -24,8 +24,8 @@ use std::sync::Arc;
 use std::thread::{Builder, JoinHandle};
 
 use crossbeam::channel::{Sender, bounded, unbounded};
-use model::network::{IfIndex, Link, Mac, Network};
-use model::tables::{Port, PortId, PortKey, Tables};
+use model::network::{IfIndex, Mac};
+use model::tables::PortId;
 
 use sockets::SocketSet;
 use stats::Published;
@@ -51,29 +51,6 @@ pub struct PortSockets {
     pub name: String,
     /// Receive queues of `device` that are served, from 0, at most `QUEUES_PER_PORT`.
     pub queues: u32,
-}
-
-impl PortSockets {
-    /// Sockets for the ports of a generation, on the first `queues` receive queues of each device at most.
-    #[must_use]
-    pub fn of(tables: &Tables, network: &Network, queues: u32) -> Vec<Self> {
-        let vlan_device = |device: IfIndex, vlan: u16| {
-            let wanted = Some((device, vlan));
-            let is_wanted = |link: &Link| link.vlan.map(|vlan| (vlan.parent, vlan.id)) == wanted;
-            network.links.iter().find(|(_, link)| is_wanted(link)).map(|(ifindex, _)| *ifindex)
-        };
-        let sockets = |(key, port): (&PortKey, &Port)| {
-            let device = network.links.get(&key.ifindex)?;
-            Some(Self {
-                port: port.id,
-                interface: key.vlan.map_or(Some(key.ifindex), |vlan| vlan_device(key.ifindex, vlan))?,
-                device: key.ifindex,
-                name: device.name.clone(),
-                queues: queues.min(device.rx_queues).min(xskmap::QUEUES_PER_PORT),
-            })
-        };
-        tables.ports.iter().filter_map(sockets).collect()
-    }
 }
 
 /// How the slow path starts.

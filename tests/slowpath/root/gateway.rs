@@ -19,7 +19,7 @@ use model::desired::Desired;
 use model::ids::Ids;
 use model::network::Network;
 use model::rib::Rib;
-use model::tables::PortId;
+use model::tables::{Port, PortId, PortKey};
 use testkit::netns::{End, Netns, veth};
 use tokio::sync::{mpsc as tokio_mpsc, oneshot};
 
@@ -160,7 +160,7 @@ async fn control(
     apply(&mut dataplane, &compiled, &network);
     let slow_path = cores.map(|cores| {
         let (from_workers, messages) = unbounded();
-        let ports = PortSockets::of(&compiled.tables, &network, desired.node.slow_path_queues);
+        let ports = sockets(&compiled, &network, desired.node.slow_path_queues);
         let xsk_map = dataplane.xsk_map().unwrap();
         let slow_path =
             SlowPath::start(Config { ports, cores, xsk_map, frames: DEFAULT_FRAMES }, from_workers).unwrap();
@@ -217,4 +217,19 @@ fn apply(dataplane: &mut Dataplane, compiled: &Compiled, network: &Network) {
         .map(|(ifindex, mode)| Attach { ifindex: *ifindex, name: network.links[ifindex].name.clone(), mode: *mode })
         .collect();
     dataplane.apply(&compiled.tables, compiled.features, &compiled.parameters, &attach).unwrap();
+}
+
+/// Sockets of every port; the name of a port is that of the interface that answers for it.
+fn sockets(compiled: &Compiled, network: &Network, queues: u32) -> Vec<PortSockets> {
+    let sockets = |(key, port): (&PortKey, &Port)| {
+        let device = &network.links[&key.ifindex];
+        PortSockets {
+            port: port.id,
+            interface: network.link_by_name(&compiled.names.ports[&port.id]).unwrap().0,
+            device: key.ifindex,
+            name: device.name.clone(),
+            queues: queues.min(device.rx_queues),
+        }
+    };
+    compiled.tables.ports.iter().map(sockets).collect()
 }

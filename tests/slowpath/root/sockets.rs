@@ -130,3 +130,11 @@ fn ports_come_and_go_while_the_workers_run() {
     assert_eq!(sockets(&[&[("p1", 0)], &[("p1", 1)]]), [1, 1], "the first socket's queue is released too");
     slow_path.stop();
 }
+
+#[test]
+fn an_interface_need_not_be_up() {
+    let _shared = crate::FILES.read().unwrap();
+    let (netns, map) = (two_ports(), xsk_map());
+    netns.ip(&["link", "set", "p0", "down"]).unwrap();
+    start(&netns, vec![port(&netns, 1, "p0")], vec![], fd(&map)).unwrap().stop();
+}
