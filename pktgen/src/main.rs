@@ -1,2 +1,88 @@
-//! placeholder
-fn main() {}
+//! `pktgen`: arguments and wiring only.
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing))]
+
+mod args;
+
+use std::io::Write as _;
+use std::os::fd::AsFd as _;
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+use clap::Parser as _;
+use pktgen::interface::Interface;
+use pktgen::{redirect, run, umem};
+
+use args::{Args, Command, ProbeArgs, RunArgs};
+
+/// A condition of `--fail-if` holds.
+const EXIT_THRESHOLD: u8 = 3;
+
+fn main() -> anyhow::Result<ExitCode> {
+    match Args::parse().command {
+        Command::Run(args) => run_command(&args),
+        Command::Probe(args) => probe(&args),
+    }
+}
+
+fn run_command(args: &RunArgs) -> anyhow::Result<ExitCode> {
+    let report = run::run(args.config()?)?;
+    let mut out = std::io::stdout().lock();
+    if args.json {
+        serde_json::to_writer_pretty(&mut out, &report).context("cannot write the report")?;
+        writeln!(out)?;
+    } else {
+        write!(out, "{report}")?;
+    }
+    let exceeded: Vec<_> = args.fail_if.iter().filter_map(|threshold| threshold.check(&report)).collect();
+    for exceeded in &exceeded {
+        eprintln!("pktgen: failed: {exceeded}");
+    }
+    Ok(if exceeded.is_empty() { ExitCode::SUCCESS } else { EXIT_THRESHOLD.into() })
+}
+
+#[derive(serde::Serialize)]
+struct Probe {
+    interface: String,
+    driver: Option<String>,
+    rx_queues: u32,
+    /// Programs run in the driver; none: the kernel does not tell.
+    native_xdp: Option<bool>,
+    /// A program that is attached now.
+    attached: Option<redirect::XdpMode>,
+    /// AF_XDP on queue 0: zero-copy, copy or why not.
+    af_xdp: String,
+}
+
+fn probe(args: &ProbeArgs) -> anyhow::Result<ExitCode> {
+    let interface = Interface::new(&args.interface)?;
+    let features = redirect::features(&interface, std::io::stdin().as_fd());
+    // Asking by doing: a driver may promise zero-copy and refuse it on this queue or with this MTU.
+    let af_xdp = match umem::open(interface.name(), 0, 1514) {
+        Ok(opened) if opened.zero_copy => "zero-copy".to_owned(),
+        Ok(_) => "copy".to_owned(),
+        Err(error) => error.to_string(),
+    };
+    let probe = Probe {
+        interface: interface.name().to_owned(),
+        driver: interface.driver(),
+        rx_queues: interface.rx_queues(),
+        native_xdp: features.map(|features| features.native),
+        attached: features.and_then(|features| features.attached),
+        af_xdp,
+    };
+    if args.json {
+        println!("{}", serde_json::to_string_pretty(&probe)?);
+    } else {
+        let native = match probe.native_xdp {
+            Some(true) => "native",
+            Some(false) => "generic only",
+            None => "unknown (kernel older than 6.3)",
+        };
+        println!("interface  {}", probe.interface);
+        println!("driver     {}", probe.driver.as_deref().unwrap_or("unknown"));
+        println!("RX queues  {}", probe.rx_queues);
+        println!("XDP        {native}{}", if probe.attached.is_some() { ", a program is attached" } else { "" });
+        println!("AF_XDP     {}", probe.af_xdp);
+    }
+    Ok(ExitCode::SUCCESS)
+}
