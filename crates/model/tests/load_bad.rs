@@ -153,13 +153,37 @@ fn a_document_of_errors_has_an_end() {
     assert_eq!(found.len(), 100);
 }
 
+/// A million errors are not a million lines, nor a minute.
+#[test]
+fn lists_of_errors_have_an_end() {
+    let list = |item: &str| {
+        format!(
+            "apiVersion: margay.io/v1\nkind: Denylist\nmetadata: {{name: x}}\nspec:\n  sources:\n{}",
+            item.repeat(50_000)
+        )
+    };
+    let host_bits = list("  - 10.0.0.1/8\n");
+    let found = render(load(&files(&[("x.yaml", &host_bits), ("node.yaml", NODE)]), None));
+    assert_eq!((found.len(), found[1000].as_str()), (1001, "error: 49000 more are not listed"));
+    let found = render(load(&files(&[("x.yaml", &list("  - nonsense\n")), ("node.yaml", NODE)]), None));
+    assert!((1..=100).contains(&found.len()), "{}", found.len());
+    // A thousand warnings do not hide the error behind them.
+    let policy = "apiVersion: margay.io/v1\nkind: Denylist\nmetadata: {name: y}\nspec: {sources: [10.0.0.1/8]}\n";
+    let text = list("  - 0.0.0.0/0\n") + "---\n" + policy;
+    let found = render(load(&files(&[("x.yaml", &text), ("node.yaml", NODE)]), None));
+    assert_eq!(found[1000], "error: 49001 more are not listed");
+}
+
 #[test]
 fn passwords_are_not_repeated() {
     let text = "apiVersion: projectcalico.org/v3\nkind: BGPPeer\nmetadata: {name: x, annotations: {margay.io/password: ''}}\n\
                 spec: {peerIP: 10.0.0.2, asNumber: 1, secret: hunter2}\n";
     let long = text.replace("''", &"hunter2".repeat(20));
-    for text in [text, &long] {
+    let number = text.replace("''", "90210");
+    for (text, expected) in
+        [(text, "a password has 1 to 80 bytes"), (&long, "a password has"), (&number, "expected text")]
+    {
         let found = render(load(&files(&[("x.yaml", text), ("node.yaml", NODE)]), None)).join("\n");
-        assert!(found.contains("a password has 1 to 80 bytes") && !found.contains("hunter2"), "{found}");
+        assert!(found.contains(expected) && !found.contains("hunter2") && !found.contains("90210"), "{found}");
     }
 }

@@ -13,6 +13,8 @@ use super::{Entry, Mark, Path, State, Step, Tree, Value};
 
 /// Errors listed for one document before giving up on it.
 const MAX_ERRORS: usize = 100;
+/// Values read for one document, all rounds together: a large document is given up on after fewer errors.
+const MAX_READS: usize = 20_000_000;
 
 /// What is wrong with a value.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,7 +29,8 @@ pub(crate) struct Problem {
 pub(crate) fn read<T: de::DeserializeOwned>(tree: &mut Tree) -> (Option<T>, Vec<Problem>) {
     let mut problems: Vec<Problem> = Vec::new();
     // An error takes a round to be found, one to stand in for the value and one to give up on what encloses it.
-    for _ in 0..3 * MAX_ERRORS {
+    let rounds = (MAX_READS / tree.size()).clamp(8, 3 * MAX_ERRORS);
+    for _ in 0..rounds {
         let mut error = match T::deserialize(&*tree) {
             Ok(value) => return (Some(value), problems),
             Err(error) => error,

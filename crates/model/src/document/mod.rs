@@ -89,6 +89,15 @@ impl Tree {
         }
     }
 
+    /// Number of values in it, itself among them. The recursion is as deep as [`parse`] lets a document be.
+    pub(crate) fn size(&self) -> usize {
+        match &self.value {
+            Value::Seq(items) => items.iter().map(Tree::size).sum::<usize>() + 1,
+            Value::Map(entries) => entries.iter().map(|e| e.value.size()).sum::<usize>() + 1,
+            _ => 1,
+        }
+    }
+
     fn child(&self, step: &Step) -> Option<&Tree> {
         match (&self.value, step) {
             (Value::Seq(items), Step::Index(i)) => items.get(*i),

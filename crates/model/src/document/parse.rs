@@ -139,7 +139,7 @@ impl Loader {
     fn end(&mut self) -> Result<(), SyntaxError> {
         let Some(open) = self.open.pop() else { return Ok(()) };
         if open.anchor != 0 {
-            let size = size(&open.tree);
+            let size = open.tree.size();
             // The copy that the anchor keeps is memory too.
             self.count(size, open.tree.at)?;
             self.anchors.insert(open.anchor, (open.tree.clone(), size));
@@ -183,15 +183,6 @@ fn too_many(at: Mark) -> SyntaxError {
 
 fn too_deep(at: Mark) -> SyntaxError {
     SyntaxError::new(at, format!("nested deeper than {MAX_DEPTH} levels"))
-}
-
-/// Number of values in a tree. Recursion is bounded by [`MAX_DEPTH`].
-fn size(tree: &Tree) -> usize {
-    match &tree.value {
-        Value::Seq(items) => items.iter().map(size).sum::<usize>() + 1,
-        Value::Map(entries) => entries.iter().map(|e| size(&e.value)).sum::<usize>() + 1,
-        _ => 1,
-    }
 }
 
 /// Levels of collections in a tree.

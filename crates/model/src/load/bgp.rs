@@ -34,7 +34,7 @@ const MAX_RESTART_SECONDS: u16 = 4095;
 const MAX_PASSWORD: usize = 80;
 /// What margay reads from a BGPPeer's annotations.
 const PASSIVE: &str = "margay.io/passive";
-const PASSWORD: &str = "margay.io/password";
+pub(super) const PASSWORD: &str = "margay.io/password";
 
 /// The node that the configuration is lowered for.
 pub(super) struct Me<'a> {

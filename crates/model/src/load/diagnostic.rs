@@ -1,5 +1,6 @@
 //! Errors and warnings with the place they are about.
 
+use std::collections::HashMap;
 use std::fmt;
 
 use crate::document::{Mark, Path, Tree};
@@ -96,10 +97,16 @@ impl Document {
     }
 }
 
+/// Diagnostics listed before the rest is only counted.
+const MAX_LISTED: usize = 1000;
+
 /// Everything found so far.
 #[derive(Debug, Default)]
 pub(super) struct Report {
     pub(super) diagnostics: Vec<Diagnostic>,
+    /// How many there were when the list was full, and whether an error was among them.
+    left_off: usize,
+    left_off_error: bool,
 }
 
 impl Report {
@@ -136,6 +143,12 @@ impl Report {
     }
 
     fn add(&mut self, severity: Severity, document: &Document, path: &Path, message: String, help: Option<String>) {
+        // The place of an element is found by counting: not to be done a million times.
+        if self.diagnostics.len() >= MAX_LISTED {
+            self.left_off += 1;
+            self.left_off_error |= severity == Severity::Error;
+            return;
+        }
         if !document.is_sound(path) {
             return;
         }
@@ -151,6 +164,25 @@ impl Report {
     }
 
     pub(super) fn has_errors(&self) -> bool {
-        self.diagnostics.iter().any(|d| d.severity == Severity::Error)
+        self.left_off_error || self.diagnostics.iter().any(|d| d.severity == Severity::Error)
+    }
+
+    /// The list, in the order of `files` and lines, and how many are not in it.
+    pub(super) fn finish(mut self, files: &[(String, String)]) -> Vec<Diagnostic> {
+        let order: HashMap<&str, usize> = files.iter().enumerate().map(|(i, (name, _))| (name.as_str(), i)).collect();
+        self.diagnostics.sort_by_key(|d| (order.get(d.file.as_str()).copied(), d.at));
+        if self.left_off > 0 {
+            let severity = if self.left_off_error { Severity::Error } else { Severity::Warning };
+            self.diagnostics.push(Diagnostic {
+                file: String::new(),
+                at: Mark::default(),
+                severity,
+                document: String::new(),
+                field: String::new(),
+                message: format!("{} more are not listed", self.left_off),
+                help: None,
+            });
+        }
+        self.diagnostics
     }
 }

@@ -90,14 +90,12 @@ pub fn load(files: &[(String, String)], node_name: Option<&str>) -> Result<Loade
     }
     documents.find_duplicates(&mut report);
     let desired = documents.lower(node_name, &mut report);
-    let order: HashMap<&str, usize> = files.iter().enumerate().map(|(i, (name, _))| (name.as_str(), i)).collect();
-    report.diagnostics.sort_by_key(|d| (order.get(d.file.as_str()).copied(), d.at));
     match desired {
         Some(desired) if !report.has_errors() => {
             let interfaces = documents.interface_mentions(&desired.node.name);
-            Ok(Loaded { desired, warnings: report.diagnostics, interfaces })
+            Ok(Loaded { desired, warnings: report.finish(files), interfaces })
         }
-        _ => Err(report.diagnostics),
+        _ => Err(report.finish(files)),
     }
 }
 
@@ -389,14 +387,19 @@ impl Documents {
 fn push<S: DeserializeOwned>(items: &mut Vec<Item<S>>, mut document: Document, report: &mut Report) {
     let (resource, problems) = read::<Resource<S>>(&mut document.tree);
     let label = document.label();
-    report.diagnostics.extend(problems.into_iter().map(|problem| Diagnostic {
-        file: document.file.clone(),
-        at: problem.at,
-        severity: Severity::Error,
-        document: label.clone(),
-        field: problem.path.to_string(),
-        message: problem.message,
-        help: problem.help,
+    report.diagnostics.extend(problems.into_iter().map(|problem| {
+        let field = problem.path.to_string();
+        // What is wrong with a password is not to stand in a log.
+        let secret = field.contains(bgp::PASSWORD);
+        Diagnostic {
+            file: document.file.clone(),
+            at: problem.at,
+            severity: Severity::Error,
+            document: label.clone(),
+            field,
+            message: if secret { "expected text".to_owned() } else { problem.message },
+            help: if secret { Some("write it in quotes".to_owned()) } else { problem.help },
+        }
     }));
     if let Some(resource) = resource {
         check::name(&document, report);
