@@ -1,7 +1,7 @@
 //! A real GoBGP in a namespace.
 
 use std::net::TcpListener;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
@@ -34,7 +34,9 @@ impl GoBgp {
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let api = format!("127.0.0.1:{port}");
         let arguments = ["-f", config.to_str().unwrap(), "--api-hosts", &api, "-l", "warn"];
-        let process = netns.spawn("gobgpd", &arguments).unwrap();
+        let mut command = netns.command("gobgpd");
+        command.args(arguments).stdout(Stdio::null());
+        let process = Process::start(command).unwrap();
         let gobgp = Self { _process: process, _directory: directory, netns: netns.path().display().to_string(), port };
         let end = Instant::now() + Duration::from_secs(10);
         while !gobgp.ask("global").contains(router_id) {

@@ -3,13 +3,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
 use margay::control::bgp::{BgpEvent, PeerChange, PeerStatus, Speaker};
 use model::desired::{Bgp, BgpPeer};
 use model::rib::BgpRoute;
-use testkit::netns::{End, Netns, veth};
+use testkit::netns::{self, End, Netns, veth};
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio::time::timeout;
 
@@ -56,14 +57,27 @@ impl Lab {
 
     /// Runs a test of the speaker in our namespace.
     pub(crate) fn drive<F: Future<Output = ()>>(&self, test: impl FnOnce(Driven) -> F + Send + 'static) {
-        let thread = self.ours.thread(|| {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-            runtime.block_on(async { test(Driven::start()).await });
-        });
-        match thread.join() {
-            Ok(entered) => entered.unwrap(),
-            Err(panic) => std::panic::resume_unwind(panic),
-        }
+        finish(drive_in(&self.ours, test));
+    }
+}
+
+/// Runs a speaker in a namespace, on a thread of its own. When the test returns, its sockets close without a word, as those of
+/// a killed process do.
+pub(crate) fn drive_in<F: Future<Output = ()>>(
+    netns: &Netns,
+    test: impl FnOnce(Driven) -> F + Send + 'static,
+) -> JoinHandle<Result<(), netns::Error>> {
+    netns.thread(|| {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async { test(Driven::start()).await });
+    })
+}
+
+/// Waits for a driven speaker, and fails as it has failed.
+pub(crate) fn finish(thread: JoinHandle<Result<(), netns::Error>>) {
+    match thread.join() {
+        Ok(entered) => entered.unwrap(),
+        Err(panic) => std::panic::resume_unwind(panic),
     }
 }
 

@@ -9,4 +9,5 @@ mod root {
     mod bird_peer;
     mod gobgp_peer;
     mod malformed;
+    mod two_speakers;
 }

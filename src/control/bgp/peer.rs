@@ -53,6 +53,8 @@ pub(super) struct Peer {
     pub(super) timers: BTreeMap<Timer, Instant>,
     pub(super) links: HashMap<ConnectionId, Link>,
     pub(super) connecting: Option<AbortHandle>,
+    /// Why the last attempt to connect failed.
+    pub(super) connect_error: Option<String>,
     pub(super) up: Option<Up>,
     pub(super) flaps: u64,
     pub(super) malformed: u64,
@@ -84,6 +86,7 @@ impl Peer {
             timers: BTreeMap::new(),
             links: HashMap::new(),
             connecting: None,
+            connect_error: None,
             up: None,
             flaps: 0,
             malformed: 0,
@@ -205,7 +208,13 @@ impl Peer {
             accepted: counts.1,
             sent: up.map_or(0, |up| up.out.len()),
             hold_seconds: up.map(|up| up.established.hold_seconds),
-            last_error: self.session.last_error().map(DownReason::to_string),
+            // A connection that cannot be made says more than the end of the one before.
+            last_error: self
+                .connect_error
+                .as_ref()
+                .filter(|_| up.is_none())
+                .map(|error| format!("cannot connect: {error}"))
+                .or_else(|| self.session.last_error().map(DownReason::to_string)),
             flaps: self.flaps,
             malformed: self.malformed,
         }

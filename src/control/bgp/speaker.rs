@@ -218,6 +218,7 @@ impl Task {
                 debug!(peer = %address, %error, "cannot connect");
                 if let Some(peer) = self.peers.get_mut(&address).filter(|peer| peer.id == id) {
                     peer.connecting = None;
+                    peer.connect_error = Some(error.to_string());
                     self.feed(address, Event::ConnectFailed);
                 }
             }
@@ -251,6 +252,7 @@ impl Task {
     fn connected(&mut self, address: IpAddr, connected: Connected) {
         let Some(peer) = self.peers.get_mut(&address) else { return };
         let Connected { stream, direction, local, next_hops } = connected;
+        peer.connect_error = None;
         if direction == Direction::Outgoing {
             peer.connecting = None;
         }

@@ -261,3 +261,84 @@ async fn discard(reader: &mut OwnedReadHalf) {
         buffer.clear();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use super::*;
+
+    const PEER: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+    const ID: ConnectionId = ConnectionId(7);
+    const LONG: Duration = Duration::from_secs(60);
+
+    /// Runs a test with both ends of a connection.
+    fn with_connection<F: Future<Output = ()>>(test: impl FnOnce(TcpStream, TcpStream) -> F) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let address = listener.local_addr().unwrap();
+            let (ours, theirs) = tokio::join!(TcpStream::connect(address), listener.accept());
+            test(ours.unwrap(), theirs.unwrap().0).await;
+        });
+    }
+
+    #[test]
+    fn a_peer_that_takes_nothing_is_given_up() {
+        with_connection(|ours, theirs| async move {
+            let (reports, mut inbox) = mpsc::channel(8);
+            let (outbox, task) = run(ours, PEER, ID, Duration::from_millis(200), reports);
+            tokio::spawn(task);
+            let mut queued = 0;
+            // What the kernel takes is not the peer's doing, so there has to be more.
+            while queued < 64 << 20 {
+                outbox.send(Bytes::from(vec![0; 1 << 20]));
+                queued += 1 << 20;
+            }
+            assert!(!outbox.room());
+            let report = timeout(LONG, inbox.recv()).await.unwrap();
+            assert!(matches!(report, Some(Report::SendHoldExpired(PEER, ID))), "{report:?}");
+            drop(theirs);
+        });
+    }
+
+    #[test]
+    fn room_is_reported_once_it_was_missed() {
+        with_connection(|ours, theirs| async move {
+            let (reports, mut inbox) = mpsc::channel(8);
+            let (outbox, task) = run(ours, PEER, ID, LONG, reports);
+            tokio::spawn(task);
+            while outbox.room() {
+                outbox.send(Bytes::from(vec![0; 4096]));
+            }
+            tokio::spawn(async move { discard(&mut theirs.into_split().0).await });
+            let report = timeout(LONG, inbox.recv()).await.unwrap();
+            assert!(matches!(report, Some(Report::Room(PEER, ID))), "{report:?}");
+            assert!(outbox.room());
+        });
+    }
+
+    #[test]
+    fn last_words_arrive_although_input_is_unread() {
+        with_connection(|ours, mut theirs| async move {
+            let (reports, inbox) = mpsc::channel(1);
+            let (outbox, task) = run(ours, PEER, ID, LONG, reports);
+            tokio::spawn(task);
+            theirs.write_all(&[1; 100_000]).await.unwrap();
+            outbox.send(Bytes::from_static(b"goodbye"));
+            drop((outbox, inbox));
+            let mut received = Vec::new();
+            timeout(LONG, theirs.read_to_end(&mut received)).await.unwrap().unwrap();
+            assert_eq!(received, b"goodbye");
+        });
+    }
+
+    #[test]
+    fn the_next_hops_of_a_connection_are_its_own_address_and_one_of_the_other_family() {
+        with_connection(|ours, _theirs| async move {
+            let (local, next_hops) = local_addresses(&ours).await.unwrap();
+            assert!(local.contains(&PEER));
+            assert_eq!(next_hops.v4, Some(Ipv4Addr::LOCALHOST));
+        });
+    }
+}
