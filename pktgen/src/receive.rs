@@ -15,6 +15,8 @@ use crate::umem::{Frame, KernelCounts, Receiver};
 
 /// Longest latency that a stamp can tell: its clock has 32 bits of nanoseconds.
 const LATENCY_MAX_NS: u64 = u32::MAX as u64;
+/// A run ends after this much time at the latest, or twice the time of silence asked for: packets may go round in circles.
+const DRAIN_MAX_NS: u64 = 10_000_000_000;
 const IDLE: Timespec = Timespec { tv_sec: 0, tv_nsec: 5_000_000 };
 
 /// What has been received.
@@ -32,7 +34,7 @@ pub struct Received {
     pub kernel: KernelCounts,
 }
 
-/// Receives until `sent_all` is set and nothing has come for `drain` since.
+/// Receives until `sent_all` is set and nothing has come for `drain` since, or what comes does not end.
 ///
 /// # Errors
 /// What `poll` or `getsockopt` answered.
@@ -51,7 +53,7 @@ pub fn receive(
         Received { checker, bytes: 0, elapsed_ns: 0, latency: histogram, kernel: KernelCounts::default() };
     let drain_ns = u64::try_from(drain.as_nanos()).unwrap_or(u64::MAX);
     let mut first_ns = None;
-    let mut quiet_since = None;
+    let (mut quiet_since, mut sent_ns) = (None, None);
     let mut burst = Vec::new();
     loop {
         let mut count = 0;
@@ -67,15 +69,17 @@ pub fn receive(
                 count += arrived;
             }
         }
+        if sent_all.load(Ordering::Acquire) {
+            let now = now_ns();
+            let quiet_ns = if count == 0 { now - *quiet_since.get_or_insert(now) } else { 0 };
+            let over_ns = now - *sent_ns.get_or_insert(now);
+            if quiet_ns >= drain_ns || over_ns >= DRAIN_MAX_NS.max(drain_ns.saturating_mul(2)) {
+                break;
+            }
+        }
         if count > 0 {
             quiet_since = None;
             continue;
-        }
-        if sent_all.load(Ordering::Acquire) {
-            let now = now_ns();
-            if now - *quiet_since.get_or_insert(now) >= drain_ns {
-                break;
-            }
         }
         let mut fds: Vec<PollFd<'_>> =
             receivers.iter().map(|receiver| PollFd::from_borrowed_fd(receiver.as_fd(), PollFlags::IN)).collect();

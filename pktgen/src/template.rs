@@ -378,6 +378,18 @@ mod tests {
         }
 
         #[test]
+        fn garbage_is_never_intact(mut bytes in proptest::collection::vec(any::<u8>(), 0..150), v6: bool, tunnel: u8) {
+            let start: &[u8] = if v6 { &[0x86, 0xdd, 0x60] } else { &[8, 0, 0x45] };
+            if let Some(place) = bytes.get_mut(12..15) {
+                place.copy_from_slice(start);
+            }
+            if let Some(place) = bytes.get_mut(if v6 { 20 } else { 23 }) {
+                *place = [4, 41, 6, 17][usize::from(tunnel % 4)];
+            }
+            prop_assert!(!matches!(judge(0x0102_0304, &bytes), Arrival::Intact(_)));
+        }
+
+        #[test]
         fn tunnels_are_looked_through(v6: bool, vxlan: bool, outer_v6: bool) {
             let frames = Frames::new(traffic(v6, Protocol::Udp, vec![100]), 5).unwrap();
             let stamp = Stamp { flow: 7, seq: 8, sent_ns: 9 };

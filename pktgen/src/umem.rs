@@ -163,7 +163,14 @@ fn bind(interface: &str, queue: u32, longest: usize, mode: BindFlags) -> Result<
     let free = homes.into_iter().map(|desc| Frame { desc, owner }).collect();
     let sender = Sender { umem: umem.clone(), tx, comp, free, owner, scratch: Vec::with_capacity(BURST), in_kernel: 0 };
     let owner = next_owner();
-    let mut receiver = Receiver { umem, rx, fill, owner, scratch: vec![FrameDesc::default(); BURST] };
+    let mut receiver = Receiver {
+        umem,
+        rx,
+        fill,
+        owner,
+        taken: [FrameDesc::default(); BURST],
+        given: Vec::with_capacity(received.len()),
+    };
     let mut frames: Vec<Frame> = received.into_iter().map(|desc| Frame { desc, owner }).collect();
     receiver.give_back(&mut frames);
     Ok(Opened { sender, receiver, zero_copy: mode.contains(BindFlags::XDP_ZEROCOPY) })
@@ -271,16 +278,17 @@ pub struct Receiver {
     rx: RxQueue,
     fill: FillQueue,
     owner: u64,
-    scratch: Vec<FrameDesc>,
+    taken: [FrameDesc; BURST],
+    given: Vec<FrameDesc>,
 }
 
 impl Receiver {
     /// Appends up to [`BURST`] received frames to `frames`; returns how many.
     pub fn receive(&mut self, frames: &mut Vec<Frame>) -> usize {
         // SAFETY: the RX ring returns chunks that this half put on the fill ring, and the kernel is done with them.
-        let count = unsafe { self.rx.consume(&mut self.scratch) };
+        let count = unsafe { self.rx.consume(&mut self.taken) };
         let owner = self.owner;
-        frames.extend(self.scratch.iter().take(count).map(|desc| Frame { desc: *desc, owner }));
+        frames.extend(self.taken.iter().take(count).map(|desc| Frame { desc: *desc, owner }));
         count
     }
 
@@ -298,9 +306,10 @@ impl Receiver {
     pub fn give_back(&mut self, frames: &mut Vec<Frame>) {
         frames.retain(|frame| frame.owner == self.owner);
         // The ring holds all frames of this half, so there is always room.
-        let descs: Vec<FrameDesc> = frames.drain(..).map(|frame| frame.desc).collect();
+        self.given.clear();
+        self.given.extend(frames.drain(..).map(|frame| frame.desc));
         // SAFETY: each descriptor was the only right to its chunk and has just been moved out of its `Frame`.
-        unsafe { self.fill.produce(&descs) };
+        unsafe { self.fill.produce(&self.given) };
     }
 
     /// Wakes the kernel up where it waits for the fill ring.

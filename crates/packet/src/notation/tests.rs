@@ -328,3 +328,22 @@ proptest! {
         let _ = encode(&text);
     }
 }
+
+/// Every example of the page is a frame, and every layer is on the page.
+#[test]
+fn the_page_is_true() {
+    let page = include_str!("../../../../docs/packet-notation.md");
+    let mut checked = 0;
+    for block in page.split("```").skip(1).step_by(2) {
+        for line in block.lines().filter(|line| line.starts_with("eth ")) {
+            let frame = encode(line).unwrap_or_else(|e| panic!("{line}: {e}"));
+            assert_eq!(encode(&decode(&frame)), Ok(frame), "{line}");
+            checked += 1;
+        }
+    }
+    assert!(checked >= 15, "{checked}");
+    for usage in USAGE {
+        let name = usage.split(' ').next().unwrap();
+        assert!(page.contains(&format!("`{name}")), "{name}");
+    }
+}
