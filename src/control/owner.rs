@@ -146,9 +146,12 @@ impl Owner {
                     info!("configuration loaded");
                     self.config.since = Instant::now();
                 }
-                loaded.warnings.iter().for_each(|warning| warn!("{warning}"));
+                // Interfaces come and go: one that is not there is told of with its place, and refuses nothing.
+                let absent =
+                    if self.network_known { config::check_network(&loaded, &self.network) } else { Vec::new() };
+                self.config.warnings = loaded.warnings.into_iter().chain(absent).collect();
+                self.config.warnings.iter().for_each(|warning| warn!("{warning}"));
                 self.config.desired = loaded.desired;
-                self.config.warnings = loaded.warnings;
                 self.config.failure = None;
                 if changed {
                     self.changed(false);
