@@ -20,3 +20,22 @@ pub(super) fn man(dir: &Path, command: clap::Command) -> Result<ExitCode, Error>
     clap_mangen::generate_to(command, dir).map_err(failed)?;
     Ok(ExitCode::SUCCESS)
 }
+
+/// One schema a kind, in files named after them or as one document.
+pub(super) fn schema(dir: Option<&Path>) -> Result<ExitCode, Error> {
+    let schemas = model::schema::schemas();
+    let Some(dir) = dir else {
+        output::json(&schemas)?;
+        return Ok(ExitCode::SUCCESS);
+    };
+    let failed = |path: &Path| {
+        let path = path.to_owned();
+        move |source| Error::File { path, source }
+    };
+    std::fs::create_dir_all(dir).map_err(failed(dir))?;
+    for (kind, schema) in schemas {
+        let path = dir.join(format!("{kind}.json"));
+        std::fs::write(&path, serde_json::to_string_pretty(&schema)? + "\n").map_err(failed(&path))?;
+    }
+    Ok(ExitCode::SUCCESS)
+}

@@ -38,7 +38,7 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Run the agent: load and attach the program, follow configuration, kernel and BGP.
-    Run(RunArgs),
+    Run(Box<RunArgs>),
     /// Check a configuration directory and list every error in it; nothing is touched.
     Validate(ConfigArgs),
     /// Health of the running agent; exits 3 when something is wrong.
@@ -63,6 +63,12 @@ enum Command {
         agent: AgentArgs,
         #[command(flatten)]
         output: OutputArgs,
+    },
+    /// Write the JSON Schema of the configuration's kinds.
+    Schema {
+        /// Write one file a kind here; one document of all, by kind, goes to standard output where absent.
+        #[arg(long)]
+        dir: Option<PathBuf>,
     },
     /// Write a completion script to standard output.
     Completions {
@@ -200,13 +206,14 @@ pub fn main() -> ExitCode {
 impl Command {
     fn execute(self) -> Result<ExitCode, Error> {
         match self {
-            Self::Run(args) => run(args),
+            Self::Run(args) => run(*args),
             Self::Validate(args) => local::validate(&args),
             Self::Status { agent, output } => status(&agent, output.output),
             Self::Get(args) => get(&args),
             Self::Explain(args) => explain::explain(args),
             Self::Detach { pins } => local::detach(&pins.pin_dir),
             Self::Features { agent, output } => local::features(&agent.socket, output.output),
+            Self::Schema { dir } => generate::schema(dir.as_deref()),
             Self::Completions { shell } => generate::completions(shell, Cli::command()),
             Self::Man { dir } => generate::man(&dir, Cli::command()),
         }

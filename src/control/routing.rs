@@ -12,9 +12,9 @@ use model::desired::{Bgp, Desired};
 use model::network::Network;
 use model::rib::Rib;
 use tokio::sync::mpsc;
-use tracing::{info, warn};
+use tracing::info;
 
-use super::bgp::{BgpEvent, PeerChange, PeerStatus, Speaker};
+use super::bgp::{BgpEvent, PeerStatus, Speaker};
 use super::event::Event;
 use super::forwarding::Forwarding;
 
@@ -91,13 +91,8 @@ impl Routing {
                 true
             }
             BgpEvent::Converged => self.forget_adopted("BGP has converged"),
-            BgpEvent::Peer { name, address, change } => {
-                match change {
-                    PeerChange::Up => info!(peer = name, %address, "BGP session is Established"),
-                    PeerChange::Down { reason } => warn!(peer = name, %address, reason, "BGP session is down"),
-                }
-                false
-            }
+            // The speaker logs it and the status shows it.
+            BgpEvent::Peer { .. } => false,
             BgpEvent::ListenFailed { address, error } => {
                 self.listen_failure = Some((Instant::now(), format!("{address}: {error}")));
                 false
@@ -152,7 +147,7 @@ impl Routing {
     fn forget_adopted(&mut self, why: &str) -> bool {
         let count = self.rib.adopted.len();
         if count > 0 {
-            info!(count, why, "adopted routes that no source has claimed are let go");
+            info!(count, why, "adopted routes are let go; what is still announced stays");
             self.rib.adopted.clear();
         }
         count > 0

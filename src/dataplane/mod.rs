@@ -300,7 +300,13 @@ impl Dataplane {
         };
         let explanation = explain::explain(&explainer, frame, ifindex);
         self.explainer = Some(explainer);
-        explanation
+        // The map holds two generations of policy; the tables know of one.
+        let base = encode::filter_base(self.kernel.state()) as u32;
+        let mut explanation = explanation?;
+        for step in explanation.steps.iter_mut().filter(|step| step.stage == Stage::Filter) {
+            step.id = step.id.saturating_sub(base);
+        }
+        Ok(explanation)
     }
 
     /// The program in force, for other callers of `BPF_PROG_TEST_RUN`.

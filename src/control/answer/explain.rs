@@ -110,9 +110,9 @@ impl Namer<'_> {
     fn filter(&self, op: u32) -> String {
         let compiled = self.owner.forwarding.compiled();
         let origin = compiled.names.filter.get(op as usize);
-        let Some(origin) = origin else { return "no rule matches: allowed".to_owned() };
+        let Some(origin) = origin else { return "unknown rule".to_owned() };
         match origin {
-            FilterOrigin::NoRule => "no policy has a rule".to_owned(),
+            FilterOrigin::NoRule => "no rule matches: allowed".to_owned(),
             FilterOrigin::Failsafe => "failsafe port: allowed".to_owned(),
             FilterOrigin::Rule { policy, rule } => {
                 let found = self.owner.config.desired.policies.iter().find(|one| one.name == *policy);

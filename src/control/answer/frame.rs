@@ -90,7 +90,7 @@ pub(super) fn from_hex(text: &str, limit: usize) -> Result<Vec<u8>, QueryError> 
     if text.len() > limit * 2 {
         return Err(QueryError::Invalid(format!("the frame is longer than {limit} bytes")));
     }
-    if !text.is_ascii() || text.len() % 2 != 0 {
+    if !text.is_ascii() || !text.len().is_multiple_of(2) {
         return Err(invalid("it has an odd number of digits"));
     }
     let digit = |byte: &u8| char::from(*byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok());

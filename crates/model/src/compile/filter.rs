@@ -24,7 +24,7 @@ pub const FILTER_OPS_MAX: usize = 8_192;
 pub enum FilterOrigin {
     /// A failsafe port.
     Failsafe,
-    /// The end of policies that have no rule at all.
+    /// The end: no rule matched.
     NoRule,
     /// A rule of a policy.
     #[serde(rename_all = "camelCase")]
@@ -242,18 +242,15 @@ impl Filter {
         if start + length + 1 > FILTER_OPS_MAX {
             return Err(too_long(start + length));
         }
-        let default = otherwise.map_or(FilterNext::Allow, |clause| clause.verdict);
-        for (index, clause) in clauses.iter().enumerate() {
+        for clause in clauses {
             let clause_end = self.ops.len() + clause.groups.iter().map(|group| group.tests.len()).sum::<usize>();
-            let next = if index + 1 == clauses.len() { default } else { op(clause_end) };
-            self.append_clause(clause, next);
+            self.append_clause(clause, op(clause_end));
         }
-        if length == 0 {
-            // A program has a first op, for a port with policy is told from one without by where it starts.
-            let (on_match, on_miss, on_absent) = (default, default, default);
-            self.ops.push(FilterOp { test: FilterTest::IpVersion(4), on_match, on_miss, on_absent });
-            self.origins.push(otherwise.map_or(FilterOrigin::NoRule, |clause| clause.origin.clone()));
-        }
+        // The end is an op of its own, so that the op that decides always belongs to what decided.
+        let default = otherwise.map_or(FilterNext::Allow, |clause| clause.verdict);
+        let (on_match, on_miss, on_absent) = (default, default, default);
+        self.ops.push(FilterOp { test: FilterTest::IpVersion(4), on_match, on_miss, on_absent });
+        self.origins.push(otherwise.map_or(FilterOrigin::NoRule, |clause| clause.origin.clone()));
         Ok(op_index(start))
     }
 

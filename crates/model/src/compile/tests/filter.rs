@@ -137,6 +137,8 @@ fn failsafe_ports_of_a_protocol_share_their_ops() {
     let compiled = world.compile();
     let tests: Vec<FilterTest> = compiled.tables.filter.iter().map(|op| op.test).collect();
     let ports = FilterTest::DestinationPort;
+    let (end, tests) = tests.split_last().unwrap();
+    assert_eq!(*end, FilterTest::IpVersion(4), "the end is an op of its own");
     assert_eq!(tests, [FilterTest::Protocol(6), ports(22, 22), ports(2379, 2380), ports(65_534, 65_535)]);
 }
 
@@ -162,10 +164,13 @@ fn ports_with_the_same_policies_share_a_program() {
 #[test]
 fn ops_know_where_they_come_from() {
     let closed = |port| deny(|rule| rule.destination.ports = ports(&[(port, port)]));
-    let compiled = World::two_ports().no_failsafe().policy("eth0", vec![closed(1), closed(2)]).compile();
     let origin = |rule| FilterOrigin::Rule { policy: "policy-0".into(), rule };
-    assert_eq!(compiled.names.filter, [origin(0), origin(1)]);
+    let compiled = World::two_ports().no_failsafe().policy("eth0", vec![closed(1), closed(2)]).compile();
+    assert_eq!(compiled.names.filter, [origin(0), origin(1), FilterOrigin::NoRule]);
     assert_eq!(compiled.tables.filter[1].test, FilterTest::DestinationPort(2, 2));
+    let rest = rule(RuleAction::Allow);
+    let compiled = World::two_ports().no_failsafe().policy("eth0", vec![closed(1), rest, closed(2)]).compile();
+    assert_eq!(compiled.names.filter, [origin(0), origin(1)], "what decides is named, whatever it tests");
 }
 
 #[test]

@@ -1,0 +1,113 @@
+//! Packets across the gateway, and what the agent says about them.
+
+use crate::harness::Lab;
+
+const DOCUMENTS: &str = "
+apiVersion: margay.io/v1
+kind: Node
+metadata: {name: gw}
+spec: {interfaces: [{name: left0}, {name: right0}]}
+---
+apiVersion: margay.io/v1
+kind: StaticRoute
+metadata: {name: beyond}
+spec: {prefix: 198.51.100.0/24, nextHops: [{address: 10.2.0.2}]}
+---
+apiVersion: margay.io/v1
+kind: Denylist
+metadata: {name: abuse}
+spec: {sources: [10.1.0.66/32]}
+---
+apiVersion: projectcalico.org/v3
+kind: HostEndpoint
+metadata: {name: left, labels: {role: edge}}
+spec: {node: gw, interfaceName: left0, profiles: [projectcalico-default-allow]}
+---
+apiVersion: projectcalico.org/v3
+kind: GlobalNetworkPolicy
+metadata: {name: edge-in}
+spec:
+  selector: role == 'edge'
+  doNotTrack: true
+  applyOnForward: true
+  types: [Ingress]
+  ingress:
+  - {action: Deny, protocol: TCP, destination: {ports: [23]}}
+  - {action: Allow}
+---
+apiVersion: margay.io/v1
+kind: VirtualService
+metadata: {name: web}
+spec: {addresses: [192.0.2.10], port: 80, protocol: TCP, encap: {type: IPIP}, backends: [{address: 10.2.0.2}]}
+";
+
+#[test]
+fn packets_cross_and_every_one_is_accounted_for() {
+    let mut lab = Lab::new("cross", DOCUMENTS);
+    lab.start();
+    lab.until("healthy", |lab| lab.status()["problems"].as_array().unwrap().is_empty());
+    assert_eq!(lab.ping("10.2.0.2", 20), 20, "the first waits for its neighbour in the slow path");
+    assert_eq!(lab.ping("fd02::2", 20), 20);
+    assert!(lab.metric("margay_port_verdict_packets_total", r#"verdict="redirect""#) >= 60);
+
+    lab.client.ip(&["addr", "add", "10.1.0.66/24", "dev", "eth0"]).unwrap();
+    let denied =
+        lab.client.command("ping").args(["-q", "-c3", "-i0.1", "-W1", "-I", "10.1.0.66", "10.2.0.2"]).output().unwrap();
+    assert!(!denied.status.success());
+    let drops = lab.get(&["drops", "DENYLIST"]);
+    assert_eq!(drops.iter().map(|drop| drop["packets"].as_u64().unwrap()).sum::<u64>(), 3, "{drops:?}");
+    assert_eq!(drops[0]["interface"], "left0");
+    assert!(drops[0]["help"].as_str().unwrap().contains("Denylist"), "{drops:?}");
+
+    lab.until("rx = pass + tx + redirect + punts + drops", |lab| {
+        ["left0", "right0"].iter().all(|name| {
+            let label = format!(r#"interface="{name}""#);
+            let sum: u64 = ["verdict", "punt", "drop"]
+                .iter()
+                .map(|kind| lab.metric(&format!("margay_port_{kind}_packets_total"), &label))
+                .sum();
+            sum > 0 && sum == lab.metric("margay_port_rx_packets_total", &label)
+        })
+    });
+}
+
+#[test]
+fn explain_names_what_the_packet_meets_and_changes_nothing() {
+    let mut lab = Lab::new("explain", DOCUMENTS);
+    lab.start();
+    lab.until("the backend is resolved", |lab| {
+        lab.get(&["nexthops", "10.2.0.2"]).first().is_some_and(|hop| hop["mac"].is_string())
+    });
+    let before = lab.metric("margay_port_drop_packets_total", "") + lab.metric("margay_backend_packets_total", "");
+    let text = |way: &serde_json::Value, stage: &str| {
+        let steps = way["steps"].as_array().unwrap();
+        let step =
+            steps.iter().find(|step| step["stage"] == stage).unwrap_or_else(|| panic!("no stage {stage}: {way:#}"));
+        step["text"].as_str().unwrap().to_owned()
+    };
+
+    let way = lab.explain(&["tcp", "10.1.0.2:1000", "198.51.100.7:23", "-i", "left0"]);
+    assert_eq!(way["verdict"], "drop", "{way:#}");
+    assert!(way["detail"].as_str().unwrap().starts_with("POLICY_DENY"), "{way:#}");
+    assert_eq!(text(&way, "policy"), "edge-in, rule 1: Deny TCP to port 23");
+
+    let way = lab.explain(&["tcp", "10.1.0.2:1000", "192.0.2.10:80", "-i", "left0"]);
+    assert_eq!((way["verdict"].as_str(), way["detail"].as_str()), (Some("redirect"), Some("right0")), "{way:#}");
+    assert_eq!(text(&way, "policy"), "edge-in, rule 2: Allow");
+    assert!(text(&way, "vip").contains("VirtualService web"), "{way:#}");
+    assert!(text(&way, "backend").contains("IPIP 10.2.0.1 -> 10.2.0.2"), "{way:#}");
+    assert!(text(&way, "adjacency").contains("dev right0"), "{way:#}");
+
+    let way = lab.explain(&["udp", "10.1.0.2:1000", "198.51.100.7:53", "-i", "left0"]);
+    assert!(text(&way, "next hop").contains("via 10.2.0.2 dev right0"), "{way:#}");
+    let way = lab.explain(&["icmp", "10.1.0.66", "198.51.100.7", "-i", "left0"]);
+    assert_eq!(text(&way, "denylist"), "source is listed");
+    let way = lab.explain(&["udp", "[fd01::2]:1", "[2001:db8::1]:2", "-i", "left0"]);
+    assert_eq!((way["verdict"].as_str(), text(&way, "fib").as_str()), (Some("punt"), "no route"), "{way:#}");
+
+    let human = lab.margay(&["explain", "tcp", "10.1.0.2:1000", "192.0.2.10:80", "-i", "left0"]);
+    assert!(String::from_utf8(human.stdout).unwrap().lines().last().is_some());
+    assert!(lab.get(&["flows"]).is_empty(), "no flow was remembered");
+    let after = lab.metric("margay_port_drop_packets_total", "") + lab.metric("margay_backend_packets_total", "");
+    assert_eq!(before, after, "no counter moved");
+}
