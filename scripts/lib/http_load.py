@@ -18,6 +18,8 @@ import time
 
 IP_MTU, IPV6_MTU = 14, 24  # linux/in.h, linux/in6.h: the path MTU of a connected socket
 
+GIVE_UP = 50  # failures after which no more requests are made: the answer is known
+
 
 def request(address, port, source, timeout, upload):
     """One request; returns (name of the server, path MTU). Raises OSError or ValueError when it fails."""
@@ -66,6 +68,8 @@ def main():
                 if deadline is not None and time.monotonic() >= deadline:
                     return
                 if args.count is not None and result["requests"] >= args.count:
+                    return
+                if result["failures"] >= GIVE_UP:
                     return
                 result["requests"] += 1
             begin, failure = time.monotonic(), None
