@@ -8,7 +8,7 @@ use thiserror::Error;
 #[derive(Debug, Error)]
 pub enum Error {
     /// Memory for the frames could not be registered.
-    #[error("UMEM of worker {worker} ({frames} frames): {source}")]
+    #[error("UMEM of worker {worker} ({frames} frames): {source}{}", hint(source))]
     Umem {
         /// Index of the worker.
         worker: usize,
@@ -72,6 +72,7 @@ pub enum Error {
 
 fn hint(source: &io::Error) -> &'static str {
     match source.raw_os_error() {
+        Some(libc::ENOBUFS) => " (RLIMIT_MEMLOCK is too small: LimitMEMLOCK= of the unit)",
         Some(libc::EBUSY) => " (another process has a socket on this queue)",
         Some(libc::EPERM | libc::EACCES) => " (CAP_NET_RAW and CAP_BPF are needed)",
         Some(libc::ENODEV) => " (the interface does not exist)",

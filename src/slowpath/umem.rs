@@ -63,10 +63,10 @@ pub(super) struct Umem {
 }
 
 impl Umem {
-    /// Maps memory for `frames` frames. It is registered with the kernel together with the first socket.
+    /// Maps memory for `frames` frames and registers it with the kernel.
     ///
     /// # Errors
-    /// What `mmap` or the registration of the memory answered.
+    /// What `mmap` or the registration answered; `ENOBUFS` where RLIMIT_MEMLOCK is too small.
     pub(super) fn new(frames: NonZeroU32) -> io::Result<Self> {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         let config = umem_config()?;
@@ -332,8 +332,8 @@ impl Socket {
     /// batch a call (32 frames by default), so this goes on while the ring gets shorter. An error (the interface is down or
     /// gone) leaves frames on the ring, which shows once it is full.
     pub(super) fn kick(&mut self) {
-        if self.fill.needs_wakeup() && self.fill.wakeup(self.rx.fd_mut(), 0).is_err() {
-            return;
+        if self.fill.needs_wakeup() {
+            let _ = self.fill.wakeup(self.rx.fd_mut(), 0);
         }
         let mut unsent = self.unsent();
         while unsent > 0 && self.tx.needs_wakeup() && self.tx.wakeup().is_ok() {

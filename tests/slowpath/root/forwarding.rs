@@ -101,6 +101,28 @@ fn the_first_packets_to_an_unresolved_neighbour_all_arrive_in_order() {
     }
 }
 
+#[test]
+fn packets_that_wait_survive_the_removal_of_an_interface() {
+    let _shared = crate::FILES.read().unwrap();
+    let topology = Topology::new();
+    topology.gateway.ip(&["link", "add", "eth2", "type", "veth", "peer", "name", "eth3"]).unwrap();
+    topology.gateway.ip(&["link", "set", "eth2", "up"]).unwrap();
+    let gateway = topology.start(desired(&["eth0", "eth1", "eth2"]), Some(vec![]));
+    // The server does not answer ARP for now.
+    topology.server.sysctl("net.ipv4.conf.eth0.arp_ignore", "8").unwrap();
+    std::thread::scope(|scope| {
+        let got = scope.spawn(|| burst(&topology, SERVER[0].parse().unwrap(), 20));
+        gateway.until(|stats| stats[0].neighbor.frames == 20);
+        gateway.serve(&["eth0", "eth1"]);
+        let stats = gateway.until(|stats| stats[0].rebuilds == 1);
+        let interfaces: Vec<&str> = stats[0].sockets.iter().map(|socket| socket.interface.as_str()).collect();
+        assert_eq!((stats[0].neighbor.frames, interfaces), (20, vec!["eth0", "eth1"]));
+        topology.server.sysctl("net.ipv4.conf.eth0.arp_ignore", "0").unwrap();
+        assert_eq!(got.join().unwrap(), (0..20).collect::<Vec<_>>());
+    });
+    assert_says(&ping(&topology, &[VIP[0]]), "1 received");
+}
+
 /// The kernel need not know VLAN devices: the worker writes the tag, and a tap on the server sees it.
 #[test]
 fn a_next_hop_on_a_vlan_gets_its_tag() {

@@ -93,6 +93,8 @@ impl Topology {
 
 enum Request {
     Stats(oneshot::Sender<(Vec<WorkerStats>, BTreeMap<u32, PortCounters>)>),
+    /// Serve only the ports of these devices from now on.
+    Serve(&'static [&'static str]),
     Stop,
 }
 
@@ -108,6 +110,11 @@ impl Gateway {
         let (answer, stats) = oneshot::channel();
         self.requests.blocking_send(Request::Stats(answer)).unwrap();
         stats.blocking_recv().unwrap()
+    }
+
+    /// Takes the sockets of all but these devices away.
+    pub(super) fn serve(&self, devices: &'static [&'static str]) {
+        self.requests.blocking_send(Request::Serve(devices)).unwrap();
     }
 
     /// Waits until the workers have published what satisfies `enough`.
@@ -202,6 +209,11 @@ async fn control(
                     let counters = ports.map(|id| (id.0, dataplane.port_counters(id).unwrap())).collect();
                     let stats = slow_path.as_ref().map(SlowPath::stats).unwrap_or_default();
                     let _ = answer.send((stats, counters));
+                }
+                Some(Request::Serve(devices)) => {
+                    let mut ports = sockets(&compiled, &network, desired.node.slow_path_queues);
+                    ports.retain(|port| devices.contains(&port.name.as_str()));
+                    tell(&ToWorker::Ports(ports.into()));
                 }
                 Some(Request::Stop) | None => break,
             },
