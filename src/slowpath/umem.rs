@@ -28,7 +28,7 @@ use super::meta::META_LEN;
 pub(super) const BURST: usize = 64;
 /// A page: the most that XDP takes without multi-buffer, so no frame that the program sees is too long.
 const FRAME_BYTES: u32 = 4096;
-/// Size of a fill ring, which is kept full, and of a receive ring: the default `punt_rate` lets a burst of 1000 through.
+/// Size of a fill ring, which is kept full, and of a receive ring: the default rate limit lets a burst of 1000 through.
 const FILL_RING: u32 = 1024;
 /// Size of a transmit ring and of its completion ring.
 const TX_RING: u32 = 256;

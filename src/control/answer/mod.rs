@@ -172,6 +172,7 @@ fn flatten(path: &str, value: &serde_json::Value, visit: &mut impl FnMut(String,
     let join = |name: &str| if path.is_empty() { name.to_owned() } else { format!("{path}.{name}") };
     match value {
         serde_json::Value::Number(number) => visit(path.to_owned(), number.as_u64().unwrap_or_default()),
+        serde_json::Value::Bool(flag) => visit(path.to_owned(), u64::from(*flag)),
         serde_json::Value::Object(fields) => {
             for (name, value) in fields {
                 flatten(&join(name), value, visit);
@@ -199,7 +200,13 @@ mod tests {
         });
         let mut rows = Vec::new();
         flatten("", &document, &mut |counter, value| rows.push((counter, value)));
-        let expected = [("icmp.errors", 2), ("malformed", 1), ("sockets.eth0/3.queue", 3), ("sockets.eth0/3.rx", 4)];
+        let expected = [
+            ("icmp.errors", 2),
+            ("malformed", 1),
+            ("sockets.eth0/3.queue", 3),
+            ("sockets.eth0/3.rx", 4),
+            ("sockets.eth0/3.zero_copy", 1),
+        ];
         assert_eq!(rows, expected.map(|(name, value)| (name.to_owned(), value)));
     }
 

@@ -117,7 +117,7 @@ fn workers(owner: &Owner) {
         match (path.next(), path.next(), path.next()) {
             (Some("punts"), Some(reason), _) => metrics::WORKER_PUNTS.set(&[&worker, reason], row.value),
             (Some("frames"), Some(place), _) => metrics::WORKER_FRAMES.set(&[&worker, place], row.value),
-            (Some("sockets"), Some(socket), Some(event)) if event != "queue" => {
+            (Some("sockets"), Some(socket), Some(event)) if !matches!(event, "queue" | "zero_copy") => {
                 let (interface, queue) = socket.rsplit_once('/').unwrap_or((socket, ""));
                 metrics::SOCKET_FRAMES.set(&[interface, queue, event], row.value);
             }
@@ -126,7 +126,7 @@ fn workers(owner: &Owner) {
             (Some(area @ ("icmp" | "neighbor" | "handoff")), Some(event), _) => {
                 metrics::WORKER_EVENTS.set(&[&worker, &format!("{area}_{event}")], row.value);
             }
-            (Some("malformed" | "rebuilds"), None, _) => {
+            (Some("malformed" | "no_frame" | "rebuilds"), None, _) => {
                 metrics::WORKER_EVENTS.set(&[&worker, &row.counter], row.value)
             }
             _ => {}
