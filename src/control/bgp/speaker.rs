@@ -46,6 +46,8 @@ struct Listener {
     address: SocketAddr,
     open: Option<(Arc<TcpListener>, AbortHandle)>,
     retry: Instant,
+    /// The last error, which is logged once.
+    failure: Option<String>,
     /// Peers with their TCP MD5 keys, as the kernel has them.
     keys: BTreeMap<IpAddr, String>,
 }
@@ -367,19 +369,21 @@ impl Task {
         let _ = self.events.send(event);
     }
 
-    /// Opens, keeps or closes listeners, and gives them the keys of the peers.
+    /// Opens, keeps or closes listeners, one for each family that has a peer, and gives them the keys of the peers.
     fn listen(&mut self) {
-        let port = self.config.as_ref().filter(|c| !c.peers.is_empty()).map(|c| c.listen_port);
-        let wanted: Vec<SocketAddr> = port
-            .into_iter()
-            .flat_map(|port| {
-                [SocketAddr::from((Ipv4Addr::UNSPECIFIED, port)), SocketAddr::from((Ipv6Addr::UNSPECIFIED, port))]
+        let wanted: BTreeSet<SocketAddr> = self
+            .config
+            .iter()
+            .flat_map(|config| config.peers.iter().map(|peer| (peer.address, config.listen_port)))
+            .map(|(peer, port)| match peer {
+                IpAddr::V4(_) => SocketAddr::from((Ipv4Addr::UNSPECIFIED, port)),
+                IpAddr::V6(_) => SocketAddr::from((Ipv6Addr::UNSPECIFIED, port)),
             })
             .collect();
         self.listeners.retain(|listener| wanted.contains(&listener.address));
         for address in wanted {
             if !self.listeners.iter().any(|listener| listener.address == address) {
-                self.listeners.push(Listener { address, open: None, retry: Instant::now(), keys: BTreeMap::new() });
+                self.listeners.push(Listener::new(address));
             }
         }
         for mut listener in std::mem::take(&mut self.listeners) {
@@ -399,9 +403,13 @@ impl Task {
                 listener.open = Some((open, task));
             }
             Err(error) => {
-                warn!(address = %listener.address, %error, "cannot listen for BGP");
+                let error = error.to_string();
+                if listener.failure.as_ref() != Some(&error) {
+                    warn!(address = %listener.address, error, "cannot listen for BGP, trying again");
+                    listener.failure = Some(error.clone());
+                }
                 listener.retry = Instant::now() + LISTEN_RETRY;
-                self.emit(BgpEvent::ListenFailed { address: listener.address, error: error.to_string() });
+                self.emit(BgpEvent::ListenFailed { address: listener.address, error });
             }
         }
     }
@@ -476,6 +484,12 @@ impl Task {
         let farewell = async { while self.tasks.join_next().await.is_some() {} };
         // What has not been said by then is not said.
         let _ = timeout(FAREWELL, farewell).await;
+    }
+}
+
+impl Listener {
+    fn new(address: SocketAddr) -> Self {
+        Self { address, open: None, retry: Instant::now(), failure: None, keys: BTreeMap::new() }
     }
 }
 
