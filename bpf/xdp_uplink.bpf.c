@@ -28,8 +28,8 @@ static __always_inline int pipeline(struct xdp_md *ctx, struct packet *pkt)
 	return forward(ctx, pkt);
 }
 
-SEC("xdp")
-int xdp_uplink(struct xdp_md *ctx)
+/* The pipeline and its account. */
+static __always_inline int uplink(struct xdp_md *ctx)
 {
 	__u32 zero = 0;
 	struct packet *pkt = bpf_map_lookup_elem(&scratch, &zero);
@@ -44,6 +44,12 @@ int xdp_uplink(struct xdp_md *ctx)
 	action = pipeline(ctx, pkt);
 	count(pkt);
 	return action;
+}
+
+SEC("xdp")
+int xdp_uplink(struct xdp_md *ctx)
+{
+	return uplink(ctx);
 }
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";

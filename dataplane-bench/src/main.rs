@@ -1,2 +1,27 @@
-//! placeholder
-fn main() {}
+//! `dataplane-bench`: what margay costs, beside what it stands on, in one run.
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing))]
+
+mod machine;
+mod prog;
+
+use clap::{Parser, Subcommand};
+
+/// Measures margay's datapath beside the kernel's primitives.
+#[derive(Parser)]
+#[command(version)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Nanoseconds a packet spends in the loaded pipeline (BPF_PROG_TEST_RUN).
+    Prog(prog::Options),
+}
+
+fn main() -> anyhow::Result<()> {
+    match Cli::parse().command {
+        Command::Prog(options) => prog::run(&options),
+    }
+}

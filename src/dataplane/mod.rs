@@ -223,6 +223,11 @@ impl Dataplane {
         Ok(())
     }
 
+    /// The maps that all program instances share, by name: for programs that measure over the same tables.
+    pub fn maps(&self) -> impl Iterator<Item = (&str, BorrowedFd<'_>)> {
+        self.maps.iter()
+    }
+
     /// Interfaces that carry the program.
     pub fn attached(&self) -> impl Iterator<Item = (IfIndex, AttachMode)> + '_ {
         self.links.iter().map(|(ifindex, (mode, _))| (*ifindex, *mode))

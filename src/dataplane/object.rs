@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::mem::offset_of;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
 
 use libbpf_rs::{MapCore, MapHandle, Object, ObjectBuilder, OpenObject};
@@ -74,6 +74,11 @@ impl SharedMaps {
     /// The map called `name`.
     pub(super) fn get(&self, name: &'static str) -> Result<&MapHandle, Error> {
         self.maps.get(name).ok_or(Error::NoMap(name))
+    }
+
+    /// Every map with its name.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (&str, BorrowedFd<'_>)> {
+        self.maps.iter().map(|(name, map)| (name.as_str(), map.as_fd()))
     }
 
     /// Replaces the flow table by an empty one of another size. Flows are remembered again as they come: the ring gives

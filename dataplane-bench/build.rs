@@ -1,0 +1,21 @@
+//! `bpf/bench.bpf.c`, with the pipeline of the root package in it, -> skeleton in OUT_DIR.
+
+use std::env;
+use std::error::Error;
+use std::path::PathBuf;
+
+use libbpf_cargo::SkeletonBuilder;
+
+fn main() -> Result<(), Box<dyn Error>> {
+    println!("cargo:rerun-if-changed=bpf");
+    println!("cargo:rerun-if-changed=../bpf");
+    println!("cargo:rerun-if-env-changed=CLANG");
+    let out = PathBuf::from(env::var_os("OUT_DIR").ok_or("OUT_DIR is not set")?);
+    let arch = env::var("CARGO_CFG_TARGET_ARCH")?;
+    SkeletonBuilder::new()
+        .source("bpf/bench.bpf.c")
+        .clang(env::var("CLANG").unwrap_or_else(|_| "clang-19".to_owned()))
+        .clang_args([format!("-I/usr/include/{arch}-linux-gnu"), "-mcpu=v3".to_owned(), "-Werror".to_owned()])
+        .build_and_generate(out.join("bench.skel.rs"))?;
+    Ok(())
+}
