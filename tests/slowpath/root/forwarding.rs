@@ -1,7 +1,7 @@
 //! What clients and servers see of the slow path.
 
 use std::io::{BufRead as _, BufReader, Read as _};
-use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::net::{IpAddr, SocketAddr, TcpStream, UdpSocket};
 use std::process::Stdio;
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use model::desired::{
     AttachMode, Backend, Desired, Encap, Gateway, Interface, Node, RouteAction, Service, StaticRoute,
 };
 use model::network::{IfIndex, Link, Mac, Network, Vlan};
-use testkit::netns::Process;
+use testkit::netns::{Netns, Process};
 
 use super::gateway::{ABSENT, BEHIND, SERVER, Topology};
 
@@ -87,6 +87,29 @@ fn burst(topology: &Topology, server: IpAddr, count: u32) -> Vec<u32> {
     got
 }
 
+/// `tcpdump` on the server's interface: one line for each frame with its link-layer header, then its bytes.
+struct Tap(Process);
+
+impl Tap {
+    fn new(server: &Netns) -> Self {
+        let mut command = server.command("tcpdump");
+        command.args(["-l", "-n", "-e", "-x", "-i", "eth0"]).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut tap = Process::start(command).unwrap();
+        let mut words = BufReader::new(tap.child().stderr.take().unwrap()).lines();
+        words.find(|line| line.as_ref().unwrap().starts_with("listening")).expect("tcpdump listens").unwrap();
+        Self(tap)
+    }
+
+    /// What it has seen; frames are written at most a second (libpcap's buffer time-out) after they came.
+    fn seen(mut self) -> String {
+        std::thread::sleep(Duration::from_secs(1));
+        self.0.kill();
+        let mut seen = String::new();
+        self.0.child().stdout.take().unwrap().read_to_string(&mut seen).unwrap();
+        seen
+    }
+}
+
 #[test]
 fn the_first_packets_to_an_unresolved_neighbour_all_arrive_in_order() {
     let _shared = crate::FILES.read().unwrap();
@@ -138,12 +161,7 @@ fn a_next_hop_on_a_vlan_gets_its_tag() {
         network.neighbors.insert(neighbor, Mac([2, 0, 0, 0, 0, 0x77]));
     };
     let gateway = topology.start_with(desired(&["eth0", "eth1", "eth1.7"]), Some(vec![]), pretend);
-    let mut tap = topology.server.command("tcpdump");
-    tap.args(["-l", "-n", "-e", "-x", "-i", "eth0"]);
-    tap.stdout(Stdio::piped()).stderr(Stdio::piped());
-    let mut tap = Process::start(tap).unwrap();
-    let mut words = BufReader::new(tap.child().stderr.take().unwrap()).lines();
-    words.find(|line| line.as_ref().unwrap().starts_with("listening")).expect("tcpdump listens").unwrap();
+    let tap = Tap::new(&topology.server);
     let sender = topology.client.thread(|| {
         let socket = UdpSocket::bind("0.0.0.0:5000").unwrap();
         socket.set_ttl(9).unwrap();
@@ -153,11 +171,7 @@ fn a_next_hop_on_a_vlan_gets_its_tag() {
     });
     sender.join().unwrap().unwrap();
     gateway.until(|stats| stats[0].neighbor.forwarded >= 50);
-    // The tap writes a line when it has the frame, at most a second (libpcap's buffer time-out) later.
-    std::thread::sleep(Duration::from_secs(1));
-    tap.kill();
-    let mut seen = String::new();
-    tap.child().stdout.take().unwrap().read_to_string(&mut seen).unwrap();
+    let seen = tap.seen();
     let frames: Vec<&str> = seen.lines().filter(|line| line.contains("ethertype")).collect();
     assert_eq!(frames.len(), 50, "{seen}");
     for frame in frames {
@@ -169,6 +183,32 @@ fn a_next_hop_on_a_vlan_gets_its_tag() {
         .filter(|line| line.contains("0x0000:"))
         .all(|line| line.split_whitespace().any(|word| word == "0811"));
     assert!(ttls, "TTL 8 and protocol 17 in every header:\n{seen}");
+}
+
+#[test]
+fn a_packet_in_its_outer_header_waits_for_the_backends_neighbour() {
+    let _shared = crate::FILES.read().unwrap();
+    let topology = Topology::new();
+    let gateway = topology.start(desired(&["eth0", "eth1"]), Some(vec![]));
+    let tap = Tap::new(&topology.server);
+    let client = topology.client.thread(|| {
+        let service: SocketAddr = (VIP[0].parse::<IpAddr>().unwrap(), 80).into();
+        // Nobody takes the packet out of its outer header; the SYN is what is looked for.
+        TcpStream::connect_timeout(&service, Duration::from_millis(300)).unwrap_err()
+    });
+    client.join().unwrap().unwrap();
+    let stats = gateway.until(|stats| stats[0].neighbor.forwarded >= 1);
+    assert_eq!(stats[0].punts["NEIGHBOR_ENCAP"], stats[0].neighbor.forwarded);
+    let seen = tap.seen();
+    let is_encapsulated = |line: &str| {
+        line.contains("198.51.100.1 > 198.51.100.2: ")
+            && line.contains("192.0.2.2.")
+            && line.contains("203.0.113.80.80: Flags [S]")
+    };
+    let at = seen.lines().position(is_encapsulated).unwrap_or_else(|| panic!("no SYN:\n{seen}"));
+    let bytes: Vec<&str> = seen.lines().skip(at + 1).take(3).flat_map(|line| line.split_whitespace().skip(1)).collect();
+    // Words 4 and 14: TTL and protocol, once outside and once inside. The outer TTL is the program's own, untouched here.
+    assert_eq!((bytes[4], bytes[14]), ("4004", "3f06"), "{bytes:?}");
 }
 
 #[test]
