@@ -5,7 +5,8 @@
 
 mod root {
     use testkit::netns::Netns;
-    use testkit::oracle::{Plan, prepare, run};
+    use testkit::oracle::{Plan, run};
+    use testkit::program::prepare;
 
     fn setting(name: &str, default: u64) -> u64 {
         std::env::var(name).map_or(default, |text| text.parse().unwrap_or_else(|_| panic!("{name}={text}: no number")))

@@ -3,8 +3,10 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr};
+use std::os::fd::{AsRawFd as _, OwnedFd};
 
 use anyhow::{Context as _, Result, bail};
+use libbpf_rs::{MapCore as _, MapFlags, MapHandle};
 use margay::dataplane::{Count, Dataplane, Explanation, PortCounters, TestRun};
 use model::compile::{Compiled, compile};
 use model::desired::Desired;
@@ -14,6 +16,8 @@ use model::oracle::{Judgement, Oracle};
 use model::rib::Rib;
 use model::tables::{Features, PortId, PortKey};
 use model::verdict::Verdict;
+
+use crate::netns::Netns;
 
 /// One node's inputs.
 #[derive(Clone, Debug, Default)]
@@ -33,6 +37,22 @@ pub struct Arrival {
     pub ifindex: IfIndex,
     /// From the Ethernet header on.
     pub frame: Vec<u8>,
+}
+
+/// Interfaces that exist in the namespace of a test, with their indexes. A test run needs them; their names are free.
+pub const INTERFACES: [(&str, IfIndex); 5] =
+    [("p0", IfIndex(11)), ("p1", IfIndex(12)), ("p2", IfIndex(13)), ("p3", IfIndex(14)), ("h0", IfIndex(15))];
+
+/// Makes [`INTERFACES`].
+///
+/// # Errors
+/// What `ip` says.
+pub fn prepare(netns: &Netns) -> Result<()> {
+    for (name, index) in INTERFACES {
+        let (index, peer) = (index.to_string(), format!("{name}-peer"));
+        netns.ip(&["link", "add", name, "index", &index, "type", "veth", "peer", "name", &peer])?;
+    }
+    Ok(())
 }
 
 /// What the program is loaded with.
@@ -285,4 +305,36 @@ pub fn compare(
         return Ok(frames("explained rightly, run with a different frame", &run.frame, &judgement.frame));
     }
     Ok(None)
+}
+
+/// A slow-path socket on queue 0 of every port: with it the program punts instead of falling back.
+///
+/// The sockets have a ring, as the map asks, and are bound to no device: nothing is ever delivered in a test run.
+#[derive(Debug)]
+pub struct Sockets {
+    _open: Vec<OwnedFd>,
+}
+
+impl Sockets {
+    /// Opens one a port and enters them in the program's map.
+    ///
+    /// # Errors
+    /// A kernel without AF_XDP.
+    pub fn open(program: &Program) -> Result<Self> {
+        use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with, sockopt};
+
+        let map = program.dataplane.xsk_map()?;
+        let info = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", map.as_raw_fd()))?;
+        let id = info.lines().find_map(|line| line.strip_prefix("map_id:")).context("no map_id in fdinfo")?;
+        let map = MapHandle::from_map_id(id.trim().parse()?)?;
+        let mut open = Vec::new();
+        for port in program.compiled.tables.ports.values() {
+            let socket = socket_with(AddressFamily::XDP, SocketType::RAW, SocketFlags::CLOEXEC, None)?;
+            sockopt::set_xdp_rx_ring_size(&socket, 64)?;
+            let key = Dataplane::xsk_key(port.id, 0).context("port without a queue")?;
+            map.update(&key.to_ne_bytes(), &socket.as_raw_fd().to_ne_bytes(), MapFlags::ANY)?;
+            open.push(socket);
+        }
+        Ok(Self { _open: open })
+    }
 }

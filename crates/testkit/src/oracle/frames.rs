@@ -9,8 +9,8 @@ use packet::build;
 use packet::layer::{Ah, Arp, Eth, Ext, ExtKind, Frag, Icmp, Ip4, Ip6, Sctp, Tcp, Udp, Vlan, Vxlan};
 
 use super::rng::Rng;
-use super::world::{INTERFACES, VNIS, host};
-use crate::program::{Arrival, World};
+use super::world::{VNIS, host};
+use crate::program::{Arrival, INTERFACES, World};
 
 /// The kernel's test runs take no shorter frame than an Ethernet header.
 pub const SHORTEST: usize = 14;

@@ -17,7 +17,6 @@ use margay::dataplane::PortCounters;
 use model::tables::PortId;
 use model::verdict::Verdict;
 
-use crate::netns::Netns;
 use crate::program::{Arrival, Difference, FeatureSet, Program, World, compare, count, oracle};
 use rng::Rng;
 
@@ -52,18 +51,6 @@ impl fmt::Display for Report {
     }
 }
 
-/// Makes the interfaces of the configurations, with their indexes.
-///
-/// # Errors
-/// What `ip` says.
-pub fn prepare(netns: &Netns) -> Result<()> {
-    for (name, index) in world::INTERFACES {
-        let (index, peer) = (index.to_string(), format!("{name}-peer"));
-        netns.ip(&["link", "add", name, "index", &index, "type", "veth", "peer", "name", &peer])?;
-    }
-    Ok(())
-}
-
 /// Configuration `number` of a seed, and the source of its frames.
 #[must_use]
 pub fn configuration(seed: u64, number: u64) -> (World, Rng) {
@@ -72,7 +59,7 @@ pub fn configuration(seed: u64, number: u64) -> (World, Rng) {
     (world, rng)
 }
 
-/// Runs the plan in the current network namespace, which [`prepare`] has made.
+/// Runs the plan in the current network namespace, which [`prepare`](crate::program::prepare) has made.
 ///
 /// # Errors
 /// The first difference, shrunk, with all that is needed to see it again; or what the kernel refuses.

@@ -15,11 +15,8 @@ use model::network::{IfIndex, Link, Mac, Vlan};
 use model::rib::{AdoptedRoute, BgpRoute};
 
 use super::rng::Rng;
-use crate::program::World;
+use crate::program::{INTERFACES, World};
 
-/// Interfaces that exist in the namespace of a run, with their indexes; configurations use some of them.
-pub const INTERFACES: [(&str, IfIndex); 5] =
-    [("p0", IfIndex(11)), ("p1", IfIndex(12)), ("p2", IfIndex(13)), ("p3", IfIndex(14)), ("h0", IfIndex(15))];
 /// Index of the first VLAN device. They need not exist: frames arrive on their parents.
 const FIRST_VLAN: u32 = 21;
 const TRANSPORTS: [u8; 3] = [protocol::TCP, protocol::UDP, protocol::SCTP];
@@ -356,17 +353,25 @@ impl World {
         self.network.links.keys().copied().collect()
     }
 
+    /// Interface addresses with their prefixes; no link-local ones, which configurations must not route.
+    fn nets(&self, of: Option<IfIndex>) -> Vec<IpNet> {
+        let link_local = |address: IpAddr| match address {
+            IpAddr::V4(a) => a.is_link_local(),
+            IpAddr::V6(a) => a.is_unicast_link_local(),
+        };
+        let wanted = |(index, net): &&(IfIndex, IpNet)| of.is_none_or(|of| *index == of) && !link_local(net.addr());
+        self.network.addresses.iter().filter(wanted).map(|(_, net)| *net).collect()
+    }
+
     /// An address of this node.
     pub fn local(&self, rng: &mut Rng) -> IpAddr {
-        let all: Vec<_> = self.network.addresses.iter().map(|(_, net)| net.addr()).collect();
+        let all: Vec<_> = self.nets(None).iter().map(IpNet::addr).collect();
         rng.any(all).unwrap_or(IpAddr::V4(Ipv4Addr::new(10, 1, 0, 1)))
     }
 
     /// An address in a connected prefix, of one interface where given.
     pub fn on_link(&self, rng: &mut Rng, index: Option<IfIndex>) -> IpAddr {
-        let of = |(owner, _): &&(IfIndex, IpNet)| index.is_none_or(|index| *owner == index);
-        let nets: Vec<_> = self.network.addresses.iter().filter(of).map(|(_, net)| *net).collect();
-        match rng.any(nets) {
+        match rng.any(self.nets(index)) {
             Some(net) => host(rng, net),
             None => self.remote(rng),
         }
