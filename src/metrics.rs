@@ -90,6 +90,7 @@ metrics! {
     BGP_PREFIXES: Gauge "margay_bgp_prefixes" ["peer", "direction"] "Prefixes in the Adj-RIB-In (received) and Adj-RIB-Out (advertised).";
     WORKER_PUNTS: Counter "margay_worker_punts_total" ["worker", "reason"] "Frames that a slow-path worker took, by reason.";
     WORKER_EVENTS: Counter "margay_worker_events_total" ["worker", "event"] "What a worker did with them: ICMP sent or held back, frames forwarded or dropped.";
+    WORKER_LATENCY: Gauge "margay_worker_latency_nanoseconds" ["worker", "work", "part"] "Time from a frame taken to its answer sent (answer), or to itself sent once its neighbour was resolved (resolve): p50, p90, p99, p999 and max since the start.";
     WORKER_FRAMES: Gauge "margay_worker_frames" ["worker", "place"] "Frames of a worker's UMEM by where they are.";
     SOCKET_FRAMES: Counter "margay_socket_frames_total" ["interface", "queue", "event"] "Frames of an AF_XDP socket: rx, tx, and what was lost for want of ring space.";
 }

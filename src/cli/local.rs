@@ -8,8 +8,8 @@ use serde::Serialize;
 use super::client::{self, Client};
 use super::output::{self, Format, Row};
 use super::{ConfigArgs, Error};
-use crate::control::PinLock;
 use crate::control::api::types::Status;
+use crate::control::{PinLock, check_privilege};
 use crate::{config, dataplane};
 
 /// `margay validate`: all diagnostics, 2 where there is an error among them.
@@ -35,6 +35,7 @@ pub(super) fn detach(pin_dir: &Path) -> Result<ExitCode, Error> {
         output::text(&format!("{}: nothing is pinned\n", pin_dir.display()))?;
         return Ok(ExitCode::SUCCESS);
     }
+    check_privilege()?;
     let lock = PinLock::take(pin_dir)?;
     let detached = dataplane::detach_all(pin_dir)?;
     drop(lock);

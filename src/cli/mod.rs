@@ -172,6 +172,9 @@ pub(crate) enum Error {
     /// The answer could not be put into JSON.
     #[error("cannot write the answer as JSON: {0}")]
     Json(#[from] serde_json::Error),
+    /// The process may not do what it has to.
+    #[error(transparent)]
+    Privilege(#[from] control::PrivilegeError),
     /// Another process has the pin directory.
     #[error(transparent)]
     Lock(#[from] control::LockError),
@@ -185,6 +188,7 @@ impl Error {
         match self {
             Self::Usage(_) | Self::Run(control::RunError::Config(_)) => 2,
             Self::Client(error) => error.exit_code(),
+            Self::Privilege(_) | Self::Run(control::RunError::Privilege(_)) => 4,
             Self::Run(_) | Self::File { .. } | Self::Output(_) | Self::Json(_) | Self::Lock(_) | Self::Dataplane(_) => {
                 1
             }

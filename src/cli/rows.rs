@@ -291,7 +291,7 @@ pub(super) fn status(status: &Status) -> String {
         line("interface", format!("{} · {state} · {mode} mode", interface.name));
     }
     for diagnostic in &status.config.diagnostics {
-        line("error", diagnostic.replace('\n', "\n            "));
+        line("files say", diagnostic.replace('\n', "\n            "));
     }
     for problem in &status.problems {
         line("problem", problem.replace('\n', "\n            "));

@@ -19,6 +19,7 @@ mod lock;
 mod neighbors;
 pub mod netlink;
 mod owner;
+mod privilege;
 mod routing;
 mod workers;
 
@@ -37,6 +38,7 @@ pub use lock::{LockError, PinLock};
 use neighbors::Request;
 use netlink::Resolver;
 use owner::Owner;
+pub use privilege::{PrivilegeError, check as check_privilege};
 
 /// Events that wait for the owner; sources wait when there are more.
 const EVENTS: usize = 1024;
@@ -62,6 +64,9 @@ pub enum RunError {
     /// The configuration is invalid or cannot be read; nothing was touched.
     #[error("{0}")]
     Config(#[from] config::Error),
+    /// The process may not do what it has to.
+    #[error(transparent)]
+    Privilege(#[from] PrivilegeError),
     /// The API or the metrics cannot be served.
     #[error(transparent)]
     Api(#[from] api::ServeError),
@@ -86,6 +91,7 @@ pub enum RunError {
 pub fn run(options: Options) -> Result<(), RunError> {
     let config = config::load_dir(&options.config_dir, options.node.as_deref())?;
     config.warnings.iter().for_each(|warning| warn!("{warning}"));
+    check_privilege()?;
     let core = config.desired.node.control_core;
     let thread = std::thread::Builder::new().name("margay-control".into()).spawn(move || {
         core.into_iter().for_each(affinity::pin);

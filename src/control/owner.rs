@@ -8,7 +8,6 @@
 
 use std::time::{Duration, Instant};
 
-use model::desired::Desired;
 use model::network::Network;
 use tokio::sync::mpsc;
 use tracing::{error, info, warn};
@@ -20,25 +19,40 @@ use super::netlink::{Change, NeighborEntry};
 use super::routing::Routing;
 use super::workers::Workers;
 use super::{Options, answer};
-use crate::config::{self, Diagnostic};
+use crate::config;
 use crate::slowpath::{FromWorker, ToWorker};
 
 /// Shortest and longest time for which changes are collected.
 const SETTLE: std::ops::RangeInclusive<Duration> = Duration::from_millis(2)..=Duration::from_millis(200);
 /// Pause before a generation that failed is tried again.
 const RETRY: Duration = Duration::from_secs(5);
+/// Pause before an interface that refused the program, or a slow path that did not start, is tried again.
+const PATIENT_RETRY: Duration = Duration::from_secs(30);
 
 /// The configuration in force and what is wrong with the files, if anything.
 #[derive(Debug)]
 pub(super) struct Configuration {
-    /// In force.
-    pub(super) desired: Desired,
-    /// About the configuration in force.
-    pub(super) warnings: Vec<Diagnostic>,
+    /// In force, with what looks wrong about it.
+    pub(super) loaded: config::Loaded,
     /// Why the files as they are now are not in force.
     pub(super) failure: Option<config::Error>,
     /// When the files became, or ceased to be, what is in force.
     pub(super) since: Instant,
+}
+
+impl Configuration {
+    /// What is wrong with the files: the errors that keep them from being in force; else what looks wrong about them, and
+    /// interfaces that are not there. Interfaces come and go: a missing one is told of with its place and refuses nothing.
+    pub(super) fn diagnostics(&self, network: Option<&Network>) -> Vec<String> {
+        match &self.failure {
+            Some(config::Error::Invalid(diagnostics)) => diagnostics.iter().map(ToString::to_string).collect(),
+            Some(other) => vec![other.to_string()],
+            None => {
+                let absent = network.map(|network| config::check_network(&self.loaded, network)).unwrap_or_default();
+                self.loaded.warnings.iter().chain(&absent).map(ToString::to_string).collect()
+            }
+        }
+    }
 }
 
 /// All state of the control thread.
@@ -71,7 +85,7 @@ impl Owner {
         Self {
             options,
             started: now,
-            config: Configuration { desired: config.desired, warnings: config.warnings, failure: None, since: now },
+            config: Configuration { loaded: config, failure: None, since: now },
             network: Network::default(),
             routing,
             neighbors: Neighbors::default(),
@@ -141,18 +155,14 @@ impl Owner {
         let was_valid = self.config.failure.is_none();
         match config::load_dir(&self.options.config_dir, self.options.node.as_deref()) {
             Ok(loaded) => {
-                let changed = loaded.desired != self.config.desired;
+                let changed = loaded.desired != self.config.loaded.desired;
                 if !was_valid || changed {
                     info!("configuration loaded");
                     self.config.since = Instant::now();
                 }
-                // Interfaces come and go: one that is not there is told of with its place, and refuses nothing.
-                let absent =
-                    if self.network_known { config::check_network(&loaded, &self.network) } else { Vec::new() };
-                self.config.warnings = loaded.warnings.into_iter().chain(absent).collect();
-                self.config.warnings.iter().for_each(|warning| warn!("{warning}"));
-                self.config.desired = loaded.desired;
+                self.config.loaded = loaded;
                 self.config.failure = None;
+                self.config.diagnostics(self.network_known.then_some(&self.network)).iter().for_each(|d| warn!("{d}"));
                 if changed {
                     self.changed(false);
                 }
@@ -220,18 +230,22 @@ impl Owner {
     /// Compiles the state as it is, writes the difference, and tells everyone.
     fn next_generation(&mut self) {
         self.due = None;
-        self.routing.configure(&self.config.desired, &self.network);
+        self.routing.configure(&self.config.loaded.desired, &self.network);
         let before = self.forwarding.generation();
-        if let Err(failure) = self.forwarding.advance(&self.config.desired, &self.network, self.routing.rib()) {
+        if let Err(failure) = self.forwarding.advance(&self.config.loaded.desired, &self.network, self.routing.rib()) {
             error!(generation = before, error = %failure, "the new state is not in force, the generation before stays");
             self.due = Some(Instant::now() + RETRY);
             return;
+        }
+        if !self.forwarding.refused().is_empty() || self.workers.failure().is_some() {
+            // What is in the way, another program or a busy queue, goes without a word.
+            self.due = Some(Instant::now() + PATIENT_RETRY);
         }
         let now = Instant::now();
         let tables = &self.forwarding.compiled().tables;
         let released = self.neighbors.want(tables, &self.network, now);
         released.into_iter().for_each(|request| self.ask_kernel(request));
         self.routing.announce(&self.forwarding.compiled().announce);
-        self.workers.follow(&self.config.desired.node, &self.network, &self.forwarding);
+        self.workers.follow(&self.config.loaded.desired.node, &self.network, &self.forwarding);
     }
 }

@@ -1,6 +1,9 @@
 //! The agent as a whole, in namespaces: the command line against a running `margay run`.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
+#[path = "../bgp/bird.rs"]
+#[allow(dead_code, reason = "the BGP tests use more of it")]
+mod bird;
 mod harness;
 mod offline;
 
@@ -8,4 +11,5 @@ mod root {
     mod configuration;
     mod forwarding;
     mod restart;
+    mod routing;
 }

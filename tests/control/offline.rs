@@ -49,6 +49,21 @@ fn without_an_agent_the_exit_code_is_4_and_the_words_say_what_to_do() {
 }
 
 #[test]
+fn without_privilege_the_exit_code_is_4_and_nothing_is_touched() {
+    let directory = tempfile::tempdir().unwrap();
+    let node = "apiVersion: margay.io/v1\nkind: Node\nmetadata: {name: n}\nspec: {interfaces: [{name: eth0}]}\n";
+    std::fs::write(directory.path().join("a.yaml"), node).unwrap();
+    let mut command = Command::new("setpriv");
+    command.args(["--bounding-set=-net_raw", "--inh-caps=-net_raw", env!("CARGO_BIN_EXE_margay"), "run", "--config"]);
+    command.arg(directory.path()).args(["--pin-dir", "/sys/fs/bpf/margay-control-never"]);
+    let output = command.output().unwrap();
+    let words = String::from_utf8(output.stderr.clone()).unwrap();
+    assert_eq!(code(&output), 4, "{words}");
+    assert!(words.contains("CAP_NET_RAW missing"), "{words}");
+    assert!(!std::path::Path::new("/sys/fs/bpf/margay-control-never").exists());
+}
+
+#[test]
 fn wrong_arguments_are_usage_errors() {
     for arguments in [
         ["explain", "tcp", "10.0.0.1", "10.0.0.2:80", "-i", "x"].as_slice(),

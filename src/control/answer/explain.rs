@@ -115,7 +115,7 @@ impl Namer<'_> {
             FilterOrigin::NoRule => "no rule matches: allowed".to_owned(),
             FilterOrigin::Failsafe => "failsafe port: allowed".to_owned(),
             FilterOrigin::Rule { policy, rule } => {
-                let found = self.owner.config.desired.policies.iter().find(|one| one.name == *policy);
+                let found = self.owner.config.loaded.desired.policies.iter().find(|one| one.name == *policy);
                 let words = found.and_then(|policy| policy.rules.get(*rule)).map(policies::rule).unwrap_or_default();
                 format!("{policy}, rule {}: {words}", rule + 1)
             }

@@ -59,7 +59,7 @@ fn list(owner: &Owner, kind: ListKind, filter: &Filter) -> Result<Reply, QueryEr
             Reply::Peers(List::take(rows.filter(|row| named(of, &[&row.name, &row.address.to_string()])), limit))
         }
         ListKind::Policies => {
-            let rows = (1..).zip(&owner.config.desired.policies).map(|(n, policy)| policies::policy(n, policy));
+            let rows = (1..).zip(&owner.config.loaded.desired.policies).map(|(n, policy)| policies::policy(n, policy));
             Reply::Policies(List::take(rows.filter(|row| named(of, &[&row.name])), limit))
         }
         ListKind::Drops => {
@@ -88,20 +88,20 @@ fn routes(owner: &Owner, of: Option<&str>, limit: usize) -> Result<List<Route>, 
         group: view.group.0,
         next_hops: forwarding::members(tables, &owner.network, view.group),
     };
-    let wanted = |prefix: IpNet| compiled.routes.iter().filter(move |view| view.prefix == prefix).map(row);
-    match of {
-        None => Ok(List::take(compiled.routes.iter().map(row), limit)),
-        Some(text) => {
-            if let Ok(prefix) = text.parse::<IpNet>() {
-                return Ok(List::take(wanted(prefix.trunc()), limit));
+    let all = compiled.routes.iter();
+    let prefix = match of {
+        None => return Ok(List::show(all, limit, row)),
+        Some(text) => match (text.parse::<IpNet>(), text.parse::<IpAddr>()) {
+            (Ok(prefix), _) => Some(prefix.trunc()),
+            (_, Ok(address)) => forwarding::longest_match(tables, address).map(|(prefix, _)| prefix),
+            _ => {
+                return Err(QueryError::Invalid(format!(
+                    "'{text}' is neither a prefix nor an address; give 10.0.0.0/8 or 10.0.0.1"
+                )));
             }
-            let address: IpAddr = text.parse().map_err(|_| {
-                QueryError::Invalid(format!("'{text}' is neither a prefix nor an address; give 10.0.0.0/8 or 10.0.0.1"))
-            })?;
-            let found = forwarding::longest_match(tables, address).map(|(prefix, _)| prefix);
-            Ok(List::take(found.into_iter().flat_map(wanted), limit))
-        }
-    }
+        },
+    };
+    Ok(List::show(all.filter(|view| Some(view.prefix) == prefix), limit, row))
 }
 
 fn next_hops(owner: &Owner, of: Option<&str>, limit: usize) -> Result<List<NextHop>, QueryError> {

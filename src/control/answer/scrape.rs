@@ -126,9 +126,10 @@ fn workers(owner: &Owner) {
             (Some(area @ ("icmp" | "neighbor" | "handoff")), Some(event), _) => {
                 metrics::WORKER_EVENTS.set(&[&worker, &format!("{area}_{event}")], row.value);
             }
-            (Some("malformed" | "no_frame" | "rebuilds"), None, _) => {
-                metrics::WORKER_EVENTS.set(&[&worker, &row.counter], row.value)
+            (Some(timed @ ("answer_ns" | "resolve_ns")), Some(part), _) if part != "count" => {
+                metrics::WORKER_LATENCY.set(&[&worker, timed.trim_end_matches("_ns"), part], row.value);
             }
+            (Some(event), None, _) => metrics::WORKER_EVENTS.set(&[&worker, event], row.value),
             _ => {}
         }
     }

@@ -14,6 +14,9 @@ use crate::control::api::types::{Backend, Flow, List, Vip};
 use crate::control::owner::Owner;
 use crate::dataplane::Count;
 
+/// Most flows that are read for one question: two system calls each, while nothing else is answered.
+const FLOWS_READ: usize = 100_000;
+
 /// `192.0.2.1:80/TCP`, the name of a VIP.
 pub(super) fn vip_name(key: &VipKey) -> String {
     let end = std::net::SocketAddr::new(key.address, key.port);
@@ -46,7 +49,7 @@ impl Served<'_> {
 }
 
 fn served(owner: &Owner) -> impl Iterator<Item = Served<'_>> {
-    owner.config.desired.services.iter().flat_map(move |service| {
+    owner.config.loaded.desired.services.iter().flat_map(move |service| {
         service.addresses.iter().filter_map(move |address| {
             let key = VipKey { address: *address, port: service.port, protocol: service.protocol };
             let id = *owner.forwarding.compiled().tables.vips.get(&key)?;
@@ -114,7 +117,7 @@ pub(super) fn backends(owner: &Owner) -> Result<Vec<Backend>, QueryError> {
     Ok(rows)
 }
 
-/// Flows that are remembered; with an address, those that have it at either end.
+/// Flows that are remembered, the first [`FLOWS_READ`] of them; with an address, those that have it at either end.
 pub(super) fn flows(owner: &Owner, of: Option<&str>, limit: usize) -> Result<List<Flow>, QueryError> {
     let address = match of {
         Some(text) => {
@@ -122,8 +125,7 @@ pub(super) fn flows(owner: &Owner, of: Option<&str>, limit: usize) -> Result<Lis
         }
         None => None,
     };
-    let capacity = owner.forwarding.compiled().parameters.flow_table_entries as usize;
-    let flows = owner.forwarding.dataplane().flows(capacity).map_err(kernel)?;
+    let flows = owner.forwarding.dataplane().flows(FLOWS_READ).map_err(kernel)?;
     let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic).tv_sec;
     let backends = &owner.forwarding.compiled().names.backends;
     let rows = flows

@@ -2,7 +2,6 @@
 
 use std::time::Instant;
 
-use crate::config;
 use crate::control::api::types::{
     ConfigStatus, InterfaceState, InterfaceStatus, Peer, SessionCount, Status, TableSizes,
 };
@@ -19,7 +18,7 @@ pub(super) fn status(owner: &Owner) -> Status {
     };
     Status {
         version: env!("CARGO_PKG_VERSION").to_owned(),
-        node: owner.config.desired.node.name.clone(),
+        node: owner.config.loaded.desired.node.name.clone(),
         pid: std::process::id(),
         uptime_seconds: owner.started.elapsed().as_secs(),
         generation: owner.forwarding.generation(),
@@ -29,11 +28,7 @@ pub(super) fn status(owner: &Owner) -> Status {
             directory: owner.options.config_dir.clone(),
             valid: owner.config.failure.is_none(),
             since_seconds: Instant::now().saturating_duration_since(owner.config.since).as_secs(),
-            diagnostics: match &owner.config.failure {
-                Some(config::Error::Invalid(diagnostics)) => diagnostics.iter().map(ToString::to_string).collect(),
-                Some(other) => vec![other.to_string()],
-                None => owner.config.warnings.iter().map(ToString::to_string).collect(),
-            },
+            diagnostics: owner.config.diagnostics(Some(&owner.network)),
         },
         problems: problems(owner, &interfaces, &peers),
         interfaces,
@@ -49,6 +44,9 @@ fn problems(owner: &Owner, interfaces: &[InterfaceStatus], peers: &[Peer]) -> Ve
     let mut problems = Vec::new();
     if owner.config.failure.is_some() {
         problems.push("the configuration has errors; mend the files, they are read again at once".to_owned());
+    }
+    if owner.forwarding.generation() == 0 && owner.forwarding.failure().is_none() {
+        problems.push("no generation is in force yet: the kernel's links are being read".to_owned());
     }
     problems.extend(owner.forwarding.failure().map(|failure| format!("the new state is not in force: {failure}")));
     problems.extend(owner.routing.problem());
@@ -87,7 +85,7 @@ pub(super) fn interfaces(owner: &Owner) -> Vec<InterfaceStatus> {
             state,
         }
     };
-    owner.config.desired.node.interfaces.iter().map(status).collect()
+    owner.config.loaded.desired.node.interfaces.iter().map(status).collect()
 }
 
 /// Peers and their sessions.

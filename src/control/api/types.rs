@@ -33,8 +33,13 @@ pub struct List<T> {
 
 impl<T> List<T> {
     /// Takes the first `limit` rows and counts the rest.
-    pub fn take(mut rows: impl Iterator<Item = T>, limit: usize) -> Self {
-        let items: Vec<T> = rows.by_ref().take(limit).collect();
+    pub fn take(rows: impl Iterator<Item = T>, limit: usize) -> Self {
+        Self::show(rows, limit, |row| row)
+    }
+
+    /// The same of rows that are costly to show: only those that are taken are.
+    pub fn show<R>(mut rows: impl Iterator<Item = R>, limit: usize, show: impl FnMut(R) -> T) -> Self {
+        let items: Vec<T> = rows.by_ref().take(limit).map(show).collect();
         let total = items.len() + rows.count();
         Self { items, total }
     }
@@ -91,7 +96,7 @@ pub struct ConfigStatus {
     pub valid: bool,
     /// How long that has been so.
     pub since_seconds: u64,
-    /// Why the files are not in force: one entry an error, with file and line.
+    /// Why the files are not in force, or what looks wrong about them where they are: with file and line.
     pub diagnostics: Vec<String>,
 }
 
@@ -425,5 +430,8 @@ mod tests {
         assert_eq!(List::take(0..10, 3), List { items: vec![0, 1, 2], total: 10 });
         assert_eq!(List::take(0..2, 3), List { items: vec![0, 1], total: 2 });
         assert_eq!(List::take(0..2, 0), List::<i32> { items: vec![], total: 2 });
+        let mut shown = 0;
+        assert_eq!(List::show(0..10, 3, |_| shown += 1).total, 10);
+        assert_eq!(shown, 3, "only what is taken");
     }
 }

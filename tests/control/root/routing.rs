@@ -1,0 +1,67 @@
+//! Routes from a real BIRD through the whole agent, and over its death.
+
+use serde_json::Value;
+
+use crate::bird::{Bird, session, statics};
+use crate::harness::Lab;
+
+const DOCUMENTS: &str = "
+apiVersion: margay.io/v1
+kind: Node
+metadata: {name: gw}
+spec: {interfaces: [{name: left0}, {name: right0}]}
+---
+apiVersion: projectcalico.org/v3
+kind: BGPConfiguration
+metadata: {name: default}
+spec: {asNumber: 64512, nodeToNodeMeshEnabled: false, serviceExternalIPs: [{cidr: 192.0.2.0/24}]}
+---
+apiVersion: projectcalico.org/v3
+kind: BGPPeer
+metadata: {name: router}
+spec: {peerIP: 10.2.0.2, asNumber: 64513, keepaliveTime: 3s, maxRestartTime: 60s}
+---
+apiVersion: margay.io/v1
+kind: VirtualService
+metadata: {name: web}
+spec: {addresses: [192.0.2.10], port: 80, protocol: TCP, encap: {type: IPIP}, backends: [{address: 10.1.0.2}]}
+";
+
+/// Routes in the FIB from a source.
+fn from(lab: &Lab, source: &str) -> usize {
+    let routes = lab.get(&["routes", "--limit", "100000"]);
+    routes.iter().filter(|route: &&Value| route["source"] == source).count()
+}
+
+#[test]
+fn learned_routes_forward_and_survive_a_restart_without_a_write() {
+    let mut lab = Lab::new("bgp", DOCUMENTS);
+    let session = session("margay", "10.2.0.2", 64513, "10.2.0.1 as 64512", &["ipv4"], "");
+    let bird = Bird::start(&lab.server, "10.2.0.2", &(statics(400) + &session));
+    lab.start();
+    lab.until("BIRD's routes forward", |lab| from(lab, "ebgp") == 400);
+    assert_eq!(lab.get(&["peers"])[0]["state"], "Established");
+    lab.until("healthy", |lab| lab.status()["problems"].as_array().unwrap().is_empty());
+    assert!(bird.ask("show route 192.0.2.10/32").contains("via 10.2.0.1"), "the VIP is announced");
+    let way = lab.explain(&["udp", "10.1.0.2:1", "198.18.0.7:2", "-i", "left0"]);
+    assert_eq!((way["verdict"].as_str(), way["detail"].as_str()), (Some("redirect"), Some("right0")), "{way:#}");
+
+    lab.stop("-KILL");
+    assert!(bird.ask("show route 192.0.2.10/32").contains("via 10.2.0.1"), "BIRD keeps it: forwarding goes on");
+    lab.start();
+    assert_eq!(from(&lab, "ebgp") + from(&lab, "adopted"), 400, "at no time without them");
+    lab.until("BGP has converged", |lab| from(lab, "ebgp") == 400 && lab.status()["tables"]["adopted"] == 0);
+    assert_eq!(lab.metric("margay_config_map_writes_total", ""), 0, "{}", lab.words());
+
+    bird.ask("disable four_b");
+    lab.until("withdrawn routes are gone", |lab| from(lab, "ebgp") == 200);
+
+    // What was withdrawn while nobody listened goes when BGP has converged, not before and not never.
+    lab.stop("-TERM");
+    bird.ask("enable four_b");
+    bird.ask("disable four_a");
+    lab.start();
+    lab.until("only what is announced now", |lab| from(lab, "ebgp") == 200 && from(lab, "adopted") == 0);
+    assert_eq!(lab.get(&["routes", "198.18.0.199"]).len(), 0, "of the first half");
+    assert_eq!(lab.get(&["routes", "198.18.0.201"]).len(), 1, "of the second half");
+}
