@@ -15,7 +15,7 @@
 	X(IP6_HEADER, "IPv6 version or extension header invalid")                                                      \
 	X(IP6_EXTHDR_LIMIT, "more than six IPv6 extension headers")                                                    \
 	X(L4_SHORT, "TCP, UDP, SCTP or ICMP header cut off")                                                           \
-	X(SRC_INVALID, "source address multicast, loopback, unspecified, or link-local in a packet to be forwarded")     \
+	X(SRC_INVALID, "source address multicast, loopback, unspecified, or link-local in a packet to be forwarded")   \
 	X(DST_INVALID, "destination address loopback, unspecified or IPv4-mapped")                                     \
 	X(ETHERTYPE, "neither IP nor ARP on an interface with policy")                                                 \
 	X(TUN_PEER_UNKNOWN, "tunnel packet from a source that no Tunnel names")                                        \

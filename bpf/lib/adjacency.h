@@ -42,7 +42,8 @@ ALWAYS_INLINE int decrement_ttl(struct xdp_md *ctx, struct packet *pkt)
  * and writes the adjacency's header with `ethertype`. `l3` then points at the first byte behind it: at the outer header
  * where there is one. Invalidates: packet pointers.
  */
-ALWAYS_INLINE int rewrite_link(struct xdp_md *ctx, struct packet *pkt, const struct adjacency *adj, __u32 outer_len, __u16 ethertype)
+ALWAYS_INLINE int rewrite_link(struct xdp_md *ctx, struct packet *pkt, const struct adjacency *adj, __u32 outer_len,
+			       __u16 ethertype)
 {
 	int tagged = config.vlan && adj->rewrite_len == 16;
 	__u32 link_len = tagged ? ETH_LEN + VLAN_LEN : ETH_LEN;
@@ -69,7 +70,8 @@ ALWAYS_INLINE int rewrite_link(struct xdp_md *ctx, struct packet *pkt, const str
 }
 
 /* Unresolved: the slow path asks for the neighbour and sends the packet. Invalidates: packet pointers. */
-ALWAYS_INLINE int punt_neighbor(struct xdp_md *ctx, struct packet *pkt, enum punt_reason reason, __u32 ifindex, const struct ip_addr *address)
+ALWAYS_INLINE int punt_neighbor(struct xdp_md *ctx, struct packet *pkt, enum punt_reason reason, __u32 ifindex,
+				const struct ip_addr *address)
 {
 	struct punt p = {
 		.reason = reason,
@@ -92,7 +94,8 @@ ALWAYS_INLINE const struct adjacency *adjacency_of(const struct next_hop *nh)
 }
 
 /* Outer IP header (RFC 2003 §3.1, RFC 2473 §4) at `l3`; TOS or traffic class is the inner packet's. */
-ALWAYS_INLINE int write_outer_ip(struct xdp_md *ctx, struct packet *pkt, const struct backend *b, __u8 proto, __u32 payload_len, __u64 hash)
+ALWAYS_INLINE int write_outer_ip(struct xdp_md *ctx, struct packet *pkt, const struct backend *b, __u8 proto,
+				 __u32 payload_len, __u64 hash)
 {
 	if (b->outer_ipv6) {
 		struct ip6_header *ip = bytes_at(ctx, pkt->l3, sizeof(*ip));
@@ -151,7 +154,8 @@ ALWAYS_INLINE int write_vxlan(struct xdp_md *ctx, struct packet *pkt, const stru
 }
 
 /* Puts the backend's outer header and the adjacency's link-layer header in front. Invalidates: packet pointers. */
-ALWAYS_INLINE int encap(struct xdp_md *ctx, struct packet *pkt, const struct backend *b, const struct adjacency *adj, __u64 hash)
+ALWAYS_INLINE int encap(struct xdp_md *ctx, struct packet *pkt, const struct backend *b, const struct adjacency *adj,
+			__u64 hash)
 {
 	__u32 ip_len = b->outer_ipv6 ? sizeof(struct ip6_header) : sizeof(struct ip4_header);
 	__u32 vxlan_len = b->outer_kind == OUTER_VXLAN ? VXLAN_OVERHEAD : 0;

@@ -36,10 +36,10 @@
 struct packet {
 	struct ip_addr src; /* IPv4 mapped */
 	struct ip_addr dst;
-	__u32 bytes;	 /* of the frame as it came in */
-	__u32 l3;	 /* offset of the IP header = length of the link-layer header */
-	__u32 l4;	 /* offset behind the IP header and its extensions */
-	__u32 len;	 /* IP packet, bytes */
+	__u32 bytes; /* of the frame as it came in */
+	__u32 l3;    /* offset of the IP header = length of the link-layer header */
+	__u32 l4;    /* offset behind the IP header and its extensions */
+	__u32 len;   /* IP packet, bytes */
 	__u32 port_id;
 	__u32 filter;	 /* first op of the port's policy */
 	__u32 counter;	 /* what became of it; NR_COUNTERS until a verdict */

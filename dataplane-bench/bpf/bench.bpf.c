@@ -13,10 +13,10 @@ enum {
 
 struct harness {
 	__u64 head[HEAD_BYTES / 8];
-	__u32 bytes;	  /* of the frame */
-	__u32 vary;	  /* offset of the 16 bits that tell flows apart, below HEAD_BYTES */
-	__u32 csum;	  /* offset of the IPv4 header checksum that covers them, 0 for none; they are zero in `head` then */
-	__u32 mask;	  /* flows - 1, a power of two */
+	__u32 bytes; /* of the frame */
+	__u32 vary;  /* offset of the 16 bits that tell flows apart, below HEAD_BYTES */
+	__u32 csum;  /* offset of the IPv4 header checksum that covers them, 0 for none; they are zero in `head` then */
+	__u32 mask;  /* flows - 1, a power of two */
 	__u32 moves_head; /* the pipeline moves the head: the harness moves it, too */
 	__u32 next;
 };
@@ -74,7 +74,7 @@ static __always_inline int write_head(struct xdp_md *ctx, struct harness *h)
 		if (!word)
 			return -1;
 		/* The words were zero before: the sum grows by what is there now (RFC 1624 §3). */
-		sum = (__u16)~*word + (vary & 1 ? __builtin_bswap16(flow) : flow);
+		sum = (__u16) ~*word + (vary & 1 ? __builtin_bswap16(flow) : flow);
 		sum = (sum & 0xffff) + (sum >> 16);
 		*word = ~sum;
 	}
@@ -147,7 +147,7 @@ SEC("xdp")
 int bench_lpm(struct xdp_md *ctx)
 {
 	struct harness *h = the_harness();
-	struct fib4_key key = { .prefix_len = 32 };
+	struct fib4_key key = {.prefix_len = 32};
 	const __be32 *address;
 
 	if (!h || write_head(ctx, h))
