@@ -165,7 +165,7 @@ struct {
 
 struct {
 	__uint(type, BPF_MAP_TYPE_XSKMAP);
-	__uint(max_entries, PORTS_MAX *QUEUES_PER_PORT);
+	__uint(max_entries, (PORTS_MAX * QUEUES_PER_PORT));
 	__type(key, __u32); /* port * QUEUES_PER_PORT + queue */
 	__type(value, __u32);
 } xsks SEC(".maps");

@@ -11,12 +11,12 @@ ALWAYS_INLINE int denylist(struct packet *pkt)
 	if (!config.denylist)
 		return CONTINUE;
 	if (pkt->is_ipv6) {
-		struct fib6_key key = {.prefix_len = 128};
+		struct fib6_key key = { .prefix_len = 128 };
 
 		__builtin_memcpy(key.addr, &pkt->src, sizeof(key.addr));
 		listed = bpf_map_lookup_elem(&denylist6, &key);
 	} else {
-		struct fib4_key key = {.prefix_len = 32, .addr = pkt->src.word[3]};
+		struct fib4_key key = { .prefix_len = 32, .addr = pkt->src.word[3] };
 
 		listed = bpf_map_lookup_elem(&denylist4, &key);
 	}

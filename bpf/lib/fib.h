@@ -11,12 +11,12 @@ ALWAYS_INLINE __u32 fib_lookup(const struct packet *pkt)
 	__u32 *group;
 
 	if (pkt->is_ipv6) {
-		struct fib6_key key = {.prefix_len = 128};
+		struct fib6_key key = { .prefix_len = 128 };
 
 		__builtin_memcpy(key.addr, &pkt->dst, sizeof(key.addr));
 		group = bpf_map_lookup_elem(&fib6, &key);
 	} else {
-		struct fib4_key key = {.prefix_len = 32, .addr = pkt->dst.word[3]};
+		struct fib4_key key = { .prefix_len = 32, .addr = pkt->dst.word[3] };
 
 		group = bpf_map_lookup_elem(&fib4, &key);
 	}

@@ -34,22 +34,29 @@ ALWAYS_INLINE __u32 filter_step(const struct packet *pkt, const struct filter_op
 	__u32 first = op->value.word[0], last = op->value.word[1];
 
 	switch (op->field) {
-	case FILTER_SRC4: return after_test(op, address_in(&pkt->src, op));
-	case FILTER_SRC6: return after_test(op, pkt->is_ipv6 && address_in(&pkt->src, op));
-	case FILTER_DST4: return after_test(op, address_in(&pkt->dst, op));
-	case FILTER_DST6: return after_test(op, pkt->is_ipv6 && address_in(&pkt->dst, op));
+	case FILTER_SRC4:
+		return after_test(op, address_in(&pkt->src, op));
+	case FILTER_SRC6:
+		return after_test(op, pkt->is_ipv6 && address_in(&pkt->src, op));
+	case FILTER_DST4:
+		return after_test(op, address_in(&pkt->dst, op));
+	case FILTER_DST6:
+		return after_test(op, pkt->is_ipv6 && address_in(&pkt->dst, op));
 	case FILTER_SPORT:
 		return pkt->has_ports ? after_test(op, pkt->sport >= first && pkt->sport <= last) : op->on_absent;
 	case FILTER_DPORT:
 		return pkt->has_ports ? after_test(op, pkt->dport >= first && pkt->dport <= last) : op->on_absent;
-	case FILTER_PROTO: return after_test(op, pkt->proto == first);
-	case FILTER_IP_VERSION: return after_test(op, (pkt->is_ipv6 ? 6 : 4) == first);
+	case FILTER_PROTO:
+		return after_test(op, pkt->proto == first);
+	case FILTER_IP_VERSION:
+		return after_test(op, (pkt->is_ipv6 ? 6 : 4) == first);
 	case FILTER_ICMP: {
 		__u32 icmp = (__u32)pkt->icmp_type << 8 | pkt->icmp_code;
 
 		return pkt->has_icmp ? after_test(op, !((icmp ^ first) & op->mask.word[0])) : op->on_absent;
 	}
-	default: return FILTER_DENY;
+	default:
+		return FILTER_DENY;
 	}
 }
 
@@ -80,7 +87,7 @@ static long filter_visit(__u32 i __attribute__((unused)), void *arg)
 /* No end within the longest program there can be means tables at odds: closed, not open. */
 ALWAYS_INLINE int filter_packet(struct packet *pkt)
 {
-	struct filter_walk w = {.pkt = pkt, .next = pkt->filter};
+	struct filter_walk w = { .pkt = pkt, .next = pkt->filter };
 
 	if (!config.filter || pkt->filter == FILTER_NONE)
 		return CONTINUE;

@@ -72,11 +72,17 @@ ALWAYS_INLINE int forward(struct xdp_md *ctx, struct packet *pkt)
 		return drop(pkt, DROP_INTERNAL);
 	switch (nh->kind) {
 	case NH_FORWARD:
-	case NH_GLEAN: return to_gateway(ctx, pkt, nh);
-	case NH_RECEIVE: return receive(pkt);
-	case NH_VIP: return to_vip_address(ctx, pkt);
-	case NH_BLACKHOLE: return drop(pkt, DROP_BLACKHOLE);
-	case NH_PROHIBIT: return punt_plain(ctx, pkt, PUNT_PROHIBIT);
-	default: return drop(pkt, DROP_INTERNAL);
+	case NH_GLEAN:
+		return to_gateway(ctx, pkt, nh);
+	case NH_RECEIVE:
+		return receive(pkt);
+	case NH_VIP:
+		return to_vip_address(ctx, pkt);
+	case NH_BLACKHOLE:
+		return drop(pkt, DROP_BLACKHOLE);
+	case NH_PROHIBIT:
+		return punt_plain(ctx, pkt, PUNT_PROHIBIT);
+	default:
+		return drop(pkt, DROP_INTERNAL);
 	}
 }

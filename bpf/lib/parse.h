@@ -94,7 +94,7 @@ ALWAYS_INLINE int parse_link(struct xdp_md *ctx, struct packet *pkt)
 				return drop(pkt, DROP_ETH_SHORT);
 			port = NULL;
 		} else if (vlan) {
-			struct vlan_port_key key = {.ifindex = ifindex, .vlan = vlan};
+			struct vlan_port_key key = { .ifindex = ifindex, .vlan = vlan };
 
 			port = config.vlan ? bpf_map_lookup_elem(&vlan_ports, &key) : NULL;
 		}

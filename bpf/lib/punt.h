@@ -20,12 +20,17 @@ struct punt {
 
 ALWAYS_INLINE int punt_falls_back_to_pass(enum punt_reason reason)
 {
+	/* clang-format off */
 	switch (reason) {
 #define X(name, fallback, help)                                                                                        \
-	case PUNT_##name: return FALLBACK_##fallback;
+	case PUNT_##name:                                                                                              \
+		return FALLBACK_##fallback;
 		PUNT_REASONS(X)
-#undef X default : return 0;
+#undef X
+	default:
+		return 0;
 	}
+	/* clang-format on */
 }
 
 /* A token bucket per reason and CPU, refilled by the coarse clock: exact to a jiffy, which the burst hides. */
@@ -104,7 +109,7 @@ ALWAYS_INLINE int punt(struct xdp_md *ctx, struct packet *pkt, const struct punt
 /* A reason that needs nothing but the packet. Invalidates: packet pointers. */
 ALWAYS_INLINE int punt_plain(struct xdp_md *ctx, struct packet *pkt, enum punt_reason reason)
 {
-	struct punt p = {.reason = reason};
+	struct punt p = { .reason = reason };
 
 	return punt(ctx, pkt, &p);
 }
@@ -112,7 +117,7 @@ ALWAYS_INLINE int punt_plain(struct xdp_md *ctx, struct packet *pkt, enum punt_r
 /* Larger than `mtu`: the sender is told where it forbids fragments. Invalidates: packet pointers. */
 ALWAYS_INLINE int too_big(struct xdp_md *ctx, struct packet *pkt, __u32 mtu)
 {
-	struct punt p = {.reason = PUNT_PACKET_TOO_BIG, .mtu = mtu};
+	struct punt p = { .reason = PUNT_PACKET_TOO_BIG, .mtu = mtu };
 
 	if (!pkt->is_ipv6 && !pkt->dont_fragment)
 		return drop(pkt, DROP_MTU_NO_DF);

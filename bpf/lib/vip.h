@@ -49,7 +49,7 @@ ALWAYS_INLINE const struct backend *choose_backend(const struct packet *pkt, __u
 	*id = ring_choice(vip, hash);
 	b = backend_of(*id, vip);
 	if (b && !config.explain) {
-		struct flow flow = {.backend = *id, .seen_s = bpf_ktime_get_coarse_ns() / 1000000000ULL};
+		struct flow flow = { .backend = *id, .seen_s = bpf_ktime_get_coarse_ns() / 1000000000ULL };
 
 		bpf_map_update_elem(&flows, &key, &flow, BPF_ANY);
 	}
@@ -110,7 +110,7 @@ ALWAYS_INLINE int to_backend(struct xdp_md *ctx, struct packet *pkt, const struc
 /* Invalidates: packet pointers. */
 ALWAYS_INLINE int load_balance(struct xdp_md *ctx, struct packet *pkt)
 {
-	struct vip_key key = {.address = pkt->dst, .port = bpf_htons(pkt->dport), .protocol = pkt->proto};
+	struct vip_key key = { .address = pkt->dst, .port = bpf_htons(pkt->dport), .protocol = pkt->proto };
 	const struct backend *b;
 	__u32 *vip, id = 0;
 	__u64 hash;

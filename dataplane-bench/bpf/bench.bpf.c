@@ -147,7 +147,7 @@ SEC("xdp")
 int bench_lpm(struct xdp_md *ctx)
 {
 	struct harness *h = the_harness();
-	struct fib4_key key = {.prefix_len = 32};
+	struct fib4_key key = { .prefix_len = 32 };
 	const __be32 *address;
 
 	if (!h || write_head(ctx, h))

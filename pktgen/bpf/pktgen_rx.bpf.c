@@ -123,7 +123,7 @@ static __always_inline int is_ours(struct cursor *c)
 SEC("xdp")
 int pktgen_rx(struct xdp_md *ctx)
 {
-	struct cursor c = {.pos = (void *)(long)ctx->data, .end = (void *)(long)ctx->data_end};
+	struct cursor c = { .pos = (void *)(long)ctx->data, .end = (void *)(long)ctx->data_end };
 
 	if (!link_header(&c) || !ip_header(&c) || !decapsulate(&c) || !is_ours(&c))
 		return XDP_PASS;
