@@ -1,8 +1,9 @@
 //! The local API: HTTP and JSON over a Unix socket, served by the control runtime.
 //!
 //! A handler turns a request into a [`Query`], sends it to the owner of the state as an event and awaits the answer; it
-//! never sees the state. Bodies and answers are bounded, and a request that takes too long gets 503.
+//! never sees the state. Bodies, answers and connections are bounded, and a request that takes too long gets 503.
 
+mod limit;
 mod server;
 pub mod types;
 

@@ -15,12 +15,17 @@ use clap::ValueEnum as _;
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::{mpsc, oneshot};
 
+use super::limit::Limited;
 use super::types::{ErrorBody, ExplainRequest, Filter};
 use super::{ListKind, Query, QueryError, Reply};
 use crate::control::event::Event;
 
 /// Longest that a request waits for the owner.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
+/// Connections open at once, of the API and of the metrics.
+const CONNECTIONS: usize = 64;
+/// Longest silence of a connection.
+const SILENCE: Duration = Duration::from_secs(30);
 /// Largest request body, in bytes: a frame in hexadecimal and some.
 const BODY_LIMIT: usize = 64 * 1024;
 
@@ -73,10 +78,10 @@ pub async fn serve(events: mpsc::Sender<Event>, socket: &Path, metrics: Option<S
         .fallback(async || failure(StatusCode::NOT_FOUND, "no such path; see docs/operations.md"))
         .layer(DefaultBodyLimit::max(BODY_LIMIT))
         .with_state(events.clone());
-    tokio::spawn(async move { axum::serve(listener, api).await });
+    tokio::spawn(async move { axum::serve(Limited::new(listener, CONNECTIONS, SILENCE), api).await });
     if let Some(listener) = metrics {
         let router = Router::new().route("/metrics", get(scrape)).with_state(events);
-        tokio::spawn(async move { axum::serve(listener, router).await });
+        tokio::spawn(async move { axum::serve(Limited::new(listener, CONNECTIONS, SILENCE), router).await });
     }
     Ok(())
 }
