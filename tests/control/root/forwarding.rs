@@ -71,6 +71,12 @@ fn packets_cross_and_every_one_is_accounted_for() {
     });
 }
 
+/// The frame that a UDP packet to `destination` leaves as.
+fn way_of(lab: &Lab, destination: &str) -> String {
+    let way = lab.explain(&["udp", "10.1.0.2:1000", destination, "-i", "left0"]);
+    way["frame"].as_str().unwrap().to_owned()
+}
+
 #[test]
 fn explain_names_what_the_packet_meets_and_changes_nothing() {
     let mut lab = Lab::new("explain", DOCUMENTS);
@@ -105,8 +111,25 @@ fn explain_names_what_the_packet_meets_and_changes_nothing() {
     let way = lab.explain(&["udp", "[fd01::2]:1", "[2001:db8::1]:2", "-i", "left0"]);
     assert_eq!((way["verdict"].as_str(), text(&way, "fib").as_str()), (Some("punt"), "no route"), "{way:#}");
 
+    // A capture goes through as it is: the frame that left for the server, coming in again, is for another host.
+    let capture = lab.directory.path().join("capture.pcap");
+    let mut writer = pcap_file::pcap::PcapWriter::new(std::fs::File::create(&capture).unwrap()).unwrap();
+    let left = way_of(&lab, "198.51.100.7:53");
+    let bytes: Vec<u8> =
+        (0..left.len()).step_by(2).map(|at| u8::from_str_radix(&left[at..at + 2], 16).unwrap()).collect();
+    for frame in [&bytes[..], &[0; 14]] {
+        let packet = pcap_file::pcap::PcapPacket::new(std::time::Duration::ZERO, frame.len() as u32, frame);
+        writer.write_packet(&packet).unwrap();
+    }
+    drop(writer);
+    let ways = lab.explain(&["-i", "left0", "--pcap", capture.to_str().unwrap()]);
+    assert_eq!(ways.as_array().unwrap().len(), 2, "{ways:#}");
+    assert_eq!(ways[0]["verdict"], "pass", "{ways:#}");
+    assert_eq!(ways[0]["frame"].as_str(), Some(left.as_str()), "untouched");
+
     let human = lab.margay(&["explain", "tcp", "10.1.0.2:1000", "192.0.2.10:80", "-i", "left0"]);
-    assert!(String::from_utf8(human.stdout).unwrap().lines().last().is_some());
+    let words = String::from_utf8(human.stdout).unwrap();
+    assert!(words.lines().any(|line| line.starts_with("=>") && line.ends_with("redirect: right0")), "{words}");
     assert!(lab.get(&["flows"]).is_empty(), "no flow was remembered");
     let after = lab.metric("margay_port_drop_packets_total", "") + lab.metric("margay_backend_packets_total", "");
     assert_eq!(before, after, "no counter moved");
