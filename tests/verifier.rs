@@ -18,7 +18,8 @@ fn budget(name: &str) -> u32 {
 
 /// The smallest set, the full one, each feature alone and each one missing.
 fn feature_sets() -> Vec<(String, Features)> {
-    let setters: [(&str, fn(&mut Features, bool)); 7] = [
+    type Set = fn(&mut Features, bool);
+    let setters: [(&str, Set); 7] = [
         ("decap_ipip", |f, on| f.decap_ipip = on),
         ("decap_vxlan", |f, on| f.decap_vxlan = on),
         ("denylist", |f, on| f.denylist = on),
