@@ -174,7 +174,7 @@ impl Routes {
 
     fn add_local(&mut self, network: &Network) {
         let set = self.sets.direct(NextHopKey::Receive);
-        for (_, net) in network.addresses.iter().filter(|(_, net)| !is_link_local(net.addr())) {
+        for (_, net) in &network.addresses {
             self.insert(net.addr().into(), Source::Local, set);
             if net.addr().is_ipv4() && net.prefix_len() < 31 {
                 self.insert(net.network().into(), Source::Local, set);
@@ -320,7 +320,7 @@ fn family(address: IpAddr) -> usize {
     usize::from(address.is_ipv6())
 }
 
-/// 169.254/16 (RFC 3927) and fe80::/10 (RFC 4291 §2.5.6): never routed, so never in the FIB.
+/// 169.254/16 (RFC 3927) and fe80::/10 (RFC 4291 §2.5.6): never routed, so of them only the node's own are in the FIB.
 pub(super) fn is_link_local(address: IpAddr) -> bool {
     match address {
         IpAddr::V4(v4) => v4.is_link_local(),

@@ -28,10 +28,13 @@ fn point_to_point_prefixes_have_no_broadcast() {
 }
 
 #[test]
-fn link_local_is_in_no_table() {
+fn of_link_local_only_the_own_addresses_are_there() {
     let world = World::two_ports().address(2, "fe80::1/64").address(2, "169.254.0.1/16");
     let compiled = world.neighbor(2, "fe80::2", 9).neighbor(2, "169.254.0.2", 9).compile();
-    assert_eq!(compiled.tables.fib, World::two_ports().compile().tables.fib);
+    for own in ["fe80::1/128", "169.254.0.1/32", "169.254.0.0/32", "169.254.255.255/32"] {
+        assert_eq!(compiled.route(own).unwrap(), "receive", "{own}");
+    }
+    assert_eq!(compiled.tables.fib.len(), World::two_ports().compile().tables.fib.len() + 4);
 }
 
 #[test]
