@@ -211,7 +211,8 @@ enum next_hop_kind {
 	NH_NONE,
 	NH_FORWARD,
 	NH_GLEAN,
-	NH_RECEIVE,
+	NH_RECEIVE, /* an address of this node */
+	NH_HOST,    /* not forwarded here: the host's stack decides */
 	NH_VIP,
 	NH_BLACKHOLE,
 	NH_PROHIBIT,

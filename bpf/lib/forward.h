@@ -76,6 +76,8 @@ ALWAYS_INLINE int forward(struct xdp_md *ctx, struct packet *pkt)
 		return to_gateway(ctx, pkt, nh);
 	case NH_RECEIVE:
 		return receive(pkt);
+	case NH_HOST:
+		return pass(pkt);
 	case NH_VIP:
 		return to_vip_address(ctx, pkt);
 	case NH_BLACKHOLE:

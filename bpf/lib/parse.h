@@ -81,6 +81,7 @@ ALWAYS_INLINE int parse_link(struct xdp_md *ctx, struct packet *pkt)
 	pkt->l3 = ETH_LEN;
 	ethertype = eth->ethertype;
 	if (is_vlan(ethertype)) {
+		int customer = ethertype == bpf_htons(ETH_P_8021Q);
 		__be16 *tag = bytes_at(ctx, ETH_LEN, VLAN_LEN);
 		__u32 vlan;
 
@@ -89,9 +90,9 @@ ALWAYS_INLINE int parse_link(struct xdp_md *ctx, struct packet *pkt)
 		vlan = bpf_ntohs(tag[0]) & VLAN_ID_MASK;
 		ethertype = tag[1];
 		pkt->l3 = ETH_LEN + VLAN_LEN;
-		if (is_vlan(ethertype)) {
-			if (!bytes_at(ctx, ETH_LEN + VLAN_LEN, VLAN_LEN))
-				return drop(pkt, DROP_ETH_SHORT);
+		if (is_vlan(ethertype) && !bytes_at(ctx, ETH_LEN + VLAN_LEN, VLAN_LEN))
+			return drop(pkt, DROP_ETH_SHORT);
+		if (is_vlan(ethertype) || !customer) {
 			port = NULL;
 		} else if (vlan) {
 			struct vlan_port_key key = { .ifindex = ifindex, .vlan = vlan };

@@ -97,6 +97,7 @@ fn kind_name(kind: NextHopKind) -> &'static str {
         NextHopKind::Forward => "forward",
         NextHopKind::Glean => "connected",
         NextHopKind::Receive => "receive",
+        NextHopKind::Host => "host",
         NextHopKind::Vip => "vip",
         NextHopKind::Blackhole => "blackhole",
         NextHopKind::Prohibit => "prohibit",

@@ -206,6 +206,8 @@ pub enum NextHop {
     },
     /// An address of this node.
     Receive,
+    /// Not forwarded here: the host's stack decides (subnet broadcast, prefixes of interfaces that are no ports).
+    Host,
     /// A VIP address, for packets that match none of its services.
     Vip,
     /// Drop silently.

@@ -193,6 +193,7 @@ fn member(member: &Member) -> String {
         (NextHopKind::Forward, Some(address)) => format!("via {address}{dev}{share}"),
         (NextHopKind::Glean, _) => format!("connected{dev}{share}"),
         (NextHopKind::Receive, _) => format!("this node{share}"),
+        (NextHopKind::Host, _) => format!("the host's stack{share}"),
         (NextHopKind::Vip, _) => format!("VIP address{share}"),
         (NextHopKind::Blackhole, _) => format!("blackhole{share}"),
         (NextHopKind::Prohibit, _) => format!("prohibit{share}"),

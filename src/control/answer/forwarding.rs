@@ -33,6 +33,7 @@ pub(super) fn next_hop(tables: &Tables, network: &Network, id: NextHopId, hop: &
             NextHop { interface: Some(interface_name(network, *ifindex)), ..plain(NextHopKind::Glean) }
         }
         TableHop::Receive => plain(NextHopKind::Receive),
+        TableHop::Host => plain(NextHopKind::Host),
         TableHop::Vip => plain(NextHopKind::Vip),
         TableHop::Blackhole => plain(NextHopKind::Blackhole),
         TableHop::Prohibit => plain(NextHopKind::Prohibit),

@@ -192,6 +192,8 @@ pub enum NextHopKind {
     Glean,
     /// Is this node.
     Receive,
+    /// Leaves it to the host's stack.
+    Host,
     /// Is a VIP's address.
     Vip,
     /// Drops.

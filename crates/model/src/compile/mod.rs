@@ -114,8 +114,10 @@ pub enum PathAction {
     Forward,
     /// Send to the destination itself, on the link.
     Connected,
-    /// Hand to the host.
+    /// Take in: an address of this node.
     Receive,
+    /// Hand to the host's stack, which decides.
+    Host,
     /// Answer for a VIP.
     Vip,
     /// Drop silently.
@@ -304,6 +306,7 @@ impl Forwarding {
             }
             NextHopKey::Glean { ifindex } => NextHop::Glean { ifindex },
             NextHopKey::Receive => NextHop::Receive,
+            NextHopKey::Host => NextHop::Host,
             NextHopKey::Vip => NextHop::Vip,
             NextHopKey::Blackhole => NextHop::Blackhole,
             NextHopKey::Prohibit => NextHop::Prohibit,
@@ -320,6 +323,7 @@ fn views(routes: &Routes, forwarding: &Forwarding, ports: &Ports) -> Vec<RouteVi
             NextHopKey::Forward { address, ifindex } => (PathAction::Forward, Some(*address), interface(ifindex)),
             NextHopKey::Glean { ifindex } => (PathAction::Connected, None, interface(ifindex)),
             NextHopKey::Receive => (PathAction::Receive, None, None),
+            NextHopKey::Host => (PathAction::Host, None, None),
             NextHopKey::Vip => (PathAction::Vip, None, None),
             NextHopKey::Blackhole => (PathAction::Blackhole, None, None),
             NextHopKey::Prohibit => (PathAction::Prohibit, None, None),

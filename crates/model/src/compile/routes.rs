@@ -173,12 +173,16 @@ impl Routes {
     }
 
     fn add_local(&mut self, network: &Network) {
-        let set = self.sets.direct(NextHopKey::Receive);
+        let own = self.sets.direct(NextHopKey::Receive);
+        let host = self.sets.direct(NextHopKey::Host);
+        // Own addresses first: what is both, as in overlapping prefixes, is this node's.
         for (_, net) in &network.addresses {
-            self.insert(net.addr().into(), Source::Local, set);
+            self.insert(net.addr().into(), Source::Local, own);
+        }
+        for (_, net) in &network.addresses {
             if net.addr().is_ipv4() && net.prefix_len() < 31 {
-                self.insert(net.network().into(), Source::Local, set);
-                self.insert(net.broadcast().into(), Source::Local, set);
+                self.insert(net.network().into(), Source::Local, host);
+                self.insert(net.broadcast().into(), Source::Local, host);
             }
         }
     }
@@ -198,7 +202,7 @@ impl Routes {
                 continue;
             }
             let on_port = ports.egress.contains_key(ifindex);
-            let hop = if on_port { NextHopKey::Glean { ifindex: *ifindex } } else { NextHopKey::Receive };
+            let hop = if on_port { NextHopKey::Glean { ifindex: *ifindex } } else { NextHopKey::Host };
             let set = self.sets.direct(hop);
             self.insert(net.trunc(), Source::Connected, set);
         }

@@ -144,8 +144,8 @@ fn backend_set(address: IpAddr, routes: &mut Routes) -> Result<SetIndex, Backend
             let hop = NextHopKey::Forward { address, ifindex: *ifindex };
             Ok(routes.sets.direct(hop))
         }
-        [(NextHopKey::Receive, _)] if route.source == crate::rib::Source::Connected => Err(BackendProblem::NotAPort),
-        [(NextHopKey::Receive | NextHopKey::Vip, _)] => Err(BackendProblem::Local),
+        [(NextHopKey::Host, _)] if route.source == crate::rib::Source::Connected => Err(BackendProblem::NotAPort),
+        [(NextHopKey::Receive | NextHopKey::Host | NextHopKey::Vip, _)] => Err(BackendProblem::Local),
         _ => Err(BackendProblem::NoRoute),
     }
 }

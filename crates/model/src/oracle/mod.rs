@@ -19,7 +19,7 @@ use std::sync::{Mutex, PoisonError};
 use tables::hash::{self, FlowKey};
 use tables::{buckets, maglev};
 
-use self::parse::{ETHERTYPE_ARP, ETHERTYPE_IPV4, ETHERTYPE_IPV6, Ethernet, Fragment, Packet};
+use self::parse::{ETHERTYPE_ARP, ETHERTYPE_IPV4, ETHERTYPE_IPV6, Ethernet, Fragment, Packet, Tag};
 use self::route::{Action, Hop, Path, Routes};
 use crate::desired::{Backend, Desired, Encap, Service, TunnelKind, protocol};
 use crate::network::{IfIndex, Link, Network};
@@ -149,11 +149,15 @@ impl<'a> Oracle<'a> {
     }
 
     /// 1.2: the port that frames with these tags belong to.
-    fn port(&self, ifindex: IfIndex, tags: &[u16]) -> Option<(IfIndex, &'a Link)> {
+    fn port(&self, ifindex: IfIndex, tags: &[Tag]) -> Option<(IfIndex, &'a Link)> {
         let links = &self.routes.network.links;
         let found = match tags {
-            [] | [0] => links.get_key_value(&ifindex).filter(|(_, link)| link.vlan.is_none()),
-            [id] => links.iter().find(|(_, l)| l.vlan.is_some_and(|vlan| vlan.parent == ifindex && vlan.id == *id)),
+            [] | [Tag { customer: true, id: 0 }] => {
+                links.get_key_value(&ifindex).filter(|(_, link)| link.vlan.is_none())
+            }
+            [Tag { customer: true, id }] => {
+                links.iter().find(|(_, l)| l.vlan.is_some_and(|vlan| vlan.parent == ifindex && vlan.id == *id))
+            }
             _ => None,
         };
         found.filter(|(_, link)| self.routes.is_port(link)).map(|(index, link)| (*index, link))
@@ -346,7 +350,7 @@ impl<'a> Oracle<'a> {
             Some(Action::Receive) if decapsulated && self.tunnel_kind(packet).is_some() => {
                 return Err(DropReason::TunNested);
             }
-            Some(Action::Receive) => return Ok(Verdict::Pass.into()),
+            Some(Action::Receive | Action::Host) => return Ok(Verdict::Pass.into()),
             Some(Action::Vip) => return vip_address(packet),
             Some(Action::Blackhole) => return Err(DropReason::Blackhole),
             Some(Action::Prohibit) => return Ok(Verdict::Punt(PuntReason::Prohibit).into()),

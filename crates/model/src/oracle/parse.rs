@@ -30,12 +30,20 @@ pub(super) fn array<const N: usize>(bytes: &[u8], at: usize) -> Option<[u8; N]> 
     bytes.get(at..)?.first_chunk().copied()
 }
 
+/// A VLAN tag.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Tag {
+    /// Of a customer VLAN (0x8100) and not of a service (0x88a8).
+    pub customer: bool,
+    pub id: u16,
+}
+
 /// An Ethernet header with its VLAN tags.
 #[derive(Clone, Debug)]
 pub(super) struct Ethernet {
     pub destination: [u8; 6],
-    /// VLAN identifiers, outermost first, two at most.
-    pub tags: Vec<u16>,
+    /// Outermost first, two at most.
+    pub tags: Vec<Tag>,
     pub ethertype: u16,
     /// Bytes before the packet.
     pub len: usize,
@@ -48,7 +56,7 @@ impl Ethernet {
         let mut len = 14;
         let mut tags = Vec::new();
         while tags.len() < 2 && matches!(ethertype, ETHERTYPE_VLAN | ETHERTYPE_QINQ) {
-            tags.push(be16(frame, len)? & 0x0fff);
+            tags.push(Tag { customer: ethertype == ETHERTYPE_VLAN, id: be16(frame, len)? & 0x0fff });
             ethertype = be16(frame, len + 2)?;
             len += 4;
         }

@@ -22,6 +22,8 @@ pub(super) struct Hop {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Action {
     Receive,
+    /// The host's stack decides.
+    Host,
     Vip,
     Blackhole,
     Prohibit,
@@ -89,12 +91,15 @@ impl<'a> Routes<'a> {
         let host_len = if destination.is_ipv4() { 32 } else { 128 };
         let mut found = Vec::new();
         for (ifindex, net) in &self.network.addresses {
-            if net.addr() == destination || is_subnet_end(*net, destination) {
-                found.push((host_len, Source::Local, Action::Receive));
+            if net.addr() == destination {
+                // Whatever else the address is on another interface, it is this node's.
+                found.insert(0, (host_len, Source::Local, Action::Receive));
+            } else if is_subnet_end(*net, destination) {
+                found.push((host_len, Source::Local, Action::Host));
             }
             let Some(link) = self.network.links.get(ifindex).filter(|link| link.up) else { continue };
             if net.contains(&destination) && net.prefix_len() < host_len && !is_link_local(net.addr()) {
-                let action = if self.is_port(link) { Action::Glean(*ifindex) } else { Action::Receive };
+                let action = if self.is_port(link) { Action::Glean(*ifindex) } else { Action::Host };
                 found.push((net.prefix_len(), Source::Connected, action));
             }
         }

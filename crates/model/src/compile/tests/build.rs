@@ -226,6 +226,7 @@ fn word(compiled: &Compiled, hop: NextHop) -> String {
         }
         NextHop::Glean { ifindex } => format!("glean@{ifindex}"),
         NextHop::Receive => "receive".into(),
+        NextHop::Host => "host".into(),
         NextHop::Vip => "vip".into(),
         NextHop::Blackhole => "blackhole".into(),
         NextHop::Prohibit => "prohibit".into(),

@@ -10,8 +10,8 @@ use crate::tables::PortKey;
 fn addresses_prefixes_and_their_ends() {
     let compiled = World::two_ports().compile();
     assert_eq!(compiled.route("10.0.0.1/32").unwrap(), "receive");
-    assert_eq!(compiled.route("10.0.0.0/32").unwrap(), "receive");
-    assert_eq!(compiled.route("10.0.0.255/32").unwrap(), "receive");
+    assert_eq!(compiled.route("10.0.0.0/32").unwrap(), "host");
+    assert_eq!(compiled.route("10.0.0.255/32").unwrap(), "host");
     assert_eq!(compiled.route("10.0.0.0/24").unwrap(), "glean@2");
     assert_eq!(compiled.route("2001:db8::1/128").unwrap(), "receive");
     assert_eq!(compiled.route("2001:db8::/128"), None);
@@ -31,8 +31,11 @@ fn point_to_point_prefixes_have_no_broadcast() {
 fn of_link_local_only_the_own_addresses_are_there() {
     let world = World::two_ports().address(2, "fe80::1/64").address(2, "169.254.0.1/16");
     let compiled = world.neighbor(2, "fe80::2", 9).neighbor(2, "169.254.0.2", 9).compile();
-    for own in ["fe80::1/128", "169.254.0.1/32", "169.254.0.0/32", "169.254.255.255/32"] {
+    for own in ["fe80::1/128", "169.254.0.1/32"] {
         assert_eq!(compiled.route(own).unwrap(), "receive", "{own}");
+    }
+    for end in ["169.254.0.0/32", "169.254.255.255/32"] {
+        assert_eq!(compiled.route(end).unwrap(), "host", "{end}");
     }
     assert_eq!(compiled.tables.fib.len(), World::two_ports().compile().tables.fib.len() + 4);
 }
@@ -41,7 +44,7 @@ fn of_link_local_only_the_own_addresses_are_there() {
 fn other_interfaces_are_left_to_the_host() {
     let compiled = World::two_ports().link(4, "mgmt").address(4, "10.4.0.1/24").neighbor(4, "10.4.0.2", 9).compile();
     assert_eq!(compiled.route("10.4.0.1/32").unwrap(), "receive");
-    assert_eq!(compiled.route("10.4.0.0/24").unwrap(), "receive");
+    assert_eq!(compiled.route("10.4.0.0/24").unwrap(), "host");
     assert_eq!(compiled.route("10.4.0.2/32"), None);
 }
 
