@@ -45,7 +45,8 @@ pub struct Node {
     pub control_core: Option<usize>,
     /// Cores of the slow-path workers, one worker each; one unpinned worker where empty.
     pub worker_cores: Vec<usize>,
-    /// Receive queues an interface that the slow path serves.
+    /// Receive queues an interface that the slow path serves, as far as the interface has them. A punt on a queue that is not
+    /// served falls back as if there were no worker, so all are served unless told otherwise.
     pub slow_path_queues: u32,
     /// Flow table capacity in flows.
     pub flow_table_entries: u32,
@@ -73,7 +74,7 @@ impl Default for Node {
             interfaces: Vec::new(),
             control_core: None,
             worker_cores: Vec::new(),
-            slow_path_queues: 1,
+            slow_path_queues: 64,
             flow_table_entries: 65_536,
             vxlan_port: 4789,
             encap_source_v4: None,

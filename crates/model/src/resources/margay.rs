@@ -104,7 +104,7 @@ pub struct Cores {
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct SlowPath {
-    /// Receive queues served on each interface, 1 to 64; 1 where absent.
+    /// Receive queues served on each interface, 1 to 64; all of them, up to 64, where absent.
     #[schemars(range(min = 1, max = 64))]
     pub queues: Option<u32>,
     /// Packets a second that each core hands over for each reason, 1 to 10000000; 1000 where absent.
