@@ -41,10 +41,11 @@ struct packet {
 	__u32 l4;    /* offset behind the IP header and its extensions */
 	__u32 len;   /* IP packet, bytes */
 	__u32 port_id;
-	__u32 filter;	 /* first op of the port's policy */
-	__u32 counter;	 /* what became of it; NR_COUNTERS until a verdict */
-	__u16 ethertype; /* host order */
-	__u16 sport;	 /* host order; 0 where has_ports is not set */
+	__u32 filter;	  /* first op of the port's policy, then where its walk stands */
+	__u32 filter_end; /* FILTER_ALLOW or FILTER_DENY once decided, else 0 */
+	__u32 counter;	  /* what became of it; NR_COUNTERS until a verdict */
+	__u16 ethertype;  /* host order */
+	__u16 sport;	  /* host order; 0 where has_ports is not set */
 	__u16 dport;
 	__u8 proto;
 	__u8 tos; /* TOS or traffic class */
