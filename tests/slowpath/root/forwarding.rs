@@ -91,9 +91,11 @@ fn burst(topology: &Topology, server: IpAddr, count: u32) -> Vec<u32> {
 struct Tap(Process);
 
 impl Tap {
-    fn new(server: &Netns) -> Self {
+    /// `filter` is a capture expression: what the kernels on either side have to say (MLD, router solicitations) is at
+    /// liberty to come at any moment.
+    fn new(server: &Netns, filter: &str) -> Self {
         let mut command = server.command("tcpdump");
-        command.args(["-l", "-n", "-e", "-x", "-i", "eth0"]).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command.args(["-l", "-n", "-e", "-x", "-i", "eth0", filter]).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut tap = Process::start(command).unwrap();
         let mut words = BufReader::new(tap.child().stderr.take().unwrap()).lines();
         words.find(|line| line.as_ref().unwrap().starts_with("listening")).expect("tcpdump listens").unwrap();
@@ -161,7 +163,7 @@ fn a_next_hop_on_a_vlan_gets_its_tag() {
         network.neighbors.insert(neighbor, Mac([2, 0, 0, 0, 0, 0x77]));
     };
     let gateway = topology.start_with(desired(&["eth0", "eth1", "eth1.7"]), Some(vec![]), pretend);
-    let tap = Tap::new(&topology.server);
+    let tap = Tap::new(&topology.server, "ether dst 02:00:00:00:00:77");
     let sender = topology.client.thread(|| {
         let socket = UdpSocket::bind("0.0.0.0:5000").unwrap();
         socket.set_ttl(9).unwrap();
@@ -190,7 +192,7 @@ fn a_packet_in_its_outer_header_waits_for_the_backends_neighbour() {
     let _shared = crate::FILES.read().unwrap();
     let topology = Topology::new();
     let gateway = topology.start(desired(&["eth0", "eth1"]), Some(vec![]));
-    let tap = Tap::new(&topology.server);
+    let tap = Tap::new(&topology.server, "ip proto 4");
     let client = topology.client.thread(|| {
         let service: SocketAddr = (VIP[0].parse::<IpAddr>().unwrap(), 80).into();
         // Nobody takes the packet out of its outer header; the SYN is what is looked for.
