@@ -1,9 +1,9 @@
 //! What clients and servers see of the slow path.
 
-use std::io::{BufRead as _, BufReader, Read as _};
+use std::io::{BufRead as _, BufReader};
 use std::net::{IpAddr, SocketAddr, TcpStream, UdpSocket};
 use std::process::Stdio;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use model::desired::{
     AttachMode, Backend, Desired, Encap, Gateway, Interface, Node, RouteAction, Service, StaticRoute,
@@ -102,12 +102,22 @@ impl Tap {
         Self(tap)
     }
 
-    /// What it has seen; frames are written at most a second (libpcap's buffer time-out) after they came.
-    fn seen(mut self) -> String {
-        std::thread::sleep(Duration::from_secs(1));
-        self.0.kill();
+    /// What it has seen once that is `enough`, or after ten seconds: a busy machine prints late.
+    fn seen(mut self, enough: impl Fn(&str) -> bool) -> String {
+        let lines = BufReader::new(self.0.child().stdout.take().unwrap()).lines();
+        let (sender, printed) = std::sync::mpsc::channel();
+        let reader = std::thread::spawn(move || lines.map_while(Result::ok).try_for_each(|line| sender.send(line)));
+        let deadline = Instant::now() + Duration::from_secs(10);
         let mut seen = String::new();
-        self.0.child().stdout.take().unwrap().read_to_string(&mut seen).unwrap();
+        while !enough(&seen) {
+            let Ok(line) = printed.recv_timeout(deadline.saturating_duration_since(Instant::now())) else { break };
+            seen.push_str(&line);
+            seen.push('\n');
+        }
+        self.0.kill();
+        drop(printed);
+        // It ends by the closed pipe or by the closed channel, whichever it meets first.
+        let _ = reader.join().unwrap();
         seen
     }
 }
@@ -173,7 +183,8 @@ fn a_next_hop_on_a_vlan_gets_its_tag() {
     });
     sender.join().unwrap().unwrap();
     gateway.until(|stats| stats[0].neighbor.forwarded >= 50);
-    let seen = tap.seen();
+    // Behind each frame's line stand its bytes, in two.
+    let seen = tap.seen(|seen| seen.lines().filter(|line| line.contains("0x0010:")).count() >= 50);
     let frames: Vec<&str> = seen.lines().filter(|line| line.contains("ethertype")).collect();
     assert_eq!(frames.len(), 50, "{seen}");
     for frame in frames {
@@ -201,12 +212,12 @@ fn a_packet_in_its_outer_header_waits_for_the_backends_neighbour() {
     client.join().unwrap().unwrap();
     let stats = gateway.until(|stats| stats[0].neighbor.forwarded >= 1);
     assert_eq!(stats[0].punts["NEIGHBOR_ENCAP"], stats[0].neighbor.forwarded);
-    let seen = tap.seen();
     let is_encapsulated = |line: &str| {
         line.contains("198.51.100.1 > 198.51.100.2: ")
             && line.contains("192.0.2.2.")
             && line.contains("203.0.113.80.80: Flags [S]")
     };
+    let seen = tap.seen(|seen| seen.lines().skip_while(|line| !is_encapsulated(line)).count() > 3);
     let at = seen.lines().position(is_encapsulated).unwrap_or_else(|| panic!("no SYN:\n{seen}"));
     let bytes: Vec<&str> = seen.lines().skip(at + 1).take(3).flat_map(|line| line.split_whitespace().skip(1)).collect();
     // Words 4 and 14: TTL and protocol, once outside and once inside. The outer TTL is the program's own, untouched here.
