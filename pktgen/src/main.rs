@@ -27,13 +27,13 @@ fn main() -> anyhow::Result<ExitCode> {
 fn run_command(args: &RunArgs) -> anyhow::Result<ExitCode> {
     let report = run::run(args.config()?)?;
     let mut out = std::io::stdout().lock();
-    if args.json {
+    if args.check.json {
         serde_json::to_writer_pretty(&mut out, &report).context("cannot write the report")?;
         writeln!(out)?;
     } else {
         write!(out, "{report}")?;
     }
-    let exceeded: Vec<_> = args.fail_if.iter().filter_map(|threshold| threshold.check(&report)).collect();
+    let exceeded: Vec<_> = args.check.fail_if.iter().filter_map(|threshold| threshold.check(&report)).collect();
     for exceeded in &exceeded {
         eprintln!("pktgen: failed: {exceeded}");
     }
