@@ -3,6 +3,8 @@
 
 mod machine;
 mod prog;
+mod report;
+mod result;
 
 use clap::{Parser, Subcommand};
 
@@ -18,10 +20,13 @@ struct Cli {
 enum Command {
     /// Nanoseconds a packet spends in the loaded pipeline (BPF_PROG_TEST_RUN).
     Prog(prog::Options),
+    /// Merge results and write them for readers.
+    Report(report::Options),
 }
 
 fn main() -> anyhow::Result<()> {
     match Cli::parse().command {
         Command::Prog(options) => prog::run(&options),
+        Command::Report(options) => report::run(&options),
     }
 }

@@ -24,6 +24,8 @@ fn committed_schemas_are_current() {
             let path = entry.unwrap().path();
             (path.file_name().unwrap().to_str().unwrap().to_owned(), fs::read_to_string(path).unwrap())
         })
+        // Kinds begin with a capital; the other formats that are published there have tests of their own.
+        .filter(|(name, _)| name.starts_with(char::is_uppercase))
         .collect();
     let names = |files: &BTreeMap<String, String>| files.keys().cloned().collect::<Vec<_>>();
     assert_eq!(names(&committed), names(&generated));
