@@ -16,6 +16,7 @@ pub mod interface;
 pub mod pace;
 pub mod receive;
 pub mod redirect;
+pub mod replay;
 pub mod report;
 pub mod run;
 pub mod send;
