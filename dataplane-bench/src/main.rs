@@ -5,6 +5,8 @@ mod machine;
 mod prog;
 mod report;
 mod result;
+#[allow(dead_code, reason = "the subcommands that drive the searches come next")]
+mod search;
 
 use clap::{Parser, Subcommand};
 
