@@ -3,19 +3,18 @@
 //! ```text
 //! Traffic -> Frames (templates) -> send threads -> TX rings -> interface ~~> the network under test
 //!                                                                                     |
-//! Report <- Judgement <- Checker, histogram <- receive thread <- RX rings <- XSKMAP <-'
+//! Report <- Checkers, Latencies <- Judge <- receive threads <- RX rings <- XDP program: counts <-'
 //! ```
 //!
 //! Each packet names its run, flow, sequence number and send time ([`stamp`]); what arrives is judged against what
-//! was sent, flow by flow ([`check`]). `unsafe` is in [`umem`] (shared memory) and [`interface`] (ioctl).
+//! was sent, flow by flow ([`receive`]). `unsafe` is in [`umem`] (shared memory) and [`interface`] (ioctl).
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing))]
 
-pub mod check;
 pub mod clock;
 pub mod interface;
 pub mod pace;
+pub mod progress;
 pub mod receive;
-pub mod redirect;
 pub mod replay;
 pub mod report;
 pub mod run;

@@ -10,7 +10,8 @@ use std::process::ExitCode;
 use anyhow::Context as _;
 use clap::Parser as _;
 use pktgen::interface::Interface;
-use pktgen::{redirect, run, umem};
+use pktgen::receive::redirect;
+use pktgen::{run, umem};
 
 use args::{Args, Command, ProbeArgs, RunArgs};
 

@@ -1,17 +1,23 @@
 //! The outcome of a run, as JSON and as text.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::net::IpAddr;
 
-use crate::check::Counts;
-use crate::receive::Received;
-use crate::redirect::XdpMode;
+use hdrhistogram::Histogram;
+
+use crate::clock;
+use crate::receive::Field;
+use crate::receive::check::Sequence;
+use crate::receive::latency::Latencies;
+use crate::receive::redirect::XdpMode;
+use crate::receive::side::{Judged, Outcome};
 use crate::send::Sent;
 use crate::template::Frames;
 use crate::umem::KernelCounts;
 
 /// One side of a run.
-#[derive(Clone, Debug, Default, serde::Serialize)]
+#[derive(Clone, Debug, Default, serde::Serialize, schemars::JsonSchema)]
 pub struct Endpoint {
     /// Interface.
     pub interface: String,
@@ -25,7 +31,7 @@ pub struct Endpoint {
 }
 
 /// Packets in one direction.
-#[derive(Clone, Copy, Debug, Default, serde::Serialize)]
+#[derive(Clone, Copy, Debug, Default, serde::Serialize, schemars::JsonSchema)]
 pub struct Volume {
     /// Packets.
     pub packets: u64,
@@ -45,9 +51,11 @@ impl Volume {
     }
 }
 
-/// Latencies in nanoseconds.
-#[derive(Clone, Copy, Debug, serde::Serialize)]
-pub struct Latency {
+/// Where latencies lie, in nanoseconds.
+#[derive(Clone, Copy, Debug, Default, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
+pub struct Quantiles {
+    /// How many were measured.
+    pub count: u64,
     /// Shortest.
     pub min: u64,
     /// Half of the packets were not slower.
@@ -62,27 +70,126 @@ pub struct Latency {
     pub max: u64,
 }
 
-/// What was received and how it compares with what was sent.
-#[derive(Clone, Debug, serde::Serialize)]
+impl Quantiles {
+    /// Of a histogram in nanoseconds.
+    pub fn of(histogram: &Histogram<u64>) -> Self {
+        Self {
+            count: histogram.len(),
+            min: histogram.min(),
+            p50: histogram.value_at_quantile(0.5),
+            p90: histogram.value_at_quantile(0.9),
+            p99: histogram.value_at_quantile(0.99),
+            p999: histogram.value_at_quantile(0.999),
+            max: histogram.max(),
+        }
+    }
+}
+
+/// Latencies, and what is known about how they were measured. Nothing has been subtracted from them.
+#[derive(Clone, Debug, serde::Serialize, schemars::JsonSchema)]
+pub struct Latency {
+    /// All packets.
+    #[serde(flatten)]
+    pub overall: Quantiles,
+    /// By stream, in the order of the scenario.
+    pub streams: Vec<Quantiles>,
+    /// The clock of both ends.
+    pub clock: &'static str,
+    /// Packets whose arrival was taken in XDP.
+    pub arrived_in_xdp: u64,
+    /// Packets whose arrival was taken in user space, for want of room for a note in front of them.
+    pub arrived_in_user_space: u64,
+    /// What the measurement itself adds.
+    pub bias: Bias,
+}
+
+/// What the measurement of latencies adds to them, or would add.
+#[derive(Clone, Copy, Debug, Default, serde::Serialize, schemars::JsonSchema)]
+pub struct Bias {
+    /// Median time that one reading of the clock takes, in nanoseconds.
+    pub clock_read_ns: u64,
+    /// From the receiving program to user space: in latencies only where arrival is taken in user space.
+    pub xdp_to_user_space: Option<Quantiles>,
+}
+
+/// Reordering of RFC 4737.
+#[derive(Clone, Debug, Default, serde::Serialize, schemars::JsonSchema)]
+pub struct Reordering {
+    /// Largest extent (§4.2.2): arrivals since the earliest packet of the flow that had been sent later.
+    pub extent_max: u64,
+    /// Mean extent of the reordered packets.
+    pub extent_mean: f64,
+    /// How the extents are spread, by powers of two.
+    pub extents: Vec<ExtentBucket>,
+}
+
+/// Reordered packets with similar extents.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, schemars::JsonSchema)]
+pub struct ExtentBucket {
+    /// Largest extent in it; the smallest is one more than half of it.
+    pub up_to: u64,
+    /// Packets.
+    pub packets: u64,
+}
+
+/// TTL or hop limit: by how much it had fallen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, schemars::JsonSchema)]
+pub struct Hops {
+    /// At least.
+    pub min: u8,
+    /// At most.
+    pub max: u8,
+}
+
+/// What arrived, and how it compares with what was sent.
+#[derive(Clone, Debug, serde::Serialize, schemars::JsonSchema)]
 pub struct Judgement {
-    /// Intact packets, duplicates included.
-    pub volume: Volume,
-    /// Packets that never arrived intact.
+    /// What the interface delivered: packets of this run, counted in XDP.
+    pub delivered: Volume,
+    /// Packets that the network lost: neither delivered nor missed by the receiver. With `check: count`, where duplicates are not told
+    /// apart, sent less delivered.
     pub lost: u64,
     /// Share of those sent.
     pub loss_ratio: f64,
-    /// Duplicates, reordering, corruption.
+    /// Packets that were delivered but did not reach user space: the receiver's own loss.
+    pub missed: u64,
+    /// What came to user space; none where packets were only counted.
+    pub checked: Option<Checked>,
+}
+
+/// What came to user space. Every packet is corrupt by damage (`damaged`), or one of first, duplicate and late.
+#[derive(Clone, Debug, serde::Serialize, schemars::JsonSchema)]
+pub struct Checked {
+    /// Packets of this run, duplicates and corrupt ones included.
+    pub volume: Volume,
+    /// By sequence number.
     #[serde(flatten)]
-    pub counts: Counts,
+    pub sequence: Sequence,
+    /// How far packets were reordered.
+    pub reordering: Reordering,
+    /// Packets with a wrong payload, length or checksum, or a damaged stamp.
+    pub corrupt: u64,
+    /// Those of them whose stamp could not be read.
+    pub damaged: u64,
+    /// Packets with changed header fields, those aside that were expected to change.
+    pub rewritten: u64,
+    /// How many of them by field; a packet may count under several.
+    pub rewritten_fields: BTreeMap<&'static str, u64>,
+    /// Packets of which only expected fields were changed.
+    pub rewritten_as_expected: u64,
+    /// Packets of others that reached the sockets.
+    pub foreign: u64,
+    /// Fall of the TTL.
+    pub hops: Option<Hops>,
     /// Latencies, where asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub latency_ns: Option<Latency>,
+    pub latency: Option<Latency>,
     /// What the kernel counted on the receiving sockets.
     pub kernel: KernelCounts,
 }
 
 /// A flow that lost packets.
-#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, schemars::JsonSchema)]
 pub struct LostFlow {
     /// Number.
     pub flow: u32,
@@ -97,7 +204,7 @@ pub struct LostFlow {
 }
 
 /// The outcome of a run.
-#[derive(Clone, Debug, serde::Serialize)]
+#[derive(Clone, Debug, serde::Serialize, schemars::JsonSchema)]
 pub struct Report {
     /// Sending side.
     pub from: Endpoint,
@@ -116,7 +223,7 @@ pub struct Report {
 }
 
 impl Report {
-    pub(crate) fn new(frames: &Frames, asked_pps: Option<f64>, sent: &[Sent], received: Option<&Received>) -> Self {
+    pub(crate) fn new(frames: &Frames, asked_pps: Option<f64>, sent: &[Sent], received: Option<&Outcome>) -> Self {
         let packets = sent.iter().map(|thread| thread.packets).sum();
         let bytes = sent.iter().map(|thread| thread.bytes).sum();
         let elapsed_ns = sent.iter().map(|thread| thread.elapsed_ns).max().unwrap_or(0);
@@ -139,17 +246,25 @@ impl Report {
     /// The value of a figure by the name that thresholds use; `None` where this run has not measured it.
     pub fn figure(&self, figure: Figure) -> Option<f64> {
         let received = self.received.as_ref();
-        let count = |value: fn(&Judgement) -> u64| received.map(|received| value(received) as f64);
-        let latency = |value: fn(&Latency) -> u64| received?.latency_ns.as_ref().map(|latency| value(latency) as f64);
+        let checked = received.and_then(|received| received.checked.as_ref());
+        let count = |value: fn(&Checked) -> u64| checked.map(|checked| value(checked) as f64);
+        let latency = |value: fn(&Quantiles) -> u64| Some(value(&checked?.latency.as_ref()?.overall) as f64);
         match figure {
             Figure::Rate => Some(self.sent.rate_pps),
-            Figure::Loss => count(|received| received.lost),
+            Figure::RateError => self.asked_pps.map(|asked| (self.sent.rate_pps / asked - 1.0).abs()),
+            Figure::Delivered => received.map(|received| received.delivered.packets as f64),
+            Figure::DeliveredRate => received.map(|received| received.delivered.rate_pps),
+            Figure::Loss => received.map(|received| received.lost as f64),
             Figure::LossRatio => received.map(|received| received.loss_ratio),
-            Figure::Duplicate => count(|received| received.counts.duplicate),
-            Figure::Reordered => count(|received| received.counts.reordered),
-            Figure::Late => count(|received| received.counts.late),
-            Figure::Corrupt => count(|received| received.counts.corrupt),
+            Figure::Missed => received.map(|received| received.missed as f64),
+            Figure::Duplicate => count(|checked| checked.sequence.duplicate),
+            Figure::Reordered => count(|checked| checked.sequence.reordered),
+            Figure::ReorderExtent => count(|checked| checked.reordering.extent_max),
+            Figure::Late => count(|checked| checked.sequence.late),
+            Figure::Corrupt => count(|checked| checked.corrupt),
+            Figure::Rewritten => count(|checked| checked.rewritten),
             Figure::P50 => latency(|latency| latency.p50),
+            Figure::P90 => latency(|latency| latency.p90),
             Figure::P99 => latency(|latency| latency.p99),
             Figure::P999 => latency(|latency| latency.p999),
             Figure::Max => latency(|latency| latency.max),
@@ -158,24 +273,76 @@ impl Report {
 }
 
 impl Judgement {
-    fn new(sent: u64, received: &Received) -> Self {
-        let counts = received.checker.counts();
-        // Late packets may be first arrivals: they are not called lost.
-        let lost = sent.saturating_sub(received.checker.unique() + counts.late);
+    fn new(sent: u64, outcome: &Outcome) -> Self {
+        let arrivals = &outcome.delivered;
+        let elapsed_ns = arrivals.span_ns.map_or(0, |(first, last)| last - first);
+        let mut delivered = Volume::new(arrivals.packets, arrivals.bytes, elapsed_ns);
+        delivered.rate_pps = arrivals.rate_pps().unwrap_or(0.0);
+        let (missed, lost) = match &outcome.judged {
+            None => (0, sent.saturating_sub(arrivals.packets)),
+            Some(judged) => {
+                let missed = arrivals.packets.saturating_sub(judged.received.packets);
+                // Late ones may be first arrivals, damaged and missed ones were delivered: none of them is called lost.
+                let arrived = judged.sequence.first + judged.sequence.late + judged.received.faults.damaged;
+                (missed, sent.saturating_sub(arrived + missed))
+            }
+        };
         Self {
-            volume: Volume::new(counts.intact, received.bytes, received.elapsed_ns),
+            delivered,
             lost,
             loss_ratio: if sent > 0 { lost as f64 / sent as f64 } else { 0.0 },
-            counts,
-            latency_ns: received.latency.as_ref().map(|histogram| Latency {
-                min: histogram.min(),
-                p50: histogram.value_at_quantile(0.5),
-                p90: histogram.value_at_quantile(0.9),
-                p99: histogram.value_at_quantile(0.99),
-                p999: histogram.value_at_quantile(0.999),
-                max: histogram.max(),
-            }),
+            missed,
+            checked: outcome.judged.as_ref().map(Checked::new),
+        }
+    }
+}
+
+impl Checked {
+    fn new(judged: &Judged) -> Self {
+        let received = &judged.received;
+        let faults = &received.faults;
+        let span_ns = received.span_ns.map_or(0, |(first, last)| last - first);
+        let fields = Field::ALL.iter().zip(faults.fields).filter(|(_, count)| *count > 0);
+        Self {
+            volume: Volume::new(received.packets, received.bytes, span_ns),
+            sequence: judged.sequence,
+            reordering: Reordering::new(judged),
+            corrupt: faults.corrupt,
+            damaged: faults.damaged,
+            rewritten: faults.rewritten,
+            rewritten_fields: fields.map(|((name, _), count)| (*name, count)).collect(),
+            rewritten_as_expected: faults.expected,
+            foreign: faults.foreign,
+            hops: faults.hops.map(|(min, max)| Hops { min, max }),
+            latency: received.latency.as_ref().map(Latency::new),
             kernel: received.kernel,
+        }
+    }
+}
+
+impl Reordering {
+    fn new(judged: &Judged) -> Self {
+        let (extents, reordered) = (&judged.extents, judged.sequence.reordered);
+        Self {
+            extent_max: extents.max(),
+            extent_mean: if reordered > 0 { extents.sum() as f64 / reordered as f64 } else { 0.0 },
+            extents: extents.buckets().map(|(up_to, packets)| ExtentBucket { up_to, packets }).collect(),
+        }
+    }
+}
+
+impl Latency {
+    fn new(latencies: &Latencies) -> Self {
+        Self {
+            overall: Quantiles::of(&latencies.overall()),
+            streams: latencies.streams.iter().map(Quantiles::of).collect(),
+            clock: "CLOCK_MONOTONIC",
+            arrived_in_xdp: latencies.noted,
+            arrived_in_user_space: latencies.unnoted,
+            bias: Bias {
+                clock_read_ns: clock::read_cost_ns(),
+                xdp_to_user_space: (latencies.noted > 0).then(|| Quantiles::of(&latencies.handover)),
+            },
         }
     }
 }
@@ -185,20 +352,34 @@ impl Judgement {
 pub enum Figure {
     /// Packets a second sent.
     Rate,
+    /// Share by which that differs from the rate asked for.
+    RateError,
+    /// Packets that the interface delivered.
+    Delivered,
+    /// Packets a second delivered.
+    DeliveredRate,
     /// Packets lost.
     Loss,
     /// Share of packets lost.
     LossRatio,
+    /// Packets that the receiver itself lost.
+    Missed,
     /// Duplicates.
     Duplicate,
     /// Reordered packets.
     Reordered,
+    /// Largest reordering extent.
+    ReorderExtent,
     /// Late packets.
     Late,
     /// Corrupt packets.
     Corrupt,
+    /// Rewritten packets.
+    Rewritten,
     /// Median latency, ns.
     P50,
+    /// 90 % latency, ns.
+    P90,
     /// 99 % latency, ns.
     P99,
     /// 99.9 % latency, ns.
@@ -209,15 +390,22 @@ pub enum Figure {
 
 impl Figure {
     /// Every figure with its name.
-    pub const ALL: [(&'static str, Self); 11] = [
+    pub const ALL: [(&'static str, Self); 18] = [
         ("rate", Self::Rate),
+        ("rate_error", Self::RateError),
+        ("delivered", Self::Delivered),
+        ("delivered_rate", Self::DeliveredRate),
         ("loss", Self::Loss),
         ("loss_ratio", Self::LossRatio),
+        ("missed", Self::Missed),
         ("duplicate", Self::Duplicate),
         ("reordered", Self::Reordered),
+        ("reorder_extent", Self::ReorderExtent),
         ("late", Self::Late),
         ("corrupt", Self::Corrupt),
+        ("rewritten", Self::Rewritten),
         ("p50", Self::P50),
+        ("p90", Self::P90),
         ("p99", Self::P99),
         ("p999", Self::P999),
         ("max", Self::Max),
@@ -235,27 +423,10 @@ impl fmt::Display for Report {
         }
         let Some(received) = &self.received else { return Ok(()) };
         let to = self.to.as_ref().map(endpoint).unwrap_or_default();
-        writeln!(f, "received  {} on {to}", volume(&received.volume))?;
+        writeln!(f, "delivered {} on {to}", volume(&received.delivered))?;
         writeln!(f, "lost      {} ({:.6} %)", received.lost, received.loss_ratio * 100.0)?;
-        let counts = &received.counts;
-        writeln!(
-            f,
-            "faults    {} duplicate, {} reordered, {} late, {} corrupt, {} foreign",
-            counts.duplicate, counts.reordered, counts.late, counts.corrupt, counts.foreign
-        )?;
-        if let Some(latency) = &received.latency_ns {
-            writeln!(
-                f,
-                "latency   min {} p50 {} p90 {} p99 {} p99.9 {} max {} ns",
-                latency.min, latency.p50, latency.p90, latency.p99, latency.p999, latency.max
-            )?;
-        }
-        if received.kernel != KernelCounts::default() {
-            writeln!(
-                f,
-                "kernel    {} dropped, {} RX ring full, {} fill ring empty (the receiver's own loss)",
-                received.kernel.rx_dropped, received.kernel.rx_ring_full, received.kernel.fill_ring_empty
-            )?;
+        if let Some(checked) = &received.checked {
+            checked.text(received.missed, f)?;
         }
         for flow in &self.lost_flows {
             writeln!(
@@ -266,6 +437,75 @@ impl fmt::Display for Report {
         }
         Ok(())
     }
+}
+
+impl Checked {
+    fn text(&self, missed: u64, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Sequence { duplicate, reordered, late, .. } = self.sequence;
+        let Self { corrupt, rewritten, foreign, reordering, kernel, .. } = self;
+        writeln!(f, "received  {} packets, {missed} missed by the receiver itself", self.volume.packets)?;
+        writeln!(
+            f,
+            "faults    {duplicate} duplicate, {reordered} reordered, {corrupt} corrupt, {rewritten} rewritten"
+        )?;
+        if late + foreign > 0 {
+            writeln!(f, "          {late} late, {foreign} foreign")?;
+        }
+        if reordered > 0 {
+            writeln!(
+                f,
+                "reordered by {:.1} arrivals on average, at most {}",
+                reordering.extent_mean, reordering.extent_max
+            )?;
+        }
+        for (field, packets) in &self.rewritten_fields {
+            writeln!(f, "rewritten {field} in {packets} packets")?;
+        }
+        if let Some(hops) = self.hops.filter(|hops| hops.max > 0) {
+            writeln!(f, "hops      {} to {}", hops.min, hops.max)?;
+        }
+        if let Some(latency) = &self.latency {
+            latency.text(f)?;
+        }
+        if *kernel != KernelCounts::default() {
+            writeln!(
+                f,
+                "kernel    {} dropped, {} RX ring full, {} fill ring empty (the receiver's own loss)",
+                kernel.rx_dropped, kernel.rx_ring_full, kernel.fill_ring_empty
+            )?;
+        }
+        Ok(())
+    }
+}
+
+impl Latency {
+    fn text(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "latency   {} ns", quantiles(&self.overall))?;
+        if self.streams.len() > 1 {
+            for (stream, latency) in self.streams.iter().enumerate() {
+                writeln!(f, "  stream {stream} {} ns", quantiles(latency))?;
+            }
+        }
+        let arrival = match (self.arrived_in_xdp, self.arrived_in_user_space) {
+            (_, 0) => "in XDP",
+            (0, _) => "in user space",
+            _ => "in XDP, some in user space",
+        };
+        writeln!(
+            f,
+            "          by {}, arrival taken {arrival}; one reading takes {} ns",
+            self.clock, self.bias.clock_read_ns
+        )?;
+        if let Some(handover) = &self.bias.xdp_to_user_space {
+            writeln!(f, "          from XDP to user space, not included: {} ns", quantiles(handover))?;
+        }
+        Ok(())
+    }
+}
+
+fn quantiles(quantiles: &Quantiles) -> String {
+    let Quantiles { min, p50, p90, p99, p999, max, .. } = quantiles;
+    format!("min {min} p50 {p50} p90 {p90} p99 {p99} p99.9 {p999} max {max}")
 }
 
 fn volume(volume: &Volume) -> String {

@@ -1,7 +1,5 @@
 //! A run: sockets, program, threads, report.
 
-use std::collections::BTreeMap;
-use std::collections::btree_map::Entry;
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -9,8 +7,9 @@ use std::time::Duration;
 use core_affinity::CoreId;
 
 use crate::interface::{Interface, InterfaceError};
-use crate::receive::{Received, receive};
-use crate::redirect::{Redirect, RedirectError};
+use crate::progress::Progress;
+use crate::receive::Options;
+use crate::receive::side::{Judged, Side, SideError};
 use crate::report::{Endpoint, LostFlow, Report};
 use crate::send::{Limit, Sent, Share, send};
 use crate::template::{Frames, Traffic, TrafficError};
@@ -36,12 +35,10 @@ pub struct Config {
     pub limit: Limit,
     /// Queues to send on, one thread each.
     pub queues: Vec<u32>,
-    /// Cores for the sending threads in their order, then the receiving one; empty: wherever the scheduler puts them.
+    /// Cores for the sending threads in their order, then for the receiving ones; empty: wherever the scheduler puts them.
     pub cores: Vec<usize>,
-    /// Measure latencies.
-    pub latency: bool,
-    /// How long silence must last after the last packet was sent.
-    pub drain: Duration,
+    /// What the receiving side does.
+    pub receive: Options,
 }
 
 /// Why a run did not take place, or broke off.
@@ -57,9 +54,9 @@ pub enum RunError {
     /// A socket cannot be opened.
     #[error(transparent)]
     Open(#[from] OpenError),
-    /// Packets cannot be taken from the receiving interface.
+    /// Nothing can be received, or receiving broke off.
     #[error(transparent)]
-    Redirect(#[from] RedirectError),
+    Receive(#[from] SideError),
     /// No queue, or more than flows.
     #[error("{queues} sending queues for {flows} flows: give at least one queue, and a flow for each")]
     Queues {
@@ -69,13 +66,16 @@ pub enum RunError {
         flows: u32,
     },
     /// Not a core for each thread.
-    #[error("{threads} threads need {threads} cores, but --cores names {cores}")]
+    #[error("{threads} threads need {threads} cores or, to receive on several queues, more, but --cores names {cores}")]
     Cores {
         /// Threads.
         threads: usize,
         /// Cores.
         cores: usize,
     },
+    /// A core for both.
+    #[error("core {0} is given to a sending and a receiving thread: each would measure how the other is scheduled")]
+    SharedCore(usize),
     /// A thread cannot run where it should.
     #[error("cannot run on core {0}: is it online, and allowed by taskset or cgroup?")]
     Pin(usize),
@@ -87,9 +87,6 @@ pub enum RunError {
         /// What the kernel answered.
         source: io::Error,
     },
-    /// Receiving broke off.
-    #[error("receiving failed: {0}")]
-    Receive(io::Error),
     /// A thread panicked.
     #[error("a thread of the run panicked")]
     Thread,
@@ -99,69 +96,86 @@ pub enum RunError {
 ///
 /// # Errors
 /// [`RunError`].
-pub fn run(mut config: Config) -> Result<Report, RunError> {
+pub fn run(config: Config) -> Result<Report, RunError> {
+    run_watched(config, &Progress::default())
+}
+
+/// The same, with counts that others may read while it runs, and the means to end it early.
+///
+/// # Errors
+/// [`RunError`].
+pub fn run_watched(mut config: Config, progress: &Progress) -> Result<Report, RunError> {
     let flows = config.traffic.flows;
-    let threads = config.queues.len() + usize::from(config.to.is_some());
-    let share_count = u32::try_from(config.queues.len()).ok().filter(|count| (1..=flows).contains(count));
-    let step = share_count.ok_or(RunError::Queues { queues: config.queues.len(), flows })?;
-    if !config.cores.is_empty() && config.cores.len() != threads {
-        return Err(RunError::Cores { threads, cores: config.cores.len() });
-    }
+    let senders = config.queues.len();
+    let share_count = u32::try_from(senders).ok().filter(|count| (1..=flows).contains(count));
+    let step = share_count.ok_or(RunError::Queues { queues: senders, flows })?;
     let from = Interface::new(&config.from)?;
     if config.traffic.src_mac == [0; 6] {
         config.traffic.src_mac = from.mac()?;
     }
+    let receiving_cores = receiving_cores(&config)?;
     let magic = magic();
     let frames = Frames::new(config.traffic.clone(), magic)?;
     let to = config.to.as_deref().map(Interface::new).transpose()?;
-    let redirect = to.as_ref().map(|to| Redirect::attach(to, magic)).transpose()?;
-    let mut sockets = Sockets::open(&from, &config.queues, to.as_ref(), frames.longest())?;
-    for (queue, receiver) in &sockets.receivers {
-        if let Some(redirect) = &redirect {
-            redirect.register(*queue, receiver)?;
-        }
+    let mut side = to.map(|to| Side::attach(to, magic, &config.receive)).transpose()?;
+    let mut sockets = Sockets::open(&from, &config.queues, side.as_mut(), frames.longest())?;
+    if let Some(side) = &mut side {
+        side.open(frames.longest())?;
     }
     from.wait_running(LINK_PATIENCE)?;
-    if let Some(to) = &to {
-        to.wait_running(LINK_PATIENCE)?;
-    }
 
+    let to = side.as_ref().map(Side::endpoint);
     let sent_all = AtomicBool::new(false);
-    let (senders, mut receivers) = (sockets.take_senders(), sockets.take_receivers());
+    let sending_sockets = sockets.take_senders();
     let config = &config;
-    let core = |thread: usize| config.cores.get(thread).copied();
-    let receiving_core = core(threads - 1);
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let (sent, received) = std::thread::scope(|scope| {
-        let receiving = to.as_ref().map(|_| {
-            scope.spawn(|| {
-                pin(receiving_core)?;
-                receive(&mut receivers, magic, flows, config.latency, config.drain, &sent_all)
-                    .map_err(RunError::Receive)
-            })
+        let receiving = side.as_mut().map(|side| {
+            let (frames, sent_all) = (&frames, &sent_all);
+            let threads = cores.saturating_sub(senders);
+            scope.spawn(move || side.run(frames, magic, sent_all, progress, receiving_cores, threads))
         });
         let frames = &frames;
         let mut sending = Vec::new();
-        for ((mut sender, first), thread) in senders.into_iter().zip(0..step).zip(0..) {
-            let sending_core = core(thread);
+        for ((mut sender, first), thread) in sending_sockets.into_iter().zip(0..step).zip(0..) {
+            let sending_core = config.cores.get(thread).copied();
             sending.push(scope.spawn(move || {
                 pin(sending_core)?;
                 let rate = config.rate_pps.map(|rate| rate / f64::from(step));
                 let share = Share { first, step, flows };
-                send(&mut sender, frames, share, config.limit, rate, config.latency)
+                send(&mut sender, frames, share, config.limit, rate, config.receive.latency, progress)
                     .map_err(|source| RunError::Send { interface: config.from.clone(), source })
             }));
         }
         // All are joined before anything is returned, so that the receiver always learns that it may stop.
         let sent: Vec<_> = sending.into_iter().map(|thread| thread.join().unwrap_or(Err(RunError::Thread))).collect();
         sent_all.store(true, Ordering::Release);
-        let received = receiving.map(|thread| thread.join().unwrap_or(Err(RunError::Thread)));
+        let received = receiving.map(|thread| thread.join().unwrap_or(Err(SideError::Thread)));
         Ok::<_, RunError>((sent.into_iter().collect::<Result<Vec<Sent>, _>>()?, received.transpose()?))
     })?;
     let mut report = Report::new(&frames, config.rate_pps, &sent, received.as_ref());
-    report.from = sockets.endpoint(&from, None);
-    report.to = to.as_ref().map(|to| sockets.endpoint(to, redirect.as_ref()));
-    report.lost_flows = received.as_ref().map_or_else(Vec::new, |received| lost_flows(&frames, &sent, received));
+    report.from = sockets.endpoint(&from);
+    report.to = to;
+    let judged = received.as_ref().and_then(|received| received.judged.as_ref());
+    report.lost_flows = judged.map_or_else(Vec::new, |judged| lost_flows(&frames, &sent, judged));
     Ok(report)
+}
+
+/// The cores behind those of the sending threads. A receiver on a sender's core would judge the scheduler.
+fn receiving_cores(config: &Config) -> Result<&[usize], RunError> {
+    let wanted = config.queues.len() + usize::from(config.to.is_some());
+    if config.cores.is_empty() {
+        return Ok(&[]);
+    }
+    let Some((sending, receiving)) =
+        config.cores.split_at_checked(config.queues.len()).filter(|(_, rest)| config.to.is_none() != rest.is_empty())
+    else {
+        return Err(RunError::Cores { threads: wanted, cores: config.cores.len() });
+    };
+    match receiving.iter().find(|core| sending.contains(core)) {
+        Some(core) => Err(RunError::SharedCore(*core)),
+        None => Ok(receiving),
+    }
 }
 
 /// Different in every run, so that stragglers of an earlier one are not counted.
@@ -178,11 +192,11 @@ fn pin(core: Option<usize>) -> Result<(), RunError> {
 }
 
 /// The flows that lost most.
-fn lost_flows(frames: &Frames, sent: &[Sent], received: &Received) -> Vec<LostFlow> {
+fn lost_flows(frames: &Frames, sent: &[Sent], judged: &Judged) -> Vec<LostFlow> {
     let mut lost: Vec<LostFlow> = (0..frames.traffic().flows)
         .filter_map(|flow| {
             let sent: u64 = sent.iter().filter_map(|thread| thread.of_flow(flow)).sum();
-            let lost = sent.saturating_sub(received.checker.arrivals(flow));
+            let lost = sent.saturating_sub(judged.checkers.arrivals(flow));
             let (source, port) = frames.source(flow);
             (lost > 0).then_some(LostFlow { flow, source, port, sent, lost })
         })
@@ -192,42 +206,25 @@ fn lost_flows(frames: &Frames, sent: &[Sent], received: &Received) -> Vec<LostFl
     lost
 }
 
-/// All sockets of a run. Sending and receiving on one interface share them.
+/// The sockets that send. On the interface that receives, their other halves receive.
 struct Sockets {
     senders: Vec<Sender>,
-    /// Receiving queues of the interface to receive on.
-    receivers: BTreeMap<u32, Receiver>,
-    /// The other half of sockets that only send.
+    /// The other halves of sockets that only send.
     idle: Vec<Receiver>,
-    zero_copy: BTreeMap<String, bool>,
+    zero_copy: bool,
 }
 
 impl Sockets {
-    fn open(from: &Interface, queues: &[u32], to: Option<&Interface>, longest: usize) -> Result<Self, RunError> {
-        let mut sockets =
-            Self { senders: Vec::new(), receivers: BTreeMap::new(), idle: Vec::new(), zero_copy: BTreeMap::new() };
-        let mut open = |interface: &Interface, queue: u32| -> Result<(Sender, Receiver), OpenError> {
-            let opened = umem::open(interface.name(), queue, longest)?;
-            let all = sockets.zero_copy.entry(interface.name().to_owned()).or_insert(true);
-            *all &= opened.zero_copy;
-            Ok((opened.sender, opened.receiver))
-        };
-        let shared = to.is_some_and(|to| to.index() == from.index());
+    fn open(from: &Interface, queues: &[u32], side: Option<&mut Side>, longest: usize) -> Result<Self, RunError> {
+        let mut sockets = Self { senders: Vec::new(), idle: Vec::new(), zero_copy: true };
+        let mut shared = side.filter(|side| side.interface().index() == from.index());
         for queue in queues {
-            let (sender, receiver) = open(from, *queue)?;
-            sockets.senders.push(sender);
-            if shared {
-                sockets.receivers.insert(*queue, receiver);
-            } else {
-                sockets.idle.push(receiver);
-            }
-        }
-        if let Some(to) = to {
-            for queue in 0..to.rx_queues() {
-                if let Entry::Vacant(place) = sockets.receivers.entry(queue) {
-                    let (_, receiver) = open(to, queue)?;
-                    place.insert(receiver);
-                }
+            let opened = umem::open(from.name(), *queue, longest)?;
+            sockets.zero_copy &= opened.zero_copy;
+            sockets.senders.push(opened.sender);
+            match &mut shared {
+                Some(side) => side.adopt(*queue, opened.receiver, opened.zero_copy),
+                None => sockets.idle.push(opened.receiver),
             }
         }
         Ok(sockets)
@@ -237,16 +234,12 @@ impl Sockets {
         std::mem::take(&mut self.senders)
     }
 
-    fn take_receivers(&mut self) -> Vec<Receiver> {
-        std::mem::take(&mut self.receivers).into_values().collect()
-    }
-
-    fn endpoint(&self, interface: &Interface, redirect: Option<&Redirect>) -> Endpoint {
+    fn endpoint(&self, interface: &Interface) -> Endpoint {
         Endpoint {
             interface: interface.name().to_owned(),
             driver: interface.driver(),
-            zero_copy: self.zero_copy.get(interface.name()).copied().unwrap_or(false),
-            xdp_mode: redirect.map(Redirect::mode),
+            zero_copy: self.zero_copy,
+            xdp_mode: None,
         }
     }
 }

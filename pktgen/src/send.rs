@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crate::clock::{low_bits, now_ns};
 use crate::pace::Pacer;
+use crate::progress::Progress;
 use crate::stamp::Stamp;
 use crate::template::Frames;
 use crate::umem::{BURST, Frame, Sender};
@@ -82,6 +83,7 @@ pub fn send(
     limit: Limit,
     rate_pps: Option<f64>,
     precise: bool,
+    progress: &Progress,
 ) -> io::Result<Sent> {
     let start = now_ns();
     let stop = limit.duration.map(|duration| start + u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX / 2));
@@ -93,7 +95,7 @@ pub fn send(
     let mut bytes = [0u64; BURST];
     loop {
         let now = now_ns();
-        if stop.is_some_and(|stop| now >= stop) || !due(sent.position, share, limit) {
+        if progress.stopped() || stop.is_some_and(|stop| now >= stop) || !due(sent.position, share, limit) {
             break;
         }
         let granted = pacer.take(now, BURST);
@@ -126,7 +128,9 @@ pub fn send(
         }
         let accepted = sender.send(&mut burst)?;
         sent.packets += u64::try_from(accepted).unwrap_or(0);
-        sent.bytes += bytes.iter().take(accepted).sum::<u64>();
+        let accepted_bytes = bytes.iter().take(accepted).sum::<u64>();
+        sent.bytes += accepted_bytes;
+        progress.sent(u64::try_from(accepted).unwrap_or(0), accepted_bytes);
         pacer.give_back(granted - accepted);
         if !burst.is_empty() {
             // The TX ring was full: these packets are written again later, with a later stamp.

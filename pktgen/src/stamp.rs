@@ -1,32 +1,28 @@
-//! What every packet carries so that its arrival can be judged: flow, sequence number, time, checksum.
+//! What names a packet of a run: the last 18 bytes of the IP packet.
 //!
 //! ```text
-//! UDP payload, 18 bytes, then filler         TCP SYN
-//!  0  magic of the run         u32            acknowledgment number: top byte of magic, then flow (24 bits)
-//!  4  version 1                u8             window: low half of magic
-//!     flow                     u24            sequence number: sequence number in the flow
-//!  8  sequence number in flow  u32            timestamp option, TSval: send time
-//! 12  send time, low bits, ns  u32            the TCP checksum protects all of it
-//! 16  CRC32c of the payload without these two bytes, low half   u16
+//!  0  magic of the run                                    u32
+//!  4  version 2                                           u8
+//!     flow                                                u24
+//!  8  sequence number in the flow                         u32
+//! 12  time of sending, low bits of CLOCK_MONOTONIC in ns  u32
+//! 16  CRC32c of the bytes 0 to 12, low half               u16
 //! ```
-//! All big-endian. 18 bytes of payload make a UDP frame of 60 bytes, the shortest on Ethernet. Times are the low 32 bits of
-//! CLOCK_MONOTONIC, so latencies under 4.29 s are told apart.
+//! All big-endian. The length in the outermost IP header tells where it is, so it is found behind any transport header, and
+//! after encapsulation or decapsulation on the way. The time may be replaced at departure and is not covered by the CRC.
+//! Latencies under 4.29 s are told apart.
 
-use std::net::IpAddr;
+use packet::proto::{self, ethertype};
 
-use packet::checksum::Checksum;
-use packet::proto::{self, ethertype, ip};
-use packet::view::{Frame, Ip};
-
-/// Bytes of the stamp in a UDP payload.
+/// Bytes of a stamp.
 pub const STAMP_LEN: usize = 18;
 /// Largest number of flows: 24 bits.
 pub const FLOWS_MAX: u32 = 1 << 24;
+/// Offset of the time in a stamp.
+pub const TIME_AT: usize = 12;
 
-const VERSION: u8 = 1;
-const SYN: u8 = 0x02;
-/// Where TSval is in a SYN made by [`crate::template`]: behind the MSS option, two NOPs and the option's head.
-const TSVAL_AT: usize = 20 + 8;
+const VERSION: u8 = 2;
+const CRC_AT: usize = 16;
 
 /// One packet of one run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,121 +35,116 @@ pub struct Stamp {
     pub sent_ns: u32,
 }
 
-/// What came out of the receiving socket.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Arrival {
-    /// A packet of this run, as it was sent.
-    Intact(Stamp),
-    /// A packet of this run whose IP, UDP or TCP checksum or CRC is wrong.
-    Corrupt,
-    /// Not of this run.
-    Foreign,
-}
+/// A stamp of this run that is of another version or does not hold its CRC.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the stamp is damaged")]
+pub struct Damaged;
 
-/// CRC of a UDP payload around the field that holds it.
-pub(crate) fn payload_crc(payload: &[u8]) -> u16 {
-    let (head, rest) = payload.split_at_checked(STAMP_LEN - 2).unwrap_or((payload, &[]));
-    let tail = rest.get(2..).unwrap_or_default();
-    u16::try_from(crc32c::crc32c_append(crc32c::crc32c(head), tail) & 0xffff).unwrap_or_default()
-}
-
-/// The first 16 bytes of a UDP payload.
-pub(crate) fn udp_words(magic: u32, stamp: Stamp) -> [u8; 16] {
+/// Writes a stamp into `out`; nothing where that has not [`STAMP_LEN`] bytes.
+pub fn write(out: &mut [u8], magic: u32, stamp: Stamp) {
+    let Ok(out) = <&mut [u8; STAMP_LEN]>::try_from(out) else { return };
     let version_flow = u32::from(VERSION) << 24 | stamp.flow & (FLOWS_MAX - 1);
-    let mut out = [0; 16];
     for (place, word) in out.as_chunks_mut::<4>().0.iter_mut().zip([magic, version_flow, stamp.seq, stamp.sent_ns]) {
         *place = word.to_be_bytes();
     }
-    out
-}
-
-/// Acknowledgment number of a SYN.
-pub(crate) fn syn_ack_number(magic: u32, flow: u32) -> u32 {
-    magic & 0xff00_0000 | flow & (FLOWS_MAX - 1)
-}
-
-/// Window of a SYN.
-pub(crate) fn syn_window(magic: u32) -> u16 {
-    u16::try_from(magic & 0xffff).unwrap_or_default()
-}
-
-/// Judges a received frame: looks through one IP in IP or VXLAN header, then at checksums and stamp.
-pub fn judge(magic: u32, frame: &[u8]) -> Arrival {
-    let Ok(parsed) = Frame::parse(frame) else { return Arrival::Corrupt };
-    let Some((ip, packet)) = parsed.ip.zip(parsed.packet()) else { return Arrival::Foreign };
-    let outer = Ip { l4: ip.l4 - ip.l3, l3: 0, ..ip };
-    match innermost(outer, packet) {
-        Ok(Some((ip, packet))) => judge_packet(magic, &ip, packet),
-        Ok(None) => Arrival::Foreign,
-        Err(()) => Arrival::Corrupt,
+    let crc = crc(out);
+    if let Some(place) = out.last_chunk_mut() {
+        *place = crc.to_be_bytes();
     }
 }
 
-/// The packet inside of one tunnel header, or the packet itself.
-fn innermost(ip: Ip, packet: &[u8]) -> Result<Option<(Ip, &[u8])>, ()> {
-    let payload = packet.get(ip.l4..ip.len).unwrap_or_default();
-    let (ethertype, inner) = match (ip.protocol, ip.ports) {
-        (ip::IPV4, _) => (ethertype::IPV4, payload),
-        (ip::IPV6, _) => (ethertype::IPV6, payload),
-        (ip::UDP, Some((_, proto::VXLAN_PORT))) => {
-            let inner = payload.get(proto::UDP_LEN + proto::VXLAN_LEN..).unwrap_or_default();
-            let frame = Frame::parse(inner).map_err(|_| ())?;
-            (frame.ethertype, inner.get(frame.l3..).unwrap_or_default())
-        }
-        _ => return Ok(Some((ip, packet))),
-    };
-    match Ip::parse(inner, ethertype) {
-        Some(Ok(parsed)) => Ok(Some((parsed, inner))),
-        Some(Err(_)) => Err(()),
-        None => Ok(None),
-    }
-}
-
-fn judge_packet(magic: u32, ip: &Ip, packet: &[u8]) -> Arrival {
-    let l4 = packet.get(ip.l4..ip.len).unwrap_or_default();
-    match ip.protocol {
-        ip::UDP => judge_udp(magic, ip, l4),
-        ip::TCP => judge_syn(magic, ip, l4),
-        _ => Arrival::Foreign,
-    }
-}
-
-fn judge_udp(magic: u32, ip: &Ip, udp: &[u8]) -> Arrival {
-    let payload = udp.get(proto::UDP_LEN..).unwrap_or_default();
-    let word = |at: usize| payload.get(at..)?.first_chunk().copied().map(u32::from_be_bytes);
-    let (Some(found), Some(version_flow), Some(seq), Some(sent_ns)) = (word(0), word(4), word(8), word(12)) else {
-        return Arrival::Foreign;
-    };
+/// The stamp in the last bytes of an IP packet; `None` where there is none with this magic.
+pub fn read(tail: &[u8], magic: u32) -> Option<Result<Stamp, Damaged>> {
+    let stamp: &[u8; STAMP_LEN] = tail.last_chunk()?;
+    let mut words = stamp.as_chunks::<4>().0.iter().map(|word| u32::from_be_bytes(*word));
+    let (found, version_flow, seq, sent_ns) = (words.next()?, words.next()?, words.next()?, words.next()?);
     if found != magic {
-        return Arrival::Foreign;
+        return None;
     }
-    let crc = payload.get(STAMP_LEN - 2..).and_then(|rest| rest.first_chunk().copied()).map(u16::from_be_bytes);
-    // A zero checksum means none (RFC 768); pktgen never sends one.
-    let unsummed = udp.get(6..8) == Some(&[0, 0]);
-    let good = crc == Some(payload_crc(payload)) && !unsummed && checksum_holds(ip, udp);
-    if version_flow >> 24 != u32::from(VERSION) || !good {
-        return Arrival::Corrupt;
-    }
-    Arrival::Intact(Stamp { flow: version_flow & (FLOWS_MAX - 1), seq, sent_ns })
+    let good = version_flow >> 24 == u32::from(VERSION) && stamp.last_chunk() == Some(&crc(stamp).to_be_bytes());
+    Some(if good { Ok(Stamp { flow: version_flow & (FLOWS_MAX - 1), seq, sent_ns }) } else { Err(Damaged) })
 }
 
-fn judge_syn(magic: u32, ip: &Ip, tcp: &[u8]) -> Arrival {
-    let word = |at: usize| tcp.get(at..)?.first_chunk().copied().map(u32::from_be_bytes);
-    let (Some(seq), Some(ack), Some(offset_flags_window)) = (word(4), word(8), word(12)) else {
-        return Arrival::Foreign;
+fn crc(stamp: &[u8; STAMP_LEN]) -> u16 {
+    const { assert!(TIME_AT < CRC_AT && CRC_AT + 2 == STAMP_LEN) };
+    let covered = stamp.get(..TIME_AT).unwrap_or_default();
+    u16::try_from(crc32c::crc32c(covered) & 0xffff).unwrap_or_default()
+}
+
+/// Offset of the outermost IP header of a frame and of the end of its packet: behind up to two VLAN tags, before padding.
+/// `None` where the frame is no IP, or shorter than its IP header says.
+pub fn outermost(frame: &[u8]) -> Option<(usize, usize)> {
+    let word = |at: usize| frame.get(at..)?.first_chunk().copied().map(u16::from_be_bytes);
+    let mut l3 = proto::ETHERNET_LEN;
+    let mut kind = word(l3 - 2)?;
+    for _ in 0..2 {
+        if kind != ethertype::VLAN && kind != ethertype::QINQ {
+            break;
+        }
+        l3 += proto::VLAN_LEN;
+        kind = word(l3 - 2)?;
+    }
+    let (header, len) = match kind {
+        ethertype::IPV4 => (proto::IPV4_LEN, usize::from(word(l3 + 2)?)),
+        ethertype::IPV6 => (proto::IPV6_LEN, proto::IPV6_LEN + usize::from(word(l3 + 4)?)),
+        _ => return None,
     };
-    let flags = offset_flags_window >> 16 & 0xff;
-    if flags != u32::from(SYN)
-        || ack & 0xff00_0000 != magic & 0xff00_0000
-        || offset_flags_window & 0xffff != magic & 0xffff
-    {
-        return Arrival::Foreign;
-    }
-    let Some(sent_ns) = word(TSVAL_AT).filter(|_| checksum_holds(ip, tcp)) else { return Arrival::Corrupt };
-    Arrival::Intact(Stamp { flow: ack & (FLOWS_MAX - 1), seq, sent_ns })
+    (len >= header && frame.len() >= l3 + len).then_some((l3, l3 + len))
 }
 
-fn checksum_holds(ip: &Ip, l4: &[u8]) -> bool {
-    let (src, dst): (IpAddr, IpAddr) = (ip.src, ip.dst);
-    Checksum::pseudo(src, dst, ip.protocol, l4.len()).is_some_and(|pseudo| pseudo.bytes(l4).finish() == 0)
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const MAGIC: u32 = 0xdead_beef;
+    const STAMP: Stamp = Stamp { flow: 0xabcdef, seq: 7, sent_ns: 8 };
+
+    #[test]
+    fn layout_is_the_documented_one() {
+        let mut out = [0; STAMP_LEN];
+        write(&mut out, MAGIC, STAMP);
+        let crc = (crc32c::crc32c(&out[..12]) & 0xffff) as u16;
+        assert_eq!(out[..16], [0xde, 0xad, 0xbe, 0xef, 2, 0xab, 0xcd, 0xef, 0, 0, 0, 7, 0, 0, 0, 8]);
+        assert_eq!(out[16..], crc.to_be_bytes());
+    }
+
+    #[test]
+    fn outermost_packet_is_found() {
+        for (text, expected) in [
+            ("ip4 192.0.2.1 > 192.0.2.2 / udp 1 > 2 / data 5 / pad 9", Some((14, 14 + 33))),
+            ("vlan 5 tpid=0x88a8 / vlan 6 / ip6 2001:db8::1 > 2001:db8::2 / udp 1 > 2 / data 5", Some((22, 22 + 53))),
+            ("ip4 192.0.2.1 > 192.0.2.2 / ip4 192.0.2.3 > 192.0.2.4 / udp 1 > 2", Some((14, 14 + 48))),
+            ("ip4 192.0.2.1 > 192.0.2.2 len=29 / udp 1 > 2", None),
+            ("ip4 192.0.2.1 > 192.0.2.2 len=19 / udp 1 > 2", None),
+            ("arp who-has 10.0.0.1 tell 10.0.0.2", None),
+            ("vlan 1 / vlan 2 / vlan 3 / ip4 192.0.2.1 > 192.0.2.2", None),
+        ] {
+            let frame = packet::notation::encode(&format!("eth 02::1 > 02::2 / {text}")).unwrap();
+            assert_eq!(outermost(&frame), expected, "{text}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn comes_back_and_flips_are_seen(flow in 0..FLOWS_MAX, seq: u32, sent_ns: u32, magic: u32, bit in 0..144usize) {
+            let stamp = Stamp { flow, seq, sent_ns };
+            let mut out = [0; STAMP_LEN];
+            write(&mut out, magic, stamp);
+            prop_assert_eq!(read(&out, magic), Some(Ok(stamp)));
+            out[bit / 8] ^= 1 << (bit % 8);
+            match bit {
+                0..32 => prop_assert_eq!(read(&out, magic), None),
+                96..128 => prop_assert_eq!(read(&out, magic), Some(Ok(Stamp { sent_ns: sent_ns ^ 1 << (31 - (bit - 96) / 8 * 8 - 7 + bit % 8), ..stamp }))),
+                _ => prop_assert_eq!(read(&out, magic), Some(Err(Damaged))),
+            }
+        }
+
+        #[test]
+        fn ends_inside(frame in proptest::collection::vec(any::<u8>(), 0..100)) {
+            if let Some((l3, end)) = outermost(&frame) {
+                prop_assert!(l3 < end && end <= frame.len());
+            }
+        }
+    }
 }

@@ -55,7 +55,9 @@ impl fmt::Display for Exceeded {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.value {
             Some(value) => write!(f, "{}: it is {value}", self.text),
-            None => write!(f, "{}: not measured (loss and faults need --to, latencies --latency)", self.text),
+            None => {
+                write!(f, "{}: not measured (loss needs --to, faults --check full, latencies --latency)", self.text)
+            }
         }
     }
 }
@@ -85,7 +87,10 @@ mod tests {
             assert_eq!((parsed.figure, parsed.operator, parsed.limit), (figure, operator, limit), "{text}");
         }
         for text in ["", "loss", "loss=0", "lost>0", "loss>x", "loss>NaN", ">0"] {
-            assert!(text.parse::<Threshold>().unwrap_err().to_string().contains("figures are rate, loss,"), "{text}");
+            assert!(
+                text.parse::<Threshold>().unwrap_err().to_string().contains("figures are rate, rate_error,"),
+                "{text}"
+            );
         }
     }
 }

@@ -66,7 +66,7 @@ impl Frame {
 }
 
 /// What the kernel counted on a socket.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, schemars::JsonSchema)]
 pub struct KernelCounts {
     /// Packets dropped, for want of memory or because they did not fit.
     pub rx_dropped: u64,

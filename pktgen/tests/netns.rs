@@ -26,10 +26,16 @@ mod root {
     #[track_caller]
     fn assert_clean(report: &Value, packets: u64) {
         let received = &report["received"];
+        let checked = &received["checked"];
         assert_eq!(report["sent"]["packets"], packets, "{report:#}");
-        assert_eq!(received["intact"], packets, "{report:#}");
-        for fault in ["lost", "duplicate", "reordered", "late", "corrupt", "foreign"] {
+        assert_eq!(received["delivered"]["packets"], packets, "{report:#}");
+        assert_eq!(checked["volume"]["packets"], packets, "{report:#}");
+        assert_eq!(checked["first"], packets, "{report:#}");
+        for fault in ["lost", "missed"] {
             assert_eq!(received[fault], 0, "{fault}: {report:#}");
+        }
+        for fault in ["duplicate", "reordered", "late", "corrupt", "damaged", "rewritten", "foreign"] {
+            assert_eq!(checked[fault], 0, "{fault}: {report:#}");
         }
     }
 
@@ -90,11 +96,11 @@ mod root {
             ],
         );
         assert_clean(&report, 100_000);
-        assert_eq!(report["received"]["volume"]["bytes"], 100_000 * 60);
+        assert_eq!(report["received"]["delivered"]["bytes"], 100_000 * 60);
         // Never above the rate, whatever else the machine does; that the whole rate is reached is shown with a fake clock.
         let rate = report["sent"]["rate_pps"].as_f64().unwrap();
         assert!(rate > 0.0 && rate <= 20_010.0, "{rate}");
-        let latency = |figure: &str| report["received"]["latency_ns"][figure].as_u64().unwrap();
+        let latency = |figure: &str| report["received"]["checked"]["latency"][figure].as_u64().unwrap();
         assert!(latency("min") > 0 && latency("min") <= latency("p50") && latency("p99") <= latency("max"));
         assert_eq!(report["to"]["xdp_mode"], "native");
         assert_eq!(report["from"]["driver"], "veth");
@@ -119,7 +125,9 @@ mod root {
         let (gen_ns, _router) = routed();
         for family in [&[][..], &["--ipv6"]] {
             let args = [&ROUTED, &["0.5", "--flows", "50", "--count", "10000"][..], family].concat();
-            assert_clean(&report(&gen_ns, 0, &args), 10_000);
+            let report = report(&gen_ns, 0, &args);
+            assert_clean(&report, 10_000);
+            assert_eq!(report["received"]["checked"]["hops"], serde_json::json!({ "min": 1, "max": 1 }));
         }
     }
 
@@ -131,7 +139,7 @@ mod root {
         let args = [&ROUTED, &["0.5", "--flows", "10", "--count", "20000", "--fail-if", "loss>0"][..]].concat();
         let report = report(&gen_ns, 3, &args);
         assert_eq!(report["received"]["lost"], 2000, "{report:#}");
-        assert_eq!(report["received"]["intact"], 18_000, "{report:#}");
+        assert_eq!(report["received"]["checked"]["first"], 18_000, "{report:#}");
         assert_eq!(report["received"]["loss_ratio"], 0.1);
         let expected =
             serde_json::json!([{ "flow": 3, "source": "198.18.0.1", "port": 1027, "sent": 2000, "lost": 2000 }]);
@@ -147,7 +155,7 @@ mod root {
         router.run("nft", &[rules]).unwrap();
         let args = [&ROUTED, &["0.5", "--flows", "10", "--count", "20000"][..]].concat();
         let report = report(&gen_ns, 0, &args);
-        assert_eq!(report["received"]["duplicate"], 2000, "{report:#}");
+        assert_eq!(report["received"]["checked"]["duplicate"], 2000, "{report:#}");
         assert_eq!(report["received"]["lost"], 0, "{report:#}");
     }
 

@@ -63,8 +63,7 @@ impl RunArgs {
             limit: self.pace.limit(),
             queues: self.pace.queues.clone(),
             cores: self.pace.cores.clone(),
-            latency: self.check.latency,
-            drain: self.check.drain,
+            receive: self.check.options(),
         })
     }
 }

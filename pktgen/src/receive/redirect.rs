@@ -1,4 +1,4 @@
-//! The program that takes this run's packets out of an interface's traffic, and its XSKMAP.
+//! The program that takes this run's packets out of an interface's traffic, its counts and its XSKMAP.
 
 use std::io;
 use std::mem::MaybeUninit;
@@ -7,6 +7,7 @@ use std::os::fd::{AsFd as _, BorrowedFd};
 use libbpf_rs::skel::{OpenSkel as _, SkelBuilder as _};
 use libbpf_rs::{Link, MapCore as _, MapFlags, MapHandle, Xdp, XdpFlags};
 
+use super::{Check, Options};
 use crate::interface::Interface;
 use crate::umem::Receiver;
 
@@ -49,6 +50,9 @@ pub enum RedirectError {
         /// Why.
         source: libbpf_rs::Error,
     },
+    /// The counts cannot be read.
+    #[error("cannot read the counts of the receiving program: {0}")]
+    Counts(libbpf_rs::Error),
     /// The socket was not accepted.
     #[error("cannot register the socket of queue {queue}: {source}")]
     Register {
@@ -60,7 +64,7 @@ pub enum RedirectError {
 }
 
 /// How XDP programs run on an interface.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, schemars::JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum XdpMode {
     /// In the driver.
@@ -69,11 +73,47 @@ pub enum XdpMode {
     Generic,
 }
 
+/// What the program counted: packets of this run, whatever became of them afterwards.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Arrivals {
+    /// Packets.
+    pub packets: u64,
+    /// Bytes of frames, without FCS.
+    pub bytes: u64,
+    /// CLOCK_MONOTONIC in nanoseconds at the first packet and at one of the last; `timed` packets came after the first.
+    pub span_ns: Option<(u64, u64)>,
+    /// See `span_ns`.
+    pub timed: u64,
+    /// Packets whose arrival could not be noted, for want of room in front of them.
+    pub unnoted: u64,
+}
+
+impl Arrivals {
+    /// Packets a second over the time of `span_ns`; `None` for runs too short to tell.
+    pub fn rate_pps(&self) -> Option<f64> {
+        let (first, last) = self.span_ns?;
+        (last > first).then(|| self.timed as f64 * 1e9 / (last - first) as f64)
+    }
+
+    fn add_cpu(&mut self, cpu: skel::types::arrivals) {
+        if cpu.packets == 0 {
+            return;
+        }
+        self.packets += cpu.packets;
+        self.bytes += cpu.bytes;
+        self.timed += cpu.timed;
+        self.unnoted += cpu.unnoted;
+        let (first, last) = self.span_ns.unwrap_or((cpu.first_ns, cpu.last_ns));
+        self.span_ns = Some((first.min(cpu.first_ns), last.max(cpu.last_ns)));
+    }
+}
+
 /// The attached program; it is detached on drop, and by the kernel when the process dies.
 #[derive(Debug)]
 pub struct Redirect {
     _link: Link,
     sockets: MapHandle,
+    arrivals: MapHandle,
     mode: XdpMode,
 }
 
@@ -82,11 +122,13 @@ impl Redirect {
     ///
     /// # Errors
     /// [`RedirectError`].
-    pub fn attach(interface: &Interface, magic: u32) -> Result<Self, RedirectError> {
+    pub fn attach(interface: &Interface, magic: u32, options: &Options) -> Result<Self, RedirectError> {
         let mut object = MaybeUninit::uninit();
         let mut open = skel::PktgenRxSkelBuilder::default().open(&mut object).map_err(RedirectError::Load)?;
         if let Some(rodata) = open.maps.rodata_data.as_mut() {
             rodata.magic = magic.to_be();
+            rodata.count_only = u8::from(options.check == Check::Count);
+            rodata.note_arrival = u8::from(options.latency);
         }
         let skel = open.load().map_err(RedirectError::Load)?;
         let name = interface.name().to_owned();
@@ -106,12 +148,26 @@ impl Redirect {
             _ => XdpMode::Native,
         };
         let sockets = MapHandle::try_from(&skel.maps.sockets).map_err(RedirectError::Load)?;
-        Ok(Self { _link: link, sockets, mode })
+        let arrivals = MapHandle::try_from(&skel.maps.arrivals).map_err(RedirectError::Load)?;
+        Ok(Self { _link: link, sockets, arrivals, mode })
     }
 
     /// How it runs.
     pub fn mode(&self) -> XdpMode {
         self.mode
+    }
+
+    /// What it has counted so far.
+    ///
+    /// # Errors
+    /// The kernel refused.
+    pub fn arrivals(&self) -> Result<Arrivals, RedirectError> {
+        let cpus = self.arrivals.lookup_percpu(&0u32.to_ne_bytes(), MapFlags::ANY).map_err(RedirectError::Counts)?;
+        let mut total = Arrivals::default();
+        for cpu in cpus.into_iter().flatten() {
+            total.add_cpu(arrivals_of(&cpu));
+        }
+        Ok(total)
     }
 
     /// Sends the packets of `queue` to this socket.
@@ -122,6 +178,20 @@ impl Redirect {
         self.sockets
             .update(&queue.to_ne_bytes(), &receiver.raw_fd().to_ne_bytes(), MapFlags::ANY)
             .map_err(|source| RedirectError::Register { queue, source })
+    }
+}
+
+/// The map's value is six u64.
+fn arrivals_of(bytes: &[u8]) -> skel::types::arrivals {
+    let mut words = bytes.as_chunks::<8>().0.iter().map(|word| u64::from_ne_bytes(*word));
+    let mut next = || words.next().unwrap_or(0);
+    skel::types::arrivals {
+        packets: next(),
+        bytes: next(),
+        first_ns: next(),
+        last_ns: next(),
+        timed: next(),
+        unnoted: next(),
     }
 }
 

@@ -1,0 +1,206 @@
+//! The receiving side as a whole: program, sockets and threads on one interface.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::time::Duration;
+
+use core_affinity::CoreId;
+
+use super::check::{Extents, Sequence};
+use super::judge::Reference;
+use super::redirect::{Arrivals, Redirect, RedirectError};
+use super::{Check, Checkers, Options, Received, Receiving, receive, wait};
+use crate::interface::{Interface, InterfaceError};
+use crate::progress::Progress;
+use crate::report::Endpoint;
+use crate::umem::{self, OpenError, Receiver};
+
+/// How long a link may take to come back after a program was attached.
+const LINK_PATIENCE: Duration = Duration::from_secs(10);
+/// Room in front of a packet for the note of its arrival.
+const NOTE_LEN: usize = 16;
+
+/// Why nothing can be received, or receiving broke off.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SideError {
+    /// The interface does not answer.
+    #[error(transparent)]
+    Interface(#[from] InterfaceError),
+    /// Packets cannot be taken from it.
+    #[error(transparent)]
+    Redirect(#[from] RedirectError),
+    /// A socket cannot be opened.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// A thread cannot run where it should.
+    #[error("cannot receive on core {0}: is it online, and allowed by taskset or cgroup?")]
+    Pin(usize),
+    /// The kernel refused.
+    #[error("receiving on {interface} failed: {source}")]
+    Receive {
+        /// Interface.
+        interface: String,
+        /// What it answered.
+        source: io::Error,
+    },
+    /// A thread panicked.
+    #[error("a receiving thread panicked")]
+    Thread,
+}
+
+/// One interface to receive on.
+#[derive(Debug)]
+pub struct Side {
+    interface: Interface,
+    redirect: Redirect,
+    receivers: BTreeMap<u32, Receiver>,
+    zero_copy: bool,
+    options: Options,
+}
+
+/// What was received.
+#[derive(Debug)]
+pub struct Outcome {
+    /// What XDP counted.
+    pub delivered: Arrivals,
+    /// What came to user space; none where it was only counted.
+    pub judged: Option<Judged>,
+}
+
+/// What came to user space.
+#[derive(Debug)]
+pub struct Judged {
+    /// All threads together.
+    pub received: Received,
+    /// Totals of the sequence numbers.
+    pub sequence: Sequence,
+    /// How far packets were reordered.
+    pub extents: Extents,
+    /// Sequence numbers by flow.
+    pub checkers: Checkers,
+}
+
+impl Side {
+    /// Attaches the program to `interface`.
+    ///
+    /// # Errors
+    /// [`SideError`].
+    pub fn attach(interface: Interface, magic: u32, options: &Options) -> Result<Self, SideError> {
+        let redirect = Redirect::attach(&interface, magic, options)?;
+        Ok(Self { interface, redirect, receivers: BTreeMap::new(), zero_copy: true, options: options.clone() })
+    }
+
+    /// The interface.
+    pub fn interface(&self) -> &Interface {
+        &self.interface
+    }
+
+    /// Takes the receiving half of a socket that is bound to `queue` already: there can be no other.
+    pub fn adopt(&mut self, queue: u32, receiver: Receiver, zero_copy: bool) {
+        self.zero_copy &= zero_copy;
+        self.receivers.insert(queue, receiver);
+    }
+
+    /// Opens a socket for every queue that has none, registers all and waits until the link is up. `longest` is the longest
+    /// packet in bytes.
+    ///
+    /// # Errors
+    /// [`SideError`].
+    pub fn open(&mut self, longest: usize) -> Result<(), SideError> {
+        if self.options.check == Check::Full {
+            for queue in 0..self.interface.rx_queues() {
+                if !self.receivers.contains_key(&queue) {
+                    let opened = umem::open(self.interface.name(), queue, longest + NOTE_LEN)?;
+                    self.adopt(queue, opened.receiver, opened.zero_copy);
+                }
+            }
+            for (queue, receiver) in &self.receivers {
+                self.redirect.register(*queue, receiver)?;
+            }
+        }
+        Ok(self.interface.wait_running(LINK_PATIENCE)?)
+    }
+
+    /// What it is, for the report.
+    pub fn endpoint(&self) -> Endpoint {
+        Endpoint {
+            interface: self.interface.name().to_owned(),
+            driver: self.interface.driver(),
+            zero_copy: self.zero_copy && !self.receivers.is_empty(),
+            xdp_mode: Some(self.redirect.mode()),
+        }
+    }
+
+    /// Packets of this run that the interface has delivered so far.
+    ///
+    /// # Errors
+    /// The counts cannot be read.
+    pub fn delivered(&self) -> Result<Arrivals, RedirectError> {
+        self.redirect.arrivals()
+    }
+
+    /// Receives until `sent_all` is set and silence has followed. One thread for each of `cores`; without any, `threads`
+    /// of them wherever the scheduler puts them, and never more than there are queues.
+    ///
+    /// # Errors
+    /// [`SideError`].
+    pub fn run(
+        &mut self,
+        reference: &dyn Reference,
+        magic: u32,
+        sent_all: &AtomicBool,
+        progress: &Progress,
+        cores: &[usize],
+        threads: usize,
+    ) -> Result<Outcome, SideError> {
+        let threads = if cores.is_empty() { threads } else { cores.len() }.clamp(1, self.receivers.len().max(1));
+        let checkers = Checkers::new(reference.flows(), threads);
+        let last_ns = AtomicU64::new(0);
+        let run = Receiving {
+            reference,
+            magic,
+            options: &self.options,
+            checkers: &checkers,
+            sent_all,
+            last_ns: &last_ns,
+            progress,
+        };
+        if self.options.check == Check::Count {
+            let redirect = &self.redirect;
+            wait(&run, || redirect.arrivals().map_or(0, |arrivals| arrivals.packets));
+            return Ok(Outcome { delivered: self.redirect.arrivals()?, judged: None });
+        }
+        let mut shares: Vec<Vec<Receiver>> = (0..threads).map(|_| Vec::new()).collect();
+        for ((_, receiver), thread) in std::mem::take(&mut self.receivers).into_iter().zip((0..threads).cycle()) {
+            if let Some(share) = shares.get_mut(thread) {
+                share.push(receiver);
+            }
+        }
+        let name = self.interface.name();
+        let received = std::thread::scope(|scope| {
+            let run = &run;
+            let mut running = Vec::new();
+            for (mut share, thread) in shares.into_iter().zip(0..) {
+                let core = cores.get(thread).copied();
+                running.push(scope.spawn(move || {
+                    if let Some(id) = core.filter(|id| !core_affinity::set_for_current(CoreId { id: *id })) {
+                        return Err(SideError::Pin(id));
+                    }
+                    let received = receive(&mut share, run);
+                    received.map_err(|source| SideError::Receive { interface: name.to_owned(), source })
+                }));
+            }
+            let ended: Vec<_> =
+                running.into_iter().map(|thread| thread.join().unwrap_or(Err(SideError::Thread))).collect();
+            ended.into_iter().try_fold(Received::default(), |mut all, one| {
+                all.merge(one?);
+                Ok::<_, SideError>(all)
+            })
+        })?;
+        let (sequence, extents) = checkers.totals();
+        let delivered = self.redirect.arrivals()?;
+        Ok(Outcome { delivered, judged: Some(Judged { received, sequence, extents, checkers }) })
+    }
+}
