@@ -2,11 +2,12 @@
 //!
 //! Two passes: headers are written outermost first with zero where a length or checksum goes, then these are filled in
 //! innermost first, since an outer checksum covers the inner ones. Every length reaches to the end of the frame, padding
-//! excepted; a shorter one is an override.
+//! excepted; a shorter one is an override. [`lay_out`] tells what each checksum was taken over, so that whoever changes
+//! a frame afterwards need not know it a second time.
 
-use std::net::IpAddr;
+use std::ops::Range;
 
-use crate::checksum::{self, Checksum};
+use crate::checksum::Checksum;
 use crate::layer::{Ah, Arp, Eth, Ext, ExtKind, Frag, Icmp, Ip4, Ip6, Layer, Override, Tcp, Vlan, Vxlan};
 use crate::proto::{self, ethertype, ip};
 use crate::read::put;
@@ -67,13 +68,100 @@ pub fn data(len: usize) -> impl Iterator<Item = u8> {
     (0..len).map(data_byte)
 }
 
+/// A frame with the places that depend on each other.
+#[derive(Clone, Debug)]
+pub struct Layout {
+    /// The frame.
+    pub bytes: Vec<u8>,
+    /// Offset of each layer.
+    pub starts: Vec<usize>,
+    /// Where padding starts: no length reaches beyond.
+    pub end: usize,
+    /// The checksums that were computed, innermost first: each may cover those before it. Forced ones are not here.
+    pub sums: Vec<Sum>,
+}
+
+/// A computed checksum of a frame.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sum {
+    /// Index of its layer.
+    pub layer: usize,
+    /// Its algorithm, which says its width too.
+    pub kind: SumKind,
+    /// Offset of the field.
+    pub at: usize,
+    /// Offsets of the bytes that it covers, the field among them.
+    pub covers: Range<usize>,
+    /// What it covers beside them.
+    pub pseudo: Option<Pseudo>,
+}
+
+/// How a checksum is computed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SumKind {
+    /// 16 bits, one's complement (RFC 1071).
+    Internet,
+    /// The same, with 0xffff in place of 0, which means none (RFC 768).
+    Udp,
+    /// 32 bits, CRC32c (RFC 9260 §6.8).
+    Crc32c,
+}
+
+/// A pseudo header (RFC 768, RFC 8200 §8.1).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pseudo {
+    /// Offsets of source and destination address in the frame.
+    pub addresses: Range<usize>,
+    /// Protocol number of the transport header.
+    pub protocol: u8,
+    /// Its length field.
+    pub len: u32,
+}
+
+impl Sum {
+    /// The checksum over the bytes of `frame` as they are, in host order. The field itself must be zero.
+    pub fn over(&self, frame: &[u8]) -> u32 {
+        let covered = frame.get(self.covers.clone()).unwrap_or_default();
+        match self.kind {
+            SumKind::Crc32c => crc32c::crc32c(covered).swap_bytes(),
+            SumKind::Internet => self.start(frame).bytes(covered).finish().into(),
+            SumKind::Udp => match self.start(frame).bytes(covered).finish() {
+                0 => 0xffff,
+                sum => sum.into(),
+            },
+        }
+    }
+
+    /// The sum of the pseudo header, zero without one.
+    pub fn start(&self, frame: &[u8]) -> Checksum {
+        self.pseudo.as_ref().map_or_else(Checksum::default, |pseudo| {
+            let addresses = frame.get(pseudo.addresses.clone()).unwrap_or_default();
+            Checksum::default().bytes(addresses).bytes(&pseudo.len.to_be_bytes()).word(pseudo.protocol.into())
+        })
+    }
+
+    /// Bytes of the field.
+    pub fn width(&self) -> usize {
+        if self.kind == SumKind::Crc32c { 4 } else { 2 }
+    }
+}
+
 /// The bytes of a frame made of `layers`, outermost first.
 ///
 /// # Errors
 /// A length that does not fit its field, a field of impossible size, a transport header without IP in front, padding
 /// inside.
 pub fn frame(layers: &[Layer]) -> Result<Vec<u8>, BuildError> {
-    let mut writer = Writer { layers, out: Vec::with_capacity(128), starts: Vec::with_capacity(layers.len()), end: 0 };
+    Ok(lay_out(layers)?.bytes)
+}
+
+/// The same frame, with the places of its layers and checksums.
+///
+/// # Errors
+/// As [`frame`].
+pub fn lay_out(layers: &[Layer]) -> Result<Layout, BuildError> {
+    let starts = Vec::with_capacity(layers.len());
+    let mut writer = Writer { layers, out: Vec::with_capacity(128), starts, end: 0, sums: Vec::new() };
     for index in 0..layers.len() {
         writer.write(index)?;
     }
@@ -82,7 +170,7 @@ pub fn frame(layers: &[Layer]) -> Result<Vec<u8>, BuildError> {
     for index in (0..layers.len()).rev() {
         writer.finish(index)?;
     }
-    Ok(writer.out)
+    Ok(Layout { bytes: writer.out, starts: writer.starts, end: writer.end, sums: writer.sums })
 }
 
 struct Writer<'a> {
@@ -92,6 +180,7 @@ struct Writer<'a> {
     starts: Vec<usize>,
     /// Where padding starts.
     end: usize,
+    sums: Vec<Sum>,
 }
 
 impl Writer<'_> {
@@ -301,48 +390,35 @@ impl Writer<'_> {
     fn finish(&mut self, index: usize) -> Result<(), BuildError> {
         let layers = self.layers;
         let (Some(layer), Some(start)) = (layers.get(index), self.starts.get(index).copied()) else { return Ok(()) };
+        let rest = start..self.end;
         match layer {
             Layer::Ip4(h) => {
-                let len = self.length(index, h.len, self.end - start)?;
+                let len = self.length(index, h.len, rest.len())?;
                 put(&mut self.out, start + 2, &len.to_be_bytes());
-                let header = self.out.get(start..start + proto::IPV4_LEN + h.opts.len()).unwrap_or_default();
-                let csum = low16(h.csum).unwrap_or_else(|| checksum::internet(header));
-                put(&mut self.out, start + 10, &csum.to_be_bytes());
+                let header = start..start + proto::IPV4_LEN + h.opts.len();
+                self.sum(h.csum, Sum::plain(index, start + 10, header));
             }
             Layer::Ip6(h) => {
-                let len = self.length(index, h.len, self.end - start - proto::IPV6_LEN)?;
+                let len = self.length(index, h.len, rest.len() - proto::IPV6_LEN)?;
                 put(&mut self.out, start + 4, &len.to_be_bytes());
             }
             Layer::Udp(h) => {
-                let len = self.length(index, h.len, self.end - start)?;
+                let len = self.length(index, h.len, rest.len())?;
                 put(&mut self.out, start + 4, &len.to_be_bytes());
-                let csum = match low16(h.csum) {
-                    Some(csum) => csum,
-                    None => match self.transport(index, ip::UDP, start, len.into())? {
-                        0 => 0xffff,
-                        csum => csum,
-                    },
-                };
-                put(&mut self.out, start + 6, &csum.to_be_bytes());
+                let sum = Sum { kind: SumKind::Udp, ..Sum::plain(index, start + 6, rest) };
+                self.transport(h.csum, sum, ip::UDP, len.into())?;
             }
             Layer::Tcp(h) => {
-                let csum = match low16(h.csum) {
-                    Some(csum) => csum,
-                    None => self.transport(index, ip::TCP, start, self.end - start)?,
-                };
-                put(&mut self.out, start + 16, &csum.to_be_bytes());
+                let len = rest.len();
+                self.transport(h.csum, Sum::plain(index, start + 16, rest), ip::TCP, len)?;
             }
-            Layer::Icmp(h) => {
-                let csum = match low16(h.csum) {
-                    Some(csum) => csum,
-                    None if h.v6 => self.transport(index, ip::ICMPV6, start, self.end - start)?,
-                    None => checksum::internet(self.out.get(start..self.end).unwrap_or_default()),
-                };
-                put(&mut self.out, start + 2, &csum.to_be_bytes());
+            Layer::Icmp(h) if h.v6 => {
+                let len = rest.len();
+                self.transport(h.csum, Sum::plain(index, start + 2, rest), ip::ICMPV6, len)?;
             }
+            Layer::Icmp(h) => self.sum(h.csum, Sum::plain(index, start + 2, rest)),
             Layer::Sctp(h) => {
-                let crc = crc32c::crc32c(self.out.get(start..self.end).unwrap_or_default());
-                put(&mut self.out, start + 8, &h.csum.unwrap_or(crc.swap_bytes()).to_be_bytes());
+                self.sum(h.csum, Sum { kind: SumKind::Crc32c, ..Sum::plain(index, start + 8, rest) });
             }
             _ => {}
         }
@@ -357,26 +433,48 @@ impl Writer<'_> {
         }
     }
 
-    /// The checksum of a transport header at `start` whose pseudo header says `len` bytes; bytes beyond the frame count
-    /// as absent. The destination is the IP header's even where a routing header names a later one.
-    fn transport(&self, index: usize, protocol: u8, start: usize, len: usize) -> Result<u16, BuildError> {
-        let name = self.layers.get(index).map_or("", Layer::name);
-        let addresses = self.layers.get(..index).unwrap_or_default().iter().rev().find_map(|layer| match layer {
-            Layer::Ip4(h) => Some((IpAddr::V4(h.src), IpAddr::V4(h.dst))),
-            Layer::Ip6(h) => Some((IpAddr::V6(h.src), IpAddr::V6(h.dst))),
+    /// Writes a checksum: the forced one, or what is computed now.
+    fn sum(&mut self, forced: Override, sum: Sum) {
+        let value = forced.unwrap_or_else(|| sum.over(&self.out)).to_be_bytes();
+        let (_, field) = value.split_at(value.len() - sum.width());
+        put(&mut self.out, sum.at, field);
+        if forced.is_none() {
+            self.sums.push(sum);
+        }
+    }
+
+    /// The checksum of a transport header whose pseudo header says `len` bytes; bytes beyond the frame count as absent.
+    /// The destination is the IP header's even where a routing header names a later one.
+    fn transport(&mut self, forced: Override, sum: Sum, protocol: u8, len: usize) -> Result<(), BuildError> {
+        if forced.is_some() {
+            self.sum(forced, sum);
+            return Ok(());
+        }
+        let (layer, name) = (sum.layer + 1, self.layers.get(sum.layer).map_or("", Layer::name));
+        let headers = self.layers.iter().zip(&self.starts).take(sum.layer);
+        let addresses = headers.rev().find_map(|(layer, start)| match layer {
+            Layer::Ip4(_) => Some(start + 12..start + proto::IPV4_LEN),
+            Layer::Ip6(_) => Some(start + 8..start + proto::IPV6_LEN),
             _ => None,
         });
         let needs = if protocol == ip::ICMPV6 { "ip6" } else { "ip4 or ip6" };
-        let (src, dst) = addresses
-            .filter(|(src, _)| src.is_ipv6() || protocol != ip::ICMPV6)
-            .ok_or(BuildError::NoPseudoHeader { layer: index + 1, name, needs })?;
-        let pseudo = Checksum::pseudo(src, dst, protocol, len).ok_or(BuildError::TooLong {
-            layer: index + 1,
-            name,
-            bytes: len,
-        })?;
-        let end = self.end.min(start + len);
-        Ok(pseudo.bytes(self.out.get(start..end).unwrap_or_default()).finish())
+        let addresses = addresses
+            .filter(|addresses| addresses.len() == 32 || protocol != ip::ICMPV6)
+            .ok_or(BuildError::NoPseudoHeader { layer, name, needs })?;
+        // The pseudo header of IPv4 has 16 bits for it.
+        let most = if addresses.len() == 32 { u32::MAX } else { u16::MAX.into() };
+        let said = u32::try_from(len).ok().filter(|len| *len <= most);
+        let said = said.ok_or(BuildError::TooLong { layer, name, bytes: len })?;
+        let end = sum.covers.end.min(sum.covers.start + len);
+        let pseudo = Some(Pseudo { addresses, protocol, len: said });
+        self.sum(None, Sum { covers: sum.covers.start..end, pseudo, ..sum });
+        Ok(())
+    }
+}
+
+impl Sum {
+    fn plain(layer: usize, at: usize, covers: Range<usize>) -> Self {
+        Self { layer, kind: SumKind::Internet, at, covers, pseudo: None }
     }
 }
 

@@ -1,0 +1,352 @@
+//! The packets of a run: any of them can be written at any time, from its flow, its number and the time of sending.
+
+use std::sync::Arc;
+
+use packet::build::SumKind;
+
+use super::arithmetic::{Divisor, mix, turns};
+use super::error::{Fault, Place, TrafficError};
+use super::field::{self, Varying};
+use super::source::{PlanSource, Share};
+use super::template::{self, Edit, Feed, SUMS_MAX, Template, Width};
+use crate::scenario::{Order, Scenario, Sizes, Stream};
+use crate::source::Written;
+use crate::stamp::{self, FLOWS_MAX, STAMP_LEN, Stamp};
+
+/// Longest round of sizes in a flow, and of streams in a run.
+const ROUND_MAX: usize = 4096;
+
+/// Where a frame has what a receiver compares, as offsets in it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Shape {
+    /// End of the outermost IP packet and of the stamp.
+    pub end: usize,
+    /// Innermost IP header.
+    pub l3: usize,
+    /// It is IPv6.
+    pub v6: bool,
+    /// Protocol number of the transport header behind it.
+    pub protocol: u8,
+    /// Transport header; the end of the headers where there is none.
+    pub l4: usize,
+    /// First byte behind the transport header; [`end`](Self::end) where the header itself carries the stamp.
+    pub payload: usize,
+}
+
+/// The packets of a run. Clones share them.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    magic: u32,
+    seed: u64,
+    streams: Vec<StreamPlan>,
+    /// Whose turn it is, among streams.
+    turns: Vec<u32>,
+    flows: u32,
+    longest: usize,
+}
+
+/// The packets of one stream.
+#[derive(Debug)]
+pub(super) struct StreamPlan {
+    name: String,
+    /// Number of its first flow in the run.
+    first: u32,
+    flows: u32,
+    pub(super) order: Order,
+    fields: Vec<Varying>,
+    templates: Vec<Template>,
+    /// Template of each packet of a round.
+    round: Vec<u32>,
+    round_len: Divisor,
+}
+
+impl Plan {
+    /// Prepares the packets of `scenario` for a run with this magic.
+    ///
+    /// # Errors
+    /// The first of what [`check`](Self::check) finds.
+    pub fn new(scenario: &Scenario, magic: u32) -> Result<Self, TrafficError> {
+        let (streams, errors) = plans(scenario);
+        let turns = match errors.into_iter().next() {
+            Some(error) => return Err(error),
+            None => rounds(scenario)?,
+        };
+        let flows = streams.last().map_or(0, |stream| stream.first + stream.flows);
+        let frames = streams.iter().flat_map(|stream| &stream.templates);
+        let longest = frames.map(|template| template.bytes.len()).max().unwrap_or(0);
+        Ok(Self { inner: Arc::new(Inner { magic, seed: scenario.seed, streams, turns, flows, longest }) })
+    }
+
+    /// Everything that is wrong with `scenario`, one error for a stream; nothing when it can be sent.
+    pub fn check(scenario: &Scenario) -> Vec<TrafficError> {
+        let (_, mut errors) = plans(scenario);
+        errors.extend(rounds(scenario).err());
+        errors
+    }
+
+    /// Bytes of the longest frame.
+    pub fn longest(&self) -> usize {
+        self.inner.longest
+    }
+
+    /// Number of flows, all streams together: those of the first stream come first.
+    pub fn flows(&self) -> u32 {
+        self.inner.flows
+    }
+
+    /// What the packets of this run carry to tell them from others.
+    pub fn magic(&self) -> u32 {
+        self.inner.magic
+    }
+
+    /// The seed of everything random.
+    pub fn seed(&self) -> u64 {
+        self.inner.seed
+    }
+
+    /// Names of the streams, with the flows of each.
+    pub fn streams(&self) -> impl ExactSizeIterator<Item = (&str, std::ops::Range<u32>)> {
+        self.inner.streams.iter().map(|stream| (stream.name.as_str(), stream.first..stream.first + stream.flows))
+    }
+
+    /// Index of the stream that `flow` belongs to.
+    pub fn stream_of(&self, flow: u32) -> Option<usize> {
+        let after = self.inner.streams.partition_point(|stream| stream.first <= flow);
+        (flow < self.inner.flows).then(|| after.checked_sub(1)).flatten()
+    }
+
+    /// Writes packet `seq` of `flow`, sent at `sent_ns` (the low bits of CLOCK_MONOTONIC), to the start of `out`. What is no
+    /// flow of this run, or does not fit, has length 0.
+    pub fn write(&self, flow: u32, seq: u32, sent_ns: u32, out: &mut [u8]) -> Written {
+        match self.stream_of(flow).and_then(|stream| self.inner.streams.get(stream)) {
+            Some(stream) => stream.write(self.inner.magic, Stamp { flow, seq, sent_ns }, out),
+            None => NOTHING,
+        }
+    }
+
+    /// Where packet `seq` of `flow` has what; `None` where it carries no stamp, so that nothing can be compared.
+    pub fn shape(&self, flow: u32, seq: u32) -> Option<Shape> {
+        let stream = self.inner.streams.get(self.stream_of(flow)?)?;
+        stream.template(flow - stream.first, seq)?.shape
+    }
+
+    /// One thread's share of the packets.
+    ///
+    /// # Errors
+    /// Where a stream has fewer flows than there are threads.
+    pub fn source(&self, share: Share) -> Result<PlanSource, TrafficError> {
+        PlanSource::new(self, share)
+    }
+
+    pub(super) fn stream(&self, index: usize) -> Option<&StreamPlan> {
+        self.inner.streams.get(index)
+    }
+
+    pub(super) fn turns(&self) -> &[u32] {
+        &self.inner.turns
+    }
+}
+
+const NOTHING: Written = Written { len: 0, late: None };
+
+/// The plan of every stream that has one, and what is wrong with the others.
+fn plans(scenario: &Scenario) -> (Vec<StreamPlan>, Vec<TrafficError>) {
+    let (mut plans, mut errors) = (Vec::new(), Vec::new());
+    let mut first = 0u64;
+    for (index, stream) in scenario.streams.iter().enumerate() {
+        let error = |(place, fault)| TrafficError { stream: index, name: stream.name.clone(), place, fault };
+        let flows = first + u64::from(stream.flows);
+        if stream.flows == 0 || flows > FLOWS_MAX.into() {
+            errors.push(error((Place::Flows, Fault::Flows { flows })));
+            continue;
+        }
+        let seed = mix(scenario.seed, u64::try_from(index).unwrap_or(0));
+        match StreamPlan::new(stream, u32::try_from(first).unwrap_or(0), seed) {
+            Ok(plan) => plans.push(plan),
+            Err(fault) => errors.push(error(fault)),
+        }
+        first = flows;
+    }
+    (plans, errors)
+}
+
+/// Whose turn it is among the streams.
+fn rounds(scenario: &Scenario) -> Result<Vec<u32>, TrafficError> {
+    let weights: Vec<u32> = scenario.streams.iter().map(|stream| stream.weight).collect();
+    turns(&weights, ROUND_MAX).ok_or_else(|| TrafficError {
+        stream: 0,
+        name: scenario.streams.first().map_or_else(String::new, |stream| stream.name.clone()),
+        place: Place::Weight,
+        fault: Fault::Weights { max: ROUND_MAX },
+    })
+}
+
+impl StreamPlan {
+    fn new(stream: &Stream, first: u32, seed: u64) -> Result<Self, (Place, Fault)> {
+        if let Order::Zipf(exponent) = stream.order
+            && super::arithmetic::Ranks::new(stream.flows, exponent).is_none()
+        {
+            return Err((Place::Order, Fault::Exponent(exponent.to_string())));
+        }
+        let layout = template::described(stream).map_err(|fault| (Place::Frame, fault))?;
+        let fields = field::resolve(stream, &layout, seed)?;
+        let (sizes, round) = sizes(stream)?;
+        let templates = sizes.into_iter().map(|size| template::template(stream, &fields, size));
+        let templates = templates.collect::<Result<Vec<_>, _>>()?;
+        let round_len = Divisor::new(u32::try_from(round.len()).unwrap_or(1));
+        let (name, flows, order) = (stream.name.clone(), stream.flows, stream.order);
+        Ok(Self { name, first, flows, order, fields, templates, round, round_len })
+    }
+
+    /// Numbers of its flows in the run.
+    pub(super) fn flows(&self) -> std::ops::Range<u32> {
+        self.first..self.first + self.flows
+    }
+
+    pub(super) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Sizes go round over the packets of a flow, and each flow starts elsewhere in the round.
+    #[inline]
+    fn template(&self, flow: u32, seq: u32) -> Option<&Template> {
+        if let [only] = self.templates.as_slice() {
+            return Some(only);
+        }
+        let start = self.round_len.split(flow).1;
+        let turn = self.round_len.split(seq.wrapping_add(start)).1;
+        let index = self.round.get(usize::try_from(turn).ok()?)?;
+        self.templates.get(usize::try_from(*index).ok()?)
+    }
+
+    /// Writes the frame of `stamp`, whose flow is one of this stream.
+    #[inline]
+    pub(super) fn write(&self, magic: u32, stamp: Stamp, out: &mut [u8]) -> Written {
+        let flow = stamp.flow.wrapping_sub(self.first);
+        let Some(template) = self.template(flow, stamp.seq) else { return NOTHING };
+        let Some(out) = out.get_mut(..template.bytes.len()) else { return NOTHING };
+        out.copy_from_slice(&template.bytes);
+        let mut totals = [0; SUMS_MAX];
+        for edit in &template.edits {
+            let Some(field) = self.fields.get(edit.field) else { continue };
+            edit.store(field.values.at(flow, stamp.seq), out, &mut totals);
+        }
+        if let Some(place) = &template.stamp
+            && let Some(bytes) = out.get_mut(place.at..place.at + STAMP_LEN)
+        {
+            stamp::write(bytes, magic, stamp);
+            feed(&place.feeds, stamp_sum(bytes), &mut totals);
+        }
+        template.sum(out, &mut totals);
+        Written { len: out.len(), late: template.late }
+    }
+}
+
+impl Edit {
+    /// ORs a value into the frame and adds it to the checksums that cover it.
+    #[inline]
+    fn store(&self, value: u128, out: &mut [u8], totals: &mut [u64; SUMS_MAX]) {
+        let value = value << self.shift;
+        // Where the field is narrower the upper halves are zero.
+        let (high, low) = ((value >> 64) as u64, value as u64);
+        let Some(out) = out.get_mut(self.at..) else { return };
+        match self.width {
+            Width::B1 => or(out, [low as u8]),
+            Width::B2 => or(out, (low as u16).to_be_bytes()),
+            Width::B4 => or(out, (low as u32).to_be_bytes()),
+            Width::B8 => or(out, low.to_be_bytes()),
+            Width::B16 => or(out, value.to_be_bytes()),
+        }
+        feed(&self.feeds, words(low) + words(high), totals);
+    }
+}
+
+#[inline]
+fn or<const N: usize>(out: &mut [u8], value: [u8; N]) {
+    if let Some(place) = out.first_chunk_mut::<N>() {
+        place.iter_mut().zip(value).for_each(|(byte, value)| *byte |= value);
+    }
+}
+
+/// A number whose one's complement sum of 16-bit words is that of `value`.
+#[inline]
+fn words(value: u64) -> u64 {
+    (value >> 32) + (value & 0xffff_ffff)
+}
+
+#[inline]
+fn feed(feeds: &[Feed], value: u64, totals: &mut [u64; SUMS_MAX]) {
+    for feed in feeds {
+        if let Some(total) = totals.get_mut(feed.sum) {
+            *total += value << feed.shift;
+        }
+    }
+}
+
+#[inline]
+fn stamp_sum(stamp: &[u8]) -> u64 {
+    let word = |at: usize| stamp.get(at..).and_then(|rest| rest.first_chunk().copied()).map_or(0, u64::from_be_bytes);
+    let last = stamp.get(16..).and_then(|rest| rest.first_chunk().copied()).map_or(0, u16::from_be_bytes);
+    words(word(0)) + words(word(8)) + u64::from(last)
+}
+
+impl Template {
+    /// Writes the checksums: each is final before one that covers it is summed up.
+    #[inline]
+    fn sum(&self, out: &mut [u8], totals: &mut [u64; SUMS_MAX]) {
+        for (number, sum) in self.sums.iter().enumerate() {
+            let value = match sum.kind {
+                SumKind::Crc32c => {
+                    let crc = crc32c::crc32c(out.get(sum.covers.clone()).unwrap_or_default()).swap_bytes();
+                    put(out, sum.at, crc.to_be_bytes());
+                    u64::from(crc)
+                }
+                SumKind::Internet | SumKind::Udp => {
+                    let total = sum.base + totals.get(number).copied().unwrap_or(0);
+                    let csum = match (!fold(total), sum.kind) {
+                        (0, SumKind::Udp) => 0xffff,
+                        (csum, _) => csum,
+                    };
+                    put(out, sum.at, csum.to_be_bytes());
+                    u64::from(csum)
+                }
+            };
+            feed(&sum.feeds, value, totals);
+        }
+    }
+}
+
+#[inline]
+fn put<const N: usize>(out: &mut [u8], at: usize, value: [u8; N]) {
+    if let Some(place) = out.get_mut(at..).and_then(|rest| rest.first_chunk_mut::<N>()) {
+        *place = value;
+    }
+}
+
+/// Adds the carries of a sum of words back in (RFC 1071 §2 (A)).
+#[inline]
+fn fold(total: u64) -> u16 {
+    let total = words(total);
+    let total = (total >> 16) + (total & 0xffff);
+    let total = (total >> 16) + (total & 0xffff);
+    let total = (total >> 16) + (total & 0xffff);
+    total as u16
+}
+
+/// The sizes that occur, and the round in which they come.
+fn sizes(stream: &Stream) -> Result<(Vec<usize>, Vec<u32>), (Place, Fault)> {
+    let min = template::shortest(stream).map_err(|fault| (Place::Frame, fault))?;
+    let (parts, raise) = match &stream.sizes {
+        Sizes::Shortest => return Ok((vec![min], vec![0])),
+        Sizes::Mix { parts, raise } => (parts, *raise),
+    };
+    let weights: Vec<u32> = parts.iter().map(|(_, weight)| *weight).collect();
+    let round = turns(&weights, ROUND_MAX).ok_or((Place::Size, Fault::Mix { max: ROUND_MAX }))?;
+    let sizes = parts.iter().map(|(size, _)| if raise { (*size).max(min) } else { *size }).collect();
+    Ok((sizes, round))
+}
