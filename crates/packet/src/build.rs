@@ -8,7 +8,10 @@
 use std::ops::Range;
 
 use crate::checksum::Checksum;
-use crate::layer::{Ah, Arp, Eth, Ext, ExtKind, Frag, Icmp, Ip4, Ip6, Layer, Override, Tcp, Vlan, Vxlan};
+use crate::layer::{
+    Ah, Arp, Eth, Ext, ExtKind, Frag, Geneve, Gre, Gue, Icmp, Ip4, Ip6, Layer, Override, Quic, SctpData, Tcp, Vlan,
+    Vxlan,
+};
 use crate::proto::{self, ethertype, ip};
 use crate::read::put;
 
@@ -238,7 +241,12 @@ impl Writer<'_> {
                 self.u32(0);
             }
             Layer::Icmp(h) => self.icmp(h),
+            Layer::SctpData(h) => self.sctp_data(h),
             Layer::Vxlan(h) => self.vxlan(h),
+            Layer::Geneve(h) => return self.geneve(index, h),
+            Layer::Gre(h) => self.gre(index, h),
+            Layer::Gue(h) => return self.gue(index, h),
+            Layer::Quic(h) => return self.quic(index, h),
             Layer::Data(len) => self.out.extend(data(*len)),
             Layer::Raw(bytes) => self.out.extend(bytes),
             Layer::Pad(bytes) => {
@@ -386,6 +394,70 @@ impl Writer<'_> {
         self.u32(h.vni << 8 | h.res2.unwrap_or(0) & 0xff);
     }
 
+    fn sctp_data(&mut self, h: &SctpData) {
+        self.out.extend([0, h.flags, 0, 0]);
+        self.u32(h.tsn);
+        self.u16(h.sid);
+        self.u16(h.ssn);
+        self.u32(h.ppid);
+    }
+
+    fn geneve(&mut self, index: usize, h: &Geneve) -> Result<(), BuildError> {
+        let opts = h.opts.len();
+        self.size(index, "opts", opts, opts <= 252 && opts.is_multiple_of(4), "a multiple of 4, at most 252")?;
+        self.u8(u8::try_from(opts / 4).unwrap_or_default());
+        self.u8(h.flags);
+        let ethertype = low16(h.ethertype).unwrap_or_else(|| ethertype_of(self.next(index)));
+        self.u16(ethertype);
+        self.u32(h.vni << 8 | h.res.unwrap_or(0) & 0xff);
+        self.out.extend(&h.opts);
+        Ok(())
+    }
+
+    fn gre(&mut self, index: usize, h: &Gre) {
+        let flags = u16::from(h.sum) << 15 | u16::from(h.key.is_some()) << 13 | u16::from(h.seq.is_some()) << 12;
+        self.u16(flags);
+        let ethertype = low16(h.ethertype).unwrap_or_else(|| ethertype_of(self.next(index)));
+        self.u16(ethertype);
+        for field in [h.sum.then_some(0), h.key, h.seq].into_iter().flatten() {
+            self.u32(field);
+        }
+    }
+
+    fn gue(&mut self, index: usize, h: &Gue) -> Result<(), BuildError> {
+        let opts = h.opts.len();
+        self.size(index, "opts", opts, opts <= 124 && opts.is_multiple_of(4), "a multiple of 4, at most 124")?;
+        self.u8(u8::from(h.control) << 5 | u8::try_from(opts / 4).unwrap_or_default());
+        // A control message without a type is of type 0.
+        let nothing = if h.control { 0 } else { ip::NO_NEXT };
+        let proto = low8(h.proto).unwrap_or_else(|| protocol_of(self.next(index), nothing));
+        self.u8(proto);
+        self.u16(h.flags);
+        self.out.extend(&h.opts);
+        Ok(())
+    }
+
+    fn quic(&mut self, index: usize, h: &Quic) -> Result<(), BuildError> {
+        let (Quic::Long { dcid, .. } | Quic::Short { dcid, .. }) = h;
+        self.size(index, "dcid", dcid.len(), dcid.len() <= Quic::CID_MAX, "at most 20")?;
+        match h {
+            Quic::Long { bits, version, dcid, scid } => {
+                self.size(index, "scid", scid.len(), scid.len() <= Quic::CID_MAX, "at most 20")?;
+                self.u8(0xc0 | bits & 0x3f);
+                self.u32(*version);
+                for cid in [dcid, scid] {
+                    self.u8(u8::try_from(cid.len()).unwrap_or_default());
+                    self.out.extend(cid);
+                }
+            }
+            Quic::Short { bits, dcid } => {
+                self.u8(0x40 | bits & 0x3f);
+                self.out.extend(dcid);
+            }
+        }
+        Ok(())
+    }
+
     /// Fills in what depends on the layers behind this one: they are final.
     fn finish(&mut self, index: usize) -> Result<(), BuildError> {
         let layers = self.layers;
@@ -420,6 +492,11 @@ impl Writer<'_> {
             Layer::Sctp(h) => {
                 self.sum(h.csum, Sum { kind: SumKind::Crc32c, ..Sum::plain(index, start + 8, rest) });
             }
+            Layer::SctpData(h) => {
+                let len = self.length(index, h.len, rest.len())?;
+                put(&mut self.out, start + 2, &len.to_be_bytes());
+            }
+            Layer::Gre(h) if h.sum => self.sum(h.csum, Sum::plain(index, start + 4, rest)),
             _ => {}
         }
         Ok(())
@@ -492,6 +569,8 @@ fn ethertype_of(next: Option<&Layer>) -> u16 {
         Some(Layer::Ip6(_)) => ethertype::IPV6,
         Some(Layer::Arp(_)) => ethertype::ARP,
         Some(Layer::Vlan(h)) => h.tpid.unwrap_or(ethertype::VLAN),
+        // Only in front of an inner frame: GRE and Geneve.
+        Some(Layer::Eth(_)) => ethertype::TEB,
         _ => ethertype::EXPERIMENTAL,
     }
 }
@@ -506,6 +585,7 @@ fn protocol_of(next: Option<&Layer>, nothing: u8) -> u8 {
         Some(Layer::Ext(Ext { kind: ExtKind::Routing, .. })) => ip::ROUTING,
         Some(Layer::Frag(_)) => ip::FRAGMENT,
         Some(Layer::Ah(_)) => ip::AH,
+        Some(Layer::Gre(_)) => ip::GRE,
         Some(Layer::Tcp(_)) => ip::TCP,
         Some(Layer::Udp(_)) => ip::UDP,
         Some(Layer::Sctp(_)) => ip::SCTP,

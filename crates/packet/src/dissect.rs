@@ -7,7 +7,8 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 
 use crate::build;
 use crate::layer::{
-    Ah, Arp, Eth, Ext, ExtKind, Frag, Icmp, Ip4, Ip6, Layer, Neighbor, Override, Sctp, Tcp, Udp, Vlan, Vxlan,
+    Ah, Arp, Eth, Ext, ExtKind, Frag, Geneve, Gre, Gue, Icmp, Ip4, Ip6, Layer, Neighbor, Override, Quic, Sctp,
+    SctpData, Tcp, Udp, Vlan, Vxlan,
 };
 use crate::proto::{self, ethertype, icmp4, icmp6, ip};
 use crate::read::{array, u8, u16, u32};
@@ -60,7 +61,12 @@ enum Expect {
     Type(u16),
     /// Protocol, and whether the header before is IPv6's or one of its extensions.
     Protocol(u8, bool),
+    /// SCTP's chunks, of which only a DATA chunk is known.
+    Chunk,
     Vxlan,
+    Geneve,
+    Gue,
+    Quic,
     Nothing,
 }
 
@@ -128,12 +134,18 @@ fn header(b: &[u8], expect: Expect, eth: &Eth) -> Option<Found> {
         Expect::Protocol(ip::ROUTING, true) => ext(b, ExtKind::Routing),
         Expect::Protocol(ip::FRAGMENT, true) => frag(b),
         Expect::Protocol(ip::AH, v6) => ah(b, v6),
+        Expect::Protocol(ip::GRE, _) => gre(b),
         Expect::Protocol(ip::TCP, _) => tcp(b),
         Expect::Protocol(ip::UDP, _) => udp(b),
         Expect::Protocol(ip::SCTP, _) => sctp(b),
         Expect::Protocol(ip::ICMP, false) => icmp(b, false),
         Expect::Protocol(ip::ICMPV6, true) => icmp(b, true),
+        Expect::Type(ethertype::TEB) => header(b, Expect::Eth, eth),
+        Expect::Chunk => sctp_data(b),
         Expect::Vxlan => vxlan(b),
+        Expect::Geneve => geneve(b),
+        Expect::Gue => gue(b),
+        Expect::Quic => quic(b),
         Expect::Type(_) | Expect::Protocol(..) | Expect::Nothing => None,
     }
 }
@@ -259,13 +271,37 @@ fn udp(b: &[u8]) -> Option<Found> {
     let dport = u16(b, 2)?;
     let layer =
         Layer::Udp(Udp { sport: u16(b, 0)?, dport, len: Some(u16(b, 4)?.into()), csum: Some(u16(b, 6)?.into()) });
-    let next = if dport == proto::VXLAN_PORT { Expect::Vxlan } else { Expect::Nothing };
+    let next = match dport {
+        proto::VXLAN_PORT => Expect::Vxlan,
+        proto::GENEVE_PORT => Expect::Geneve,
+        proto::GUE_PORT => Expect::Gue,
+        proto::QUIC_PORT => Expect::Quic,
+        _ => Expect::Nothing,
+    };
     Some(Found { layer, len: proto::UDP_LEN, next })
 }
 
 fn sctp(b: &[u8]) -> Option<Found> {
     let layer = Layer::Sctp(Sctp { sport: u16(b, 0)?, dport: u16(b, 2)?, tag: u32(b, 4)?, csum: Some(u32(b, 8)?) });
-    Some(Found { layer, len: proto::SCTP_LEN, next: Expect::Nothing })
+    Some(Found { layer, len: proto::SCTP_LEN, next: Expect::Chunk })
+}
+
+/// A DATA chunk that is the last of its packet.
+fn sctp_data(b: &[u8]) -> Option<Found> {
+    let len = u16(b, 2)?;
+    let padded = usize::from(len).next_multiple_of(4);
+    if u8(b, 0)? != 0 || usize::from(len) < proto::SCTP_DATA_LEN || !(usize::from(len)..=padded).contains(&b.len()) {
+        return None;
+    }
+    let layer = Layer::SctpData(SctpData {
+        flags: u8(b, 1)?,
+        tsn: u32(b, 4)?,
+        sid: u16(b, 8)?,
+        ssn: u16(b, 10)?,
+        ppid: u32(b, 12)?,
+        len: Some(len.into()),
+    });
+    Some(Found { layer, len: proto::SCTP_DATA_LEN, next: Expect::Nothing })
 }
 
 fn icmp(b: &[u8], v6: bool) -> Option<Found> {
@@ -295,6 +331,87 @@ fn nd_body(b: &[u8]) -> Option<Neighbor> {
     let sll = option(24, 1);
     let tll = option(if sll.is_some() { 32 } else { 24 }, 2);
     Some(Neighbor { target, sll, tll })
+}
+
+/// Version 0 without the routing that RFC 2784 took away.
+fn gre(b: &[u8]) -> Option<Found> {
+    let (flags, ethertype) = (u16(b, 0)?, u16(b, 2)?);
+    let (sum, key, seq) = (flags & 0x8000 != 0, flags & 0x2000 != 0, flags & 0x1000 != 0);
+    if flags & 0x4fff != 0 || sum && u16(b, 6)? != 0 {
+        return None;
+    }
+    let mut at = if sum { 8 } else { 4 };
+    let mut field = |there: bool| -> Option<Option<u32>> {
+        if !there {
+            return Some(None);
+        }
+        at += 4;
+        u32(b, at - 4).map(Some)
+    };
+    let (key, seq) = (field(key)?, field(seq)?);
+    let csum = if sum { Some(u16(b, 4)?.into()) } else { None };
+    let header = Gre { key, seq, sum, ethertype: Some(ethertype.into()), csum };
+    let len = header.header_len();
+    Some(Found { layer: Layer::Gre(header), len, next: Expect::Type(ethertype) })
+}
+
+fn geneve(b: &[u8]) -> Option<Found> {
+    let (first, second) = (u32(b, 0)?, u32(b, 4)?);
+    let len = proto::GENEVE_LEN + 4 * usize::try_from(first >> 24 & 0x3f).ok()?;
+    let opts = b.get(proto::GENEVE_LEN..len)?.to_vec();
+    // Another version is another header.
+    if first >> 30 != 0 {
+        return None;
+    }
+    let ethertype = u16(b, 2)?;
+    let layer = Layer::Geneve(Geneve {
+        vni: second >> 8,
+        flags: u8(b, 1)?,
+        opts,
+        ethertype: Some(ethertype.into()),
+        res: Some(second & 0xff),
+    });
+    Some(Found { layer, len, next: Expect::Type(ethertype) })
+}
+
+/// Variant 0, or variant 1, which is an IP header: its version has the variant's bits.
+fn gue(b: &[u8]) -> Option<Found> {
+    let (first, proto) = (u8(b, 0)?, u8(b, 1)?);
+    match first >> 4 {
+        4 => return ip4(b),
+        6 => return ip6(b),
+        4.. => return None,
+        0..=3 => {}
+    }
+    let len = 4 + 4 * usize::from(first & 0x1f);
+    let (control, flags) = (first & 0x20 != 0, u16(b, 2)?);
+    let opts = b.get(4..len)?.to_vec();
+    let layer = Layer::Gue(Gue { control, flags, opts, proto: Some(proto.into()) });
+    let next = if control { Expect::Nothing } else { Expect::Protocol(proto, false) };
+    Some(Found { layer, len, next })
+}
+
+fn quic(b: &[u8]) -> Option<Found> {
+    let first = u8(b, 0)?;
+    let cid = |at: usize| -> Option<Vec<u8>> {
+        let len = usize::from(u8(b, at)?);
+        (len <= Quic::CID_MAX).then_some(())?;
+        Some(b.get(at + 1..at + 1 + len)?.to_vec())
+    };
+    let (header, len) = match first >> 6 {
+        3 => {
+            let dcid = cid(5)?;
+            let scid = cid(6 + dcid.len())?;
+            let len = 7 + dcid.len() + scid.len();
+            (Quic::Long { bits: first & 0x3f, version: u32(b, 1)?, dcid, scid }, len)
+        }
+        1 => {
+            let dcid = b.get(1..1 + Quic::SHORT_DCID)?.to_vec();
+            (Quic::Short { bits: first & 0x3f, dcid }, 1 + Quic::SHORT_DCID)
+        }
+        _ => return None,
+    };
+    Some(Found { layer: Layer::Quic(header), len, next: Expect::Nothing })
 }
 
 fn vxlan(b: &[u8]) -> Option<Found> {

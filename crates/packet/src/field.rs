@@ -2,7 +2,7 @@
 //!
 //! Names are those of the notation; values are what the wire carries (`ip4.frag` counts units of eight bytes).
 
-use crate::layer::{Icmp, Layer};
+use crate::layer::{Icmp, Layer, Quic};
 
 /// A field of a header: `bits` bits, the first of them `bit` bits behind the start of the layer, big-endian.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -84,8 +84,46 @@ const ICMP6: &[Field] = &[
 ];
 const VXLAN: &[Field] = &[f("flags", 0, 8), f("res1", 8, 24), f("vni", 32, 24), f("res2", 56, 8)];
 
+const SCTP_DATA: &[Field] =
+    &[f("flags", 8, 8), f("len", 16, 16), f("tsn", 32, 32), f("sid", 64, 16), f("ssn", 80, 16), f("ppid", 96, 32)];
+const GENEVE: &[Field] = &[f("flags", 8, 8), f("type", 16, 16), f("vni", 32, 24), f("res", 56, 8)];
+const GRE: &[Field] = &[f("type", 16, 16)];
+const GUE: &[Field] = &[f("proto", 8, 8), f("flags", 16, 16)];
+const QUIC_LONG: &[Field] = &[f("bits", 2, 6), f("version", 8, 32)];
+const QUIC_SHORT: &[Field] = &[f("bits", 2, 6)];
+
 /// The fields of a layer.
-pub fn fields(layer: &Layer) -> &'static [Field] {
+pub fn fields(layer: &Layer) -> Vec<Field> {
+    let mut fields = fixed(layer).to_vec();
+    match layer {
+        Layer::Gre(h) => {
+            let mut bit = 32;
+            for (name, there, bits) in [("csum", h.sum, 16), ("key", h.key.is_some(), 32), ("seq", h.seq.is_some(), 32)]
+            {
+                if there {
+                    fields.push(f(name, bit, bits));
+                    bit += 32;
+                }
+            }
+        }
+        Layer::Quic(Quic::Long { dcid, scid, .. }) => {
+            fields.extend(cid("dcid", 6, dcid));
+            fields.extend(cid("scid", 7 + dcid.len(), scid));
+        }
+        Layer::Quic(Quic::Short { dcid, .. }) => fields.extend(cid("dcid", 1, dcid)),
+        _ => {}
+    }
+    fields
+}
+
+/// A connection identifier counts in its last 16 bytes.
+fn cid(name: &'static str, at: usize, cid: &[u8]) -> Option<Field> {
+    let bytes = cid.len().min(16);
+    (bytes > 0).then(|| f(name, (at + cid.len() - bytes) * 8, bytes * 8))
+}
+
+/// The fields that are in the same place in every header of a kind.
+fn fixed(layer: &Layer) -> &'static [Field] {
     match layer {
         Layer::Eth(_) => ETH,
         Layer::Vlan(_) => VLAN,
@@ -101,6 +139,12 @@ pub fn fields(layer: &Layer) -> &'static [Field] {
         Layer::Icmp(Icmp { v6: false, .. }) => ICMP,
         Layer::Icmp(Icmp { v6: true, .. }) => ICMP6,
         Layer::Vxlan(_) => VXLAN,
+        Layer::SctpData(_) => SCTP_DATA,
+        Layer::Geneve(_) => GENEVE,
+        Layer::Gre(_) => GRE,
+        Layer::Gue(_) => GUE,
+        Layer::Quic(Quic::Long { .. }) => QUIC_LONG,
+        Layer::Quic(Quic::Short { .. }) => QUIC_SHORT,
         Layer::Data(_) | Layer::Raw(_) | Layer::Pad(_) => &[],
     }
 }

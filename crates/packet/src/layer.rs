@@ -36,10 +36,20 @@ pub enum Layer {
     Udp(Udp),
     /// SCTP common header.
     Sctp(Sctp),
+    /// SCTP DATA chunk.
+    SctpData(SctpData),
     /// ICMP or ICMPv6 header.
     Icmp(Icmp),
     /// VXLAN header; an Ethernet layer follows.
     Vxlan(Vxlan),
+    /// Geneve header.
+    Geneve(Geneve),
+    /// GRE header.
+    Gre(Gre),
+    /// GUE header of variant 0. Variant 1 has none: an IP layer follows UDP.
+    Gue(Gue),
+    /// QUIC header, as far as it is not protected.
+    Quic(Quic),
     /// This many bytes counting 0, 1, 2, ... 255, 0, ...
     Data(usize),
     /// Bytes as they are.
@@ -298,6 +308,30 @@ pub struct Sctp {
     pub csum: Override,
 }
 
+/// Header of an SCTP DATA chunk (RFC 9260 §3.3.1).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SctpData {
+    /// Flags: 3 for an unfragmented message.
+    pub flags: u8,
+    /// Transmission sequence number.
+    pub tsn: u32,
+    /// Stream identifier.
+    pub sid: u16,
+    /// Stream sequence number.
+    pub ssn: u16,
+    /// Payload protocol identifier.
+    pub ppid: u32,
+    /// Length of header and data, without the bytes that pad to a multiple of 4.
+    pub len: Override,
+}
+
+impl Default for SctpData {
+    /// A whole message, numbers 0.
+    fn default() -> Self {
+        Self { flags: 3, tsn: 0, sid: 0, ssn: 0, ppid: 0, len: None }
+    }
+}
+
 /// ICMP (RFC 792) or ICMPv6 (RFC 4443) header.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
 pub struct Icmp {
@@ -339,6 +373,86 @@ pub struct Vxlan {
     pub res2: Override,
 }
 
+/// Geneve header (RFC 8926 §3.4).
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct Geneve {
+    /// Virtual network identifier, 24 bits.
+    pub vni: u32,
+    /// The byte behind the option length: control, critical options, reserved.
+    pub flags: u8,
+    /// Options, a multiple of 4 bytes, at most 252.
+    pub opts: Vec<u8>,
+    /// Protocol type: the ethertype of the next layer.
+    pub ethertype: Override,
+    /// The 8 reserved bits behind the VNI.
+    pub res: Override,
+}
+
+/// GRE header (RFC 2784, RFC 2890).
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct Gre {
+    /// Key.
+    pub key: Option<u32>,
+    /// Sequence number.
+    pub seq: Option<u32>,
+    /// A checksum is there.
+    pub sum: bool,
+    /// Protocol type: the ethertype of the next layer.
+    pub ethertype: Override,
+    /// The checksum, of header and payload; only where `sum` is set.
+    pub csum: Override,
+}
+
+impl Gre {
+    /// Bytes of the header.
+    pub fn header_len(&self) -> usize {
+        4 + 4 * (usize::from(self.sum) + usize::from(self.key.is_some()) + usize::from(self.seq.is_some()))
+    }
+}
+
+/// GUE header of variant 0 (draft-ietf-intarea-gue-09 §3).
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct Gue {
+    /// A control message instead of data.
+    pub control: bool,
+    /// Flags, 16 bits.
+    pub flags: u16,
+    /// The fields that the flags announce, a multiple of 4 bytes, at most 124.
+    pub opts: Vec<u8>,
+    /// Protocol number of the next layer, or the type of a control message.
+    pub proto: Override,
+}
+
+/// QUIC header up to the connection identifiers (RFC 9000 §17, RFC 8999 §5).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Quic {
+    /// Long header: before the keys of the connection are known.
+    Long {
+        /// The low six bits of the first byte: packet type (2) and type-specific bits (4).
+        bits: u8,
+        /// Version.
+        version: u32,
+        /// Destination connection identifier, at most 20 bytes.
+        dcid: Vec<u8>,
+        /// Source connection identifier, at most 20 bytes.
+        scid: Vec<u8>,
+    },
+    /// Short header. The length of the identifier is not on the wire: 8 bytes are what a dissector takes for it.
+    Short {
+        /// The low six bits of the first byte: spin, reserved, key phase, packet number length.
+        bits: u8,
+        /// Destination connection identifier, at most 20 bytes.
+        dcid: Vec<u8>,
+    },
+}
+
+impl Quic {
+    /// Bytes of an identifier in a short header, as far as a dissector knows.
+    pub const SHORT_DCID: usize = 8;
+    /// Longest identifier (RFC 9000 §17.2).
+    pub const CID_MAX: usize = 20;
+}
+
 impl Layer {
     /// Every override of this layer, in the order of its text.
     pub(crate) fn overrides_mut(&mut self) -> Vec<&mut Override> {
@@ -355,7 +469,11 @@ impl Layer {
             Self::Sctp(h) => vec![&mut h.csum],
             Self::Icmp(h) => vec![&mut h.csum],
             Self::Vxlan(h) => vec![&mut h.flags, &mut h.res1, &mut h.res2],
-            Self::Arp(_) | Self::Data(_) | Self::Raw(_) | Self::Pad(_) => Vec::new(),
+            Self::SctpData(h) => vec![&mut h.len],
+            Self::Geneve(h) => vec![&mut h.ethertype, &mut h.res],
+            Self::Gre(h) => vec![&mut h.ethertype, &mut h.csum],
+            Self::Gue(h) => vec![&mut h.proto],
+            Self::Quic(_) | Self::Arp(_) | Self::Data(_) | Self::Raw(_) | Self::Pad(_) => Vec::new(),
         }
     }
 
@@ -385,6 +503,11 @@ impl Layer {
                 }
             }
             Self::Vxlan(_) => "vxlan",
+            Self::SctpData(_) => "sctp-data",
+            Self::Geneve(_) => "geneve",
+            Self::Gre(_) => "gre",
+            Self::Gue(_) => "gue",
+            Self::Quic(_) => "quic",
             Self::Data(_) => "data",
             Self::Raw(_) => "hex",
             Self::Pad(_) => "pad",

@@ -12,6 +12,8 @@ pub mod ethertype {
     pub const VLAN: u16 = 0x8100;
     /// Service VLAN tag (IEEE 802.1ad).
     pub const QINQ: u16 = 0x88a8;
+    /// Ethernet in GRE or Geneve (RFC 1701, RFC 8926 §3.4).
+    pub const TEB: u16 = 0x6558;
     /// Local experimental ethertype 1 (IEEE 802), written where nothing says what follows.
     pub const EXPERIMENTAL: u16 = 0x88b5;
 }
@@ -34,6 +36,8 @@ pub mod ip {
     pub const ROUTING: u8 = 43;
     /// IPv6 fragment header (RFC 8200 §4.5).
     pub const FRAGMENT: u8 = 44;
+    /// GRE (RFC 2784).
+    pub const GRE: u8 = 47;
     /// Authentication header (RFC 4302).
     pub const AH: u8 = 51;
     /// ICMPv6 (RFC 4443).
@@ -92,6 +96,12 @@ pub mod icmp6 {
 
 /// UDP port of VXLAN (RFC 7348 §5).
 pub const VXLAN_PORT: u16 = 4789;
+/// UDP port of Geneve (RFC 8926 §3.3).
+pub const GENEVE_PORT: u16 = 6081;
+/// UDP port of GUE (draft-ietf-intarea-gue-09 §8).
+pub const GUE_PORT: u16 = 6080;
+/// UDP port of HTTP/3, where a dissector looks for QUIC (RFC 9114 §3.1).
+pub const QUIC_PORT: u16 = 443;
 /// Ethernet header without tags.
 pub const ETHERNET_LEN: usize = 14;
 /// VLAN tag.
@@ -108,6 +118,10 @@ pub const UDP_LEN: usize = 8;
 pub const ICMP_LEN: usize = 8;
 /// SCTP common header.
 pub const SCTP_LEN: usize = 12;
+/// Header of an SCTP DATA chunk.
+pub const SCTP_DATA_LEN: usize = 16;
+/// Geneve header without options.
+pub const GENEVE_LEN: usize = 8;
 /// VXLAN header.
 pub const VXLAN_LEN: usize = 8;
 /// ARP for IPv4 over Ethernet.

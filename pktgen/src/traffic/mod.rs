@@ -16,7 +16,7 @@ mod source;
 mod template;
 
 pub use error::{Fault, Place, TrafficError};
-pub use plan::{Plan, Shape};
+pub use plan::Plan;
 pub use source::{PlanSource, Share};
 
 /// Longest frame in bytes, without FCS: an IP packet of 9000 bytes behind two VLAN tags.

@@ -9,29 +9,13 @@ use super::error::{Fault, Place, TrafficError};
 use super::field::{self, Varying};
 use super::source::{PlanSource, Share};
 use super::template::{self, Edit, Feed, SUMS_MAX, Template, Width};
+use crate::receive::judge::{Reference, Shape};
 use crate::scenario::{Order, Scenario, Sizes, Stream};
 use crate::source::Written;
 use crate::stamp::{self, FLOWS_MAX, STAMP_LEN, Stamp};
 
 /// Longest round of sizes in a flow, and of streams in a run.
 const ROUND_MAX: usize = 4096;
-
-/// Where a frame has what a receiver compares, as offsets in it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Shape {
-    /// End of the outermost IP packet and of the stamp.
-    pub end: usize,
-    /// Innermost IP header.
-    pub l3: usize,
-    /// It is IPv6.
-    pub v6: bool,
-    /// Protocol number of the transport header behind it.
-    pub protocol: u8,
-    /// Transport header; the end of the headers where there is none.
-    pub l4: usize,
-    /// First byte behind the transport header; [`end`](Self::end) where the header itself carries the stamp.
-    pub payload: usize,
-}
 
 /// The packets of a run. Clones share them.
 #[derive(Clone, Debug)]
@@ -129,12 +113,6 @@ impl Plan {
         }
     }
 
-    /// Where packet `seq` of `flow` has what; `None` where it carries no stamp, so that nothing can be compared.
-    pub fn shape(&self, flow: u32, seq: u32) -> Option<Shape> {
-        let stream = self.inner.streams.get(self.stream_of(flow)?)?;
-        stream.template(flow - stream.first, seq)?.shape
-    }
-
     /// One thread's share of the packets.
     ///
     /// # Errors
@@ -149,6 +127,33 @@ impl Plan {
 
     pub(super) fn turns(&self) -> &[u32] {
         &self.inner.turns
+    }
+}
+
+impl Reference for Plan {
+    fn flows(&self) -> u32 {
+        self.inner.flows
+    }
+
+    fn streams(&self) -> usize {
+        self.inner.streams.len()
+    }
+
+    fn stream_of(&self, flow: u32) -> usize {
+        self.stream_of(flow).unwrap_or(0)
+    }
+
+    fn longest(&self) -> usize {
+        self.inner.longest
+    }
+
+    fn write(&self, flow: u32, seq: u32, sent_ns: u32, out: &mut [u8]) -> usize {
+        self.write(flow, seq, sent_ns, out).len
+    }
+
+    fn shape(&self, flow: u32, seq: u32) -> Option<Shape> {
+        let stream = self.inner.streams.get(self.stream_of(flow)?)?;
+        stream.template(flow - stream.first, seq)?.shape
     }
 }
 
@@ -340,13 +345,13 @@ fn fold(total: u64) -> u16 {
 
 /// The sizes that occur, and the round in which they come.
 fn sizes(stream: &Stream) -> Result<(Vec<usize>, Vec<u32>), (Place, Fault)> {
-    let min = template::shortest(stream).map_err(|fault| (Place::Frame, fault))?;
+    let frame = |fault| (Place::Frame, fault);
     let (parts, raise) = match &stream.sizes {
-        Sizes::Shortest => return Ok((vec![min], vec![0])),
+        Sizes::Shortest => return Ok((vec![template::possible(stream, 0).map_err(frame)?], vec![0])),
         Sizes::Mix { parts, raise } => (parts, *raise),
     };
     let weights: Vec<u32> = parts.iter().map(|(_, weight)| *weight).collect();
     let round = turns(&weights, ROUND_MAX).ok_or((Place::Size, Fault::Mix { max: ROUND_MAX }))?;
-    let sizes = parts.iter().map(|(size, _)| if raise { (*size).max(min) } else { *size }).collect();
-    Ok((sizes, round))
+    let size = |size: usize| if raise { template::possible(stream, size).map_err(frame) } else { Ok(size) };
+    Ok((parts.iter().map(|(wanted, _)| size(*wanted)).collect::<Result<_, _>>()?, round))
 }

@@ -8,13 +8,13 @@ use std::ops::Range;
 
 use packet::Layer;
 use packet::build::{self, Layout, Sum, SumKind};
-use packet::layer::Tcp;
+use packet::layer::{SctpData, Tcp};
 use packet::proto::{self, ip};
 
 use super::error::{Fault, Place};
 use super::field::Varying;
-use super::plan::Shape;
 use super::{FRAME_MAX, FRAME_MIN};
+use crate::receive::judge::Shape;
 use crate::scenario::Stream;
 use crate::source::LateStamp;
 use crate::stamp::STAMP_LEN;
@@ -130,7 +130,16 @@ impl Parts {
             let bytes = if let Layer::Raw(bytes) = layer { bytes } else { data_of(&layer) };
             given.splice(0..0, bytes);
         }
+        // A packet of SCTP has chunks.
+        if let Some(Layer::Sctp(_)) = head.last() {
+            head.push(Layer::SctpData(SctpData::default()));
+        }
         Self { head, given, pad }
+    }
+
+    /// What lengths of payload are multiples of: chunks are padded (RFC 9260 §3.2), but a stamp is the end.
+    fn step(&self) -> usize {
+        if matches!(self.head.last(), Some(Layer::SctpData(_))) { 4 } else { 1 }
     }
 
     fn lay_out(&self, head: &[Layer], payload: Vec<u8>) -> Result<Layout, Fault> {
@@ -172,16 +181,18 @@ pub(super) fn described(stream: &Stream) -> Result<Layout, Fault> {
     Ok(build::lay_out(&stream.layers)?)
 }
 
-/// Bytes of the shortest frame that headers, data and stamp make.
-pub(super) fn shortest(stream: &Stream) -> Result<usize, Fault> {
+/// The shortest frame of at least `wanted` bytes that headers, data and stamp make.
+pub(super) fn possible(stream: &Stream, wanted: usize) -> Result<usize, Fault> {
     let parts = Parts::of(stream);
-    let bare = parts.lay_out(&parts.head, parts.given.clone())?.bytes.len();
+    let headers = parts.lay_out(&parts.head, Vec::new())?.bytes.len();
     let stamp = match (stream.stamp, parts.stamped_head()) {
         (false, _) => 0,
+        // No payload, or one that is as long as the option.
         (true, Some(_)) => OPTION_LEN,
         (true, None) => STAMP_LEN,
     };
-    Ok((bare + stamp).max(FRAME_MIN))
+    let payload = wanted.max(FRAME_MIN).saturating_sub(headers).max(parts.given.len() + stamp);
+    Ok(headers + payload.next_multiple_of(parts.step()))
 }
 
 /// The template for frames of `size` bytes.
@@ -195,7 +206,7 @@ pub(super) fn template(stream: &Stream, fields: &[Varying], size: usize) -> Resu
 /// A frame of this size, with zeros where the stamp goes, and the offset of the stamp.
 fn filled(stream: &Stream, size: usize) -> Result<(Layout, usize), Fault> {
     let parts = Parts::of(stream);
-    let refused = || Fault::Size { size, min: shortest(stream).unwrap_or(FRAME_MIN) };
+    let refused = || Fault::Size { size, min: possible(stream, 0).unwrap_or(FRAME_MIN) };
     if !(FRAME_MIN..=FRAME_MAX).contains(&size) {
         return Err(refused());
     }
@@ -211,6 +222,9 @@ fn filled(stream: &Stream, size: usize) -> Result<(Layout, usize), Fault> {
     }
     let stamp = if stream.stamp { STAMP_LEN } else { 0 };
     let filler = room.checked_sub(stamp).ok_or_else(refused)?;
+    if !(parts.given.len() + room).is_multiple_of(parts.step()) {
+        return Err(Fault::Unaligned { size, near: possible(stream, size)? });
+    }
     let payload = parts.given.iter().copied().chain(build::data(filler)).chain(std::iter::repeat_n(0, stamp)).collect();
     let layout = parts.lay_out(&parts.head, payload)?;
     let at = layout.end - stamp;

@@ -1,4 +1,5 @@
 use super::*;
+use crate::receive::judge::{Arrival, Judge, Reference as _};
 use crate::scenario::{Each, Order, Scenario, Sizes, Stream, Vary};
 use crate::source::Source as _;
 use crate::stamp::STAMP_LEN;
@@ -86,6 +87,7 @@ fn what_cannot_be_sent_says_why() {
         (Stream { sizes: Sizes::one(59), ..udp() }, "size 59: these frames have 60 to 9022 bytes"),
         (Stream { sizes: Sizes::one(9023), ..udp() }, "size 9023: these frames"),
         (Stream { sizes: Sizes::one(79), ..stream("ip6 ::1 > ::2 / udp 1 > 2") }, "size 79: these frames have 80 to"),
+        (Stream { sizes: Sizes::one(101), ..stream("ip4 1.1.1.1 > 2.2.2.2 / sctp 1 > 2") }, "the nearest size is 102"),
         (Stream { sizes: Sizes::Mix { parts: vec![], raise: false }, ..udp() }, "give at least one size"),
         (Stream { flows: 0, ..udp() }, "give 1 to 16777216"),
         (Stream { flows: (1 << 24) + 1, ..udp() }, "16777217 flows"),
@@ -130,7 +132,7 @@ fn an_odometer_counts_flows() {
 }
 
 /// Stacks that pktgen must be able to send; `{}` where a forced checksum may stand.
-const STACKS: [&str; 12] = [
+const STACKS: [&str; 19] = [
     "ip4 198.18.0.1 > 198.19.0.1 / udp 1024 > 80",
     "ip6 2001:2::1 > 2001:2:0:1::1 / udp 1024 > 80",
     "vlan 5 / ip4 198.18.0.1 > 198.19.0.1 opts=94040000 / tcp 1024 > 80 A",
@@ -142,6 +144,13 @@ const STACKS: [&str; 12] = [
     "ip4 10.0.0.1 > 10.0.0.2 / ip6 2001:2::1 > 2001:2:0:1::1 / tcp 1024 > 80 S",
     "ip6 fd00::1 > fd00::2 / ip4 198.18.0.1 > 198.19.0.1 / icmp echo",
     "ip4 10.0.0.1 > 10.0.0.2 / udp 9 > 4789 / vxlan vni=7 / eth 02::3 > 02::4 / ip4 198.18.0.1 > 198.19.0.1 / udp 1024 > 80",
+    "ip4 198.18.0.1 > 198.19.0.1 / sctp 1024 > 80 tag=7",
+    "ip4 198.18.0.1 > 198.19.0.1 / udp 1024 > 443 / quic short",
+    "ip6 2001:2::1 > 2001:2:0:1::1 / udp 1024 > 443 / quic long dcid=0102030405060708 scid=01",
+    "ip4 10.0.0.1 > 10.0.0.2 / gre key=1 seq=2 sum / ip6 2001:2::1 > 2001:2:0:1::1 / udp 1024 > 80",
+    "ip4 10.0.0.1 > 10.0.0.2 / udp 9 > 6080 / gue / ip4 198.18.0.1 > 198.19.0.1 / sctp 1024 > 80",
+    "ip6 fd00::1 > fd00::2 / udp 9 > 6080 / ip4 198.18.0.1 > 198.19.0.1 / tcp 1024 > 80 S",
+    "ip4 10.0.0.1 > 10.0.0.2 / udp 9 > 6081 / geneve vni=7 / eth 02::3 > 02::4 / ip4 198.18.0.1 > 198.19.0.1 / icmp echo",
     "ip6 fd00::1 > fd00::2 / udp 9 > 4789 / vxlan vni=7 / eth 02::3 > 02::4 / vlan 9 / ip6 2001:2::1 > 2001:2:0:1::1 / tcp 1024 > 80",
 ];
 
@@ -154,11 +163,13 @@ prop_compose! {
         picks in prop::collection::vec((any::<prop::sample::Index>(), 1..0x1_0000u32, any::<u128>(), 0..3u8, any::<bool>()), 0..5),
         stamp: bool,
     ) -> Stream {
-        let mut stream = Stream { flows, stamp, sizes: size.map_or(Sizes::Shortest, Sizes::one), ..stream(stack) };
+        let sizes = size.map_or(Sizes::Shortest, |size| Sizes::Mix { parts: vec![(size, 1)], raise: true });
+        let mut stream = Stream { flows, stamp, sizes, ..stream(stack) };
         for (pick, count, step, order, each) in picks {
             let layer = pick.get(&stream.layers);
             let index = stream.layers.iter().filter(|other| other.name() == layer.name()).position(|other| std::ptr::eq(other, layer));
-            let known: Vec<_> = packet::field::fields(layer).iter().filter(|field| !STRUCTURAL.contains(&field.name)).collect();
+            let mut known = packet::field::fields(layer);
+            known.retain(|field| !STRUCTURAL.contains(&field.name));
             if known.is_empty() {
                 continue;
             }
@@ -174,7 +185,7 @@ prop_compose! {
 
 /// Fields that say what follows: another value makes other layers of the same bytes.
 const STRUCTURAL: [&str; 12] =
-    ["type", "ver", "ihl", "len", "proto", "off", "csum", "frag", "mf", "code", "flags", "tpid"];
+    ["type", "ver", "ihl", "len", "proto", "off", "csum", "frag", "mf", "code", "flags", "version"];
 
 proptest! {
     /// Whatever varies, the frame has the described layers, every checksum is right, and the stamp is its end.
@@ -201,6 +212,8 @@ proptest! {
         if let Some(shape) = shape {
             prop_assert_eq!(shape.end, bytes.len());
             prop_assert_eq!(&bytes[shape.end - STAMP_LEN..][..4], &MAGIC.to_be_bytes());
+            let Arrival::Ours(verdict) = Judge::new(&plan, MAGIC).judge(&bytes) else { panic!("{text}") };
+            prop_assert_eq!((verdict.stamp.flow, verdict.stamp.seq, verdict.corrupt), (flow, seq, false));
         }
         prop_assert_eq!(frame(&plan, flow, seq), bytes);
     }

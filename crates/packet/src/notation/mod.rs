@@ -21,7 +21,7 @@ pub use parse::parse;
 pub use print::print;
 
 /// Every layer with its fields. Those in brackets may be left out; `[ttl=64]` shows the default, `[csum=]` is computed.
-pub const USAGE: [&str; 18] = [
+pub const USAGE: [&str; 23] = [
     "eth SRC > DST [type=]",
     "vlan ID [pcp=0] [dei] [tpid=0x8100] [type=]",
     "arp who-has TARGET tell SENDER [sha=MAC] [tha=MAC] | arp reply SENDER to TARGET [sha=MAC] [tha=MAC]",
@@ -35,12 +35,17 @@ pub const USAGE: [&str; 18] = [
     "tcp SPORT > DPORT [FLAGS of FSRPAUEC] [seq=0] [ack=0] [win=65535] [urg=0] [opts=HEX] [bits=] [off=] [csum=]",
     "udp SPORT > DPORT [len=] [csum=]",
     "sctp SPORT > DPORT [tag=0] [csum=]",
+    "sctp-data [flags=3] [tsn=0] [sid=0] [ssn=0] [ppid=0] [len=]",
     "icmp echo|echo-reply [id=0] [seq=0] | unreachable [code=0] [mtu=0] | ttl-exceeded [code=0] | \
      type=N [code=0] [rest=0]; all: [csum=]",
     "icmp6 echo|echo-reply [id=0] [seq=0] | packet-too-big mtu=N | unreachable [code=0] | ttl-exceeded [code=0] | \
      neighbor-solicit TARGET [sll=MAC] [tll=MAC] | neighbor-advert TARGET [FLAGS of RSO] [sll=MAC] [tll=MAC] | \
      type=N [code=0] [rest=0]; all: [csum=]",
     "vxlan vni=N [flags=0x08] [res1=0] [res2=0]",
+    "geneve vni=N [flags=0] [opts=HEX] [type=] [res=0]",
+    "gre [key=N] [seq=N] [sum] [type=] [csum=]",
+    "gue [control] [flags=0] [opts=HEX] [proto=]",
+    "quic long [bits=0] [version=1] [dcid=HEX] [scid=HEX] | quic short [bits=0] [dcid=HEX]",
     "data BYTES | hex BYTES_IN_HEX",
     "pad BYTES | pad hex BYTES_IN_HEX",
 ];
@@ -58,7 +63,7 @@ pub enum NotationError {
     /// The first word is not the name of a layer.
     #[error(
         "layer {layer}: '{name}' is no layer (use eth, vlan, arp, ip4, ip6, hbh, dstopts, routing, frag, ah, tcp, udp, \
-         sctp, icmp, icmp6, vxlan, data, hex or pad)"
+         sctp, sctp-data, icmp, icmp6, vxlan, geneve, gre, gue, quic, data, hex or pad)"
     )]
     UnknownLayer {
         /// Its place, from 1.

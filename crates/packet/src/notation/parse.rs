@@ -4,7 +4,8 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 
 use super::{NotationError, USAGE};
 use crate::layer::{
-    Ah, Arp, Eth, Ext, ExtKind, Frag, Icmp, Ip4, Ip6, Layer, Mac, Neighbor, Override, Sctp, Tcp, Udp, Vlan, Vxlan,
+    Ah, Arp, Eth, Ext, ExtKind, Frag, Geneve, Gre, Gue, Icmp, Ip4, Ip6, Layer, Mac, Neighbor, Override, Quic, Sctp,
+    SctpData, Tcp, Udp, Vlan, Vxlan,
 };
 use crate::proto::{icmp4, icmp6, ip};
 
@@ -46,7 +47,12 @@ fn layer(number: usize, tokens: &[&str]) -> Result<Layer> {
         "sctp" => sctp(&mut fields),
         "icmp" => icmp(&mut fields, false),
         "icmp6" => icmp(&mut fields, true),
+        "sctp-data" => sctp_data(&mut fields),
         "vxlan" => vxlan(&mut fields),
+        "geneve" => geneve(&mut fields),
+        "gre" => gre(&mut fields),
+        "gue" => gue(&mut fields),
+        "quic" => quic(&mut fields),
         "hex" => fields.rest_as_hex().map(Layer::Raw),
         "pad" => pad(&mut fields),
         _ => data(&mut fields),
@@ -239,6 +245,60 @@ fn vxlan(f: &mut Fields) -> Result<Layer> {
     let vni = f.number("vni", 0xff_ffff)?.ok_or_else(|| f.missing("vni="))?;
     let (flags, res1, res2) = (f.number("flags", 255)?, f.number("res1", 0xff_ffff)?, f.number("res2", 255)?);
     Ok(Layer::Vxlan(Vxlan { vni, flags, res1, res2 }))
+}
+
+fn sctp_data(f: &mut Fields) -> Result<Layer> {
+    Ok(Layer::SctpData(SctpData {
+        flags: f.u8("flags", 255, 3)?,
+        tsn: f.u32("tsn", u32::MAX, 0)?,
+        sid: f.u16("sid", 0xffff, 0)?,
+        ssn: f.u16("ssn", 0xffff, 0)?,
+        ppid: f.u32("ppid", u32::MAX, 0)?,
+        len: f.number("len", 0xffff)?,
+    }))
+}
+
+fn geneve(f: &mut Fields) -> Result<Layer> {
+    let vni = f.number("vni", 0xff_ffff)?.ok_or_else(|| f.missing("vni="))?;
+    let (flags, opts) = (f.u8("flags", 255, 0)?, f.hex("opts")?.unwrap_or_default());
+    Ok(Layer::Geneve(Geneve { vni, flags, opts, ethertype: f.number("type", 0xffff)?, res: f.number("res", 255)? }))
+}
+
+fn gre(f: &mut Fields) -> Result<Layer> {
+    let csum = f.number("csum", 0xffff)?;
+    Ok(Layer::Gre(Gre {
+        key: f.number("key", u32::MAX)?,
+        seq: f.number("seq", u32::MAX)?,
+        // A forced checksum is one, too.
+        sum: f.flag("sum") || csum.is_some(),
+        ethertype: f.number("type", 0xffff)?,
+        csum,
+    }))
+}
+
+fn gue(f: &mut Fields) -> Result<Layer> {
+    Ok(Layer::Gue(Gue {
+        control: f.flag("control"),
+        flags: f.u16("flags", 0xffff, 0)?,
+        opts: f.hex("opts")?.unwrap_or_default(),
+        proto: f.protocol()?,
+    }))
+}
+
+fn quic(f: &mut Fields) -> Result<Layer> {
+    let long = f.positional("long or short", "long or short", |word| match word {
+        "long" => Some(true),
+        "short" => Some(false),
+        _ => None,
+    })?;
+    let bits = f.u8("bits", 0x3f, 0)?;
+    let dcid = f.hex("dcid")?;
+    Ok(Layer::Quic(if long {
+        let version = f.u32("version", u32::MAX, 1)?;
+        Quic::Long { bits, version, dcid: dcid.unwrap_or_default(), scid: f.hex("scid")?.unwrap_or_default() }
+    } else {
+        Quic::Short { bits, dcid: dcid.unwrap_or_else(|| vec![0; Quic::SHORT_DCID]) }
+    }))
 }
 
 fn data(f: &mut Fields) -> Result<Layer> {

@@ -3,7 +3,7 @@
 use std::fmt::{self, Write};
 
 use super::parse::PROTOCOLS;
-use crate::layer::{Arp, Icmp, Ip4, Ip6, Layer, Mac, Override, Tcp, Vlan};
+use crate::layer::{Arp, Gre, Icmp, Ip4, Ip6, Layer, Mac, Override, Quic, SctpData, Tcp, Vlan};
 use crate::proto::{icmp4, icmp6};
 
 /// Letters of the TCP flags, lowest bit first: FIN SYN RST PSH ACK URG ECE CWR.
@@ -81,12 +81,67 @@ fn fields(out: &mut String, layer: &Layer) -> fmt::Result {
             forced(out, "res1", h.res1)?;
             forced(out, "res2", h.res2)
         }
+        Layer::SctpData(h) => sctp_data(out, h),
+        Layer::Geneve(h) => {
+            write!(out, " vni={}", h.vni)?;
+            number(out, "flags", h.flags.into(), 0)?;
+            bytes(out, "opts", &h.opts)?;
+            wide(out, "type", h.ethertype)?;
+            forced(out, "res", h.res)
+        }
+        Layer::Gre(h) => gre(out, h),
+        Layer::Gue(h) => {
+            flag(out, "control", h.control)?;
+            number(out, "flags", h.flags.into(), 0)?;
+            bytes(out, "opts", &h.opts)?;
+            protocol(out, h.proto)
+        }
+        Layer::Quic(h) => quic(out, h),
         Layer::Data(len) => write!(out, " {len}"),
         Layer::Raw(bytes) if bytes.is_empty() => Ok(()),
         Layer::Raw(bytes) => write!(out, " {}", hex(bytes)),
         Layer::Pad(bytes) if bytes.iter().all(|byte| *byte == 0) => write!(out, " {}", bytes.len()),
         Layer::Pad(bytes) => write!(out, " hex {}", hex(bytes)),
     }
+}
+
+fn sctp_data(out: &mut String, h: &SctpData) -> fmt::Result {
+    number(out, "flags", h.flags.into(), 3)?;
+    number(out, "tsn", h.tsn, 0)?;
+    number(out, "sid", h.sid.into(), 0)?;
+    number(out, "ssn", h.ssn.into(), 0)?;
+    number(out, "ppid", h.ppid, 0)?;
+    forced(out, "len", h.len)
+}
+
+fn gre(out: &mut String, h: &Gre) -> fmt::Result {
+    forced(out, "key", h.key)?;
+    forced(out, "seq", h.seq)?;
+    flag(out, "sum", h.sum && h.csum.is_none())?;
+    wide(out, "type", h.ethertype)?;
+    wide(out, "csum", h.csum)
+}
+
+fn quic(out: &mut String, h: &Quic) -> fmt::Result {
+    match h {
+        Quic::Long { bits, version, dcid, scid } => {
+            out.push_str(" long");
+            number(out, "bits", (*bits).into(), 0)?;
+            number(out, "version", *version, 1)?;
+            bytes(out, "dcid", dcid)?;
+            bytes(out, "scid", scid)
+        }
+        Quic::Short { bits, dcid } => {
+            out.push_str(" short");
+            number(out, "bits", (*bits).into(), 0)?;
+            if *dcid == [0; Quic::SHORT_DCID] { Ok(()) } else { write!(out, " dcid={}", hex(dcid)) }
+        }
+    }
+}
+
+/// Nothing is the default.
+fn bytes(out: &mut String, name: &str, value: &[u8]) -> fmt::Result {
+    if value.is_empty() { Ok(()) } else { write!(out, " {name}={}", hex(value)) }
 }
 
 fn vlan(out: &mut String, h: &Vlan) -> fmt::Result {

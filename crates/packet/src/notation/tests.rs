@@ -1,5 +1,6 @@
 use super::*;
 use crate::layer::*;
+use crate::proto;
 use proptest::prelude::*;
 
 #[track_caller]
@@ -31,6 +32,21 @@ fn canonical_texts_come_back() {
         "ip6 fe80::1 > fe80::2 / icmp6 packet-too-big mtu=1280 / ip6 fe80::2 > fe80::1 / tcp 1 > 2 A",
         "ip4 10.0.0.1 > 10.0.0.2 / ip6 fe80::1 > fe80::2 / ip4 10.0.0.3 > 10.0.0.4 / tcp 1 > 2 bits=0x910 off=7",
         "ip6 2001:db8::1 > 2001:db8::2 / udp 49152 > 4789 csum=0x0000 / vxlan vni=4096 / eth 02:00:00:00:00:03 > 02:00:00:00:00:04 / ip4 10.0.0.1 > 10.0.0.2 / tcp 1 > 2 S",
+        "ip4 10.0.0.1 > 10.0.0.2 / sctp 7 > 8 tag=5 / sctp-data tsn=9 ppid=46 / data 8",
+        "ip4 10.0.0.1 > 10.0.0.2 / sctp 7 > 8 / sctp-data flags=0 sid=1 ssn=2 len=19 / data 4",
+        "ip4 10.0.0.1 > 10.0.0.2 / gre / ip4 10.0.0.3 > 10.0.0.4 / udp 1 > 2",
+        "ip6 fd00::1 > fd00::2 / gre key=7 seq=8 sum / ip6 fd00::3 > fd00::4 / tcp 1 > 2 S",
+        "ip4 10.0.0.1 > 10.0.0.2 / gre key=0 csum=0x0bad / eth 02:00:00:00:00:03 > 02:00:00:00:00:04 / vlan 5 / ip4 10.0.0.3 > 10.0.0.4",
+        "ip4 10.0.0.1 > 10.0.0.2 / gre type=0x88be / hex ff",
+        "ip4 10.0.0.1 > 10.0.0.2 / udp 5 > 6080 / gue / ip4 10.0.0.3 > 10.0.0.4 / udp 1 > 2",
+        "ip4 10.0.0.1 > 10.0.0.2 / udp 5 > 6080 / gue flags=1 opts=00000001 / ip6 fd00::3 > fd00::4 / icmp6 echo",
+        "ip4 10.0.0.1 > 10.0.0.2 / udp 5 > 6080 csum=0x0000 / gue control proto=icmp / hex ff",
+        "ip6 fd00::1 > fd00::2 / udp 5 > 6080 / ip4 10.0.0.3 > 10.0.0.4 / tcp 1 > 2 A",
+        "ip4 10.0.0.1 > 10.0.0.2 / udp 5 > 6080 / ip6 fd00::3 > fd00::4 / udp 1 > 2",
+        "ip4 10.0.0.1 > 10.0.0.2 / udp 5 > 6081 / geneve vni=9 opts=0102800100000000 / eth 02:00:00:00:00:03 > 02:00:00:00:00:04 / ip6 fd00::3 > fd00::4 / udp 1 > 2",
+        "ip6 fd00::1 > fd00::2 / udp 5 > 6081 / geneve vni=9 flags=64 res=3 / ip4 10.0.0.3 > 10.0.0.4 / tcp 1 > 2 S",
+        "ip4 10.0.0.1 > 10.0.0.2 / udp 5 > 443 / quic long bits=32 version=0 dcid=0102030405060708 scid=09 / hex ff",
+        "ip6 fd00::1 > fd00::2 / udp 5 > 443 / quic short bits=1 dcid=0102030405060708 / hex ff",
         "arp who-has 10.0.0.1 tell 10.0.0.2",
         "arp reply 10.0.0.1 to 10.0.0.2 tha=02:00:00:00:00:09",
         "data 46",
@@ -62,6 +78,10 @@ fn bytes_are_those_of_the_standards() {
         )
     );
     assert_eq!(hex("vxlan vni=0x123456"), "0800000012345600");
+    // GRE with checksum, key and sequence number: RFC 2784 §2.1, RFC 2890 §2.
+    assert_eq!(hex("gre key=0x01020304 seq=5 sum / hex ff"), "b00088b5c43d00000102030400000005ff");
+    assert_eq!(&hex("gue flags=0x8000 opts=0a0b0c0d / ip4 1.1.1.1 > 2.2.2.2")[..16], "010480000a0b0c0d");
+    assert_eq!(hex("geneve vni=0x123456 opts=01020304"), "010088b51234560001020304");
     // RFC 3720 appendix B.4: the CRC32c of 32 zero bytes is written aa 36 91 8a.
     assert_eq!(
         hex(&format!("sctp 0 > 0 / hex {}", "00".repeat(20))),
@@ -109,6 +129,11 @@ fn errors_name_the_layer_the_token_and_the_fix() {
         ("ip4 1.1.1.1 > 2.2.2.2 / icmp6 echo", "layer 2 (icmp6): its checksum needs an ip6 layer in front"),
         ("ip4 1.1.1.1 > 2.2.2.2 / data 65535", "layer 1 (ip4): 65555 bytes do not fit its length field"),
         ("pad 4 / data 1", "layer 1 (pad): padding lies beyond every length"),
+        ("quic fast", "layer 1 (quic): 'fast' should have long or short"),
+        ("quic long dcid=000102030405060708090a0b0c0d0e0f1011121314", "dcid has 21 bytes, but must have at most 20"),
+        ("geneve opts=01", "layer 1 (geneve): vni= is missing"),
+        ("gue opts=01", "layer 1 (gue): opts has 1 bytes, but must have a multiple of 4"),
+        ("gre key=x", "layer 1 (gre): 'key=x' should have a number"),
         ("icmp ping", "layer 1 (icmp): 'ping' should have echo, echo-reply"),
         ("icmp6 packet-too-big", "layer 1 (icmp6): mtu= is missing"),
         ("vxlan", "layer 1 (vxlan): vni= is missing"),
@@ -283,17 +308,69 @@ fn network() -> impl Strategy<Value = Vec<Layer>> {
     prop_oneof![v4, v6]
 }
 
+/// What may stand between two IP headers.
+fn tunnel() -> impl Strategy<Value = Vec<Layer>> {
+    let udp = |dport: u16| Layer::Udp(Udp { sport: 9, dport, ..Udp::default() });
+    let eth = || Layer::Eth(Eth { src: [2; 6], dst: [4; 6], ethertype: None });
+    let words = |most: usize| {
+        proptest::collection::vec(any::<u8>(), 0..most).prop_map(|mut b| {
+            b.truncate(b.len() & !3);
+            b
+        })
+    };
+    prop_oneof![
+        Just(Vec::new()),
+        (any::<[Option<u32>; 2]>(), any::<bool>(), override_of(0xffff), any::<bool>()).prop_map(
+            move |([key, seq], sum, csum, framed)| {
+                let gre = Gre { key, seq, sum, ethertype: None, csum: csum.filter(|_| sum) };
+                std::iter::once(Layer::Gre(gre)).chain(framed.then(eth)).collect()
+            }
+        ),
+        (any::<u16>(), words(124)).prop_map(move |(flags, opts)| {
+            vec![udp(proto::GUE_PORT), Layer::Gue(Gue { control: false, flags, opts, proto: None })]
+        }),
+        Just(vec![udp(proto::GUE_PORT)]),
+        (0..0x100_0000u32, any::<u8>(), words(252), override_of(255), any::<bool>()).prop_map(
+            move |(vni, flags, opts, res, framed)| {
+                let geneve = Layer::Geneve(Geneve { vni, flags, opts, ethertype: None, res });
+                [udp(proto::GENEVE_PORT), geneve].into_iter().chain(framed.then(eth)).collect()
+            }
+        ),
+        (0..0x100_0000u32).prop_map(move |vni| {
+            vec![udp(proto::VXLAN_PORT), Layer::Vxlan(Vxlan { vni, ..Vxlan::default() }), eth()]
+        }),
+    ]
+}
+
+/// What may stand behind a transport header of its kind.
+fn application() -> impl Strategy<Value = Vec<Layer>> {
+    let cid = || proptest::collection::vec(any::<u8>(), 0..=20);
+    prop_oneof![
+        3 => Just(Vec::new()),
+        1 => (any::<(u8, u32, u16, u16, u32)>(), override_of(0xffff)).prop_map(|((flags, tsn, sid, ssn, ppid), len)| vec![
+            Layer::Sctp(Sctp::default()), Layer::SctpData(SctpData { flags, tsn, sid, ssn, ppid, len })
+        ]),
+        1 => (0..64u8, any::<u32>(), cid(), cid()).prop_map(|(bits, version, dcid, scid)| vec![
+            Layer::Udp(Udp { dport: proto::QUIC_PORT, ..Udp::default() }), Layer::Quic(Quic::Long { bits, version, dcid, scid })
+        ]),
+        1 => (0..64u8, cid()).prop_map(|(bits, dcid)| vec![
+            Layer::Udp(Udp { dport: proto::QUIC_PORT, ..Udp::default() }), Layer::Quic(Quic::Short { bits, dcid })
+        ]),
+    ]
+}
+
 prop_compose! {
     /// Every combination of headers that the builder writes, well-formed or not.
     fn layers()(
         macs: (Mac, Mac), tags in proptest::collection::vec((0..0x1000u16, 0..8u8, any::<bool>()), 0..3),
-        outer in network(), inner in proptest::option::of(network()), l4 in transport(), data in 0..64usize, pad in 0..20usize,
+        outer in network(), inner in proptest::option::of((tunnel(), network())), l4 in transport(), app in application(), data in 0..64usize, pad in 0..20usize,
     ) -> Vec<Layer> {
         let mut layers = vec![Layer::Eth(Eth { src: macs.0, dst: macs.1, ethertype: None })];
         layers.extend(tags.into_iter().map(|(id, pcp, dei)| Layer::Vlan(Vlan { id, pcp, dei, ..Vlan::default() })));
         layers.extend(outer);
-        layers.extend(inner.into_iter().flatten());
-        layers.extend([l4, Layer::Data(data), Layer::Pad(vec![0; pad])]);
+        layers.extend(inner.into_iter().flat_map(|(tunnel, inner)| tunnel.into_iter().chain(inner)));
+        if app.is_empty() { layers.push(l4) } else { layers.extend(app) }
+        layers.extend([Layer::Data(data), Layer::Pad(vec![0; pad])]);
         layers
     }
 }
