@@ -4,7 +4,7 @@
 
 use std::ffi::{CStr, CString};
 use std::io;
-use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use packet::layer::Mac;
@@ -52,6 +52,40 @@ struct Channels {
     combined: u32,
 }
 
+impl AsFd for Interface {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
+/// What an interface has counted on the sending side.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, schemars::JsonSchema)]
+pub struct TxCounts {
+    /// Frames sent.
+    pub packets: u64,
+    /// Frames that it could not take or send: its queue or its peer's was full, or it was down.
+    pub dropped: u64,
+}
+
+impl TxCounts {
+    /// Reads them from the text of /proc/net/dev: eight columns for receiving, then bytes, packets, errors, drops, ...
+    fn find(table: &str, interface: &str) -> Option<Self> {
+        let columns = table.lines().find_map(|line| line.trim_start().strip_prefix(interface)?.strip_prefix(':'))?;
+        let mut counts = columns.split_ascii_whitespace().skip(9).map(|column| column.parse().ok());
+        let packets = counts.next()??;
+        Some(Self { packets, dropped: counts.nth(1)?? })
+    }
+
+    /// What was added since `earlier`.
+    #[must_use]
+    pub fn since(self, earlier: Self) -> Self {
+        Self {
+            packets: self.packets.saturating_sub(earlier.packets),
+            dropped: self.dropped.saturating_sub(earlier.dropped),
+        }
+    }
+}
+
 impl Interface {
     /// The interface called `name`.
     ///
@@ -96,10 +130,7 @@ impl Interface {
         let deadline = Instant::now() + patience;
         let wanted = i16::try_from(libc::IFF_UP | libc::IFF_RUNNING).unwrap_or(0);
         loop {
-            let mut request = self.request();
-            self.ioctl("flags", libc::SIOCGIFFLAGS, &mut request)?;
-            // SAFETY: SIOCGIFFLAGS has written the flags member.
-            if unsafe { request.ifr_ifru.ifru_flags } & wanted == wanted {
+            if self.flags()? & wanted == wanted {
                 return Ok(());
             }
             if Instant::now() >= deadline {
@@ -108,6 +139,32 @@ impl Interface {
             }
             std::thread::sleep(Duration::from_millis(20));
         }
+    }
+
+    /// Whether it is up and has carrier.
+    ///
+    /// # Errors
+    /// `ENODEV`: it is gone, even if another one has its name now.
+    pub fn is_running(&self) -> io::Result<bool> {
+        if netdevice::name_to_index(&self.socket, &self.name)? != self.index {
+            return Err(io::Error::from_raw_os_error(libc::ENODEV));
+        }
+        let wanted = i16::try_from(libc::IFF_UP | libc::IFF_RUNNING).unwrap_or(0);
+        Ok(self.flags().map_err(|error| error.source)? & wanted == wanted)
+    }
+
+    fn flags(&self) -> Result<i16, InterfaceError> {
+        let mut request = self.request();
+        self.ioctl("flags", libc::SIOCGIFFLAGS, &mut request)?;
+        // SAFETY: SIOCGIFFLAGS has written the flags member.
+        Ok(unsafe { request.ifr_ifru.ifru_flags })
+    }
+
+    /// What it has counted: frames sent, and frames to be sent that it dropped. `None`: /proc does not tell.
+    pub fn tx_counts(&self) -> Option<TxCounts> {
+        // /proc/net is that of the process, which a thread may have left.
+        let table = std::fs::read_to_string("/proc/thread-self/net/dev").ok()?;
+        TxCounts::find(&table, &self.name)
     }
 
     /// Name of its driver; `None` where it does not say.
@@ -151,5 +208,21 @@ impl Interface {
             return Ok(());
         }
         Err(InterfaceError { interface: self.name.clone(), what, source: io::Error::last_os_error() })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counts_are_found_by_the_whole_name() {
+        let table = "Inter-|   Receive                                                |  Transmit\n \
+                     face |bytes    packets errs drop fifo frame compressed multicast|bytes packets errs drop fifo\n\
+                     w10: 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16\n  w1: 9 8 7 6 5 4 3 2 1 100 0 7 0 0 0 0\n";
+        assert_eq!(TxCounts::find(table, "w1"), Some(TxCounts { packets: 100, dropped: 7 }));
+        assert_eq!(TxCounts::find(table, "w"), None);
+        let later = TxCounts { packets: 110, dropped: 7 };
+        assert_eq!(later.since(TxCounts { packets: 100, dropped: 7 }), TxCounts { packets: 10, dropped: 0 });
     }
 }

@@ -10,6 +10,7 @@
 //! was sent, flow by flow ([`receive`]). `unsafe` is in [`umem`] (shared memory) and [`interface`] (ioctl).
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing))]
 
+pub mod backend;
 pub mod clock;
 pub mod interface;
 pub mod pace;
@@ -25,5 +26,6 @@ pub mod stamp;
 pub mod template;
 pub mod threshold;
 pub mod traffic;
+pub mod turns;
 pub mod umem;
 pub mod units;

@@ -6,14 +6,15 @@ use std::net::IpAddr;
 
 use hdrhistogram::Histogram;
 
+use crate::backend::Sending;
 use crate::clock;
+use crate::pace::{Pace, PaceOutcome};
 use crate::receive::Field;
 use crate::receive::check::Sequence;
 use crate::receive::latency::Latencies;
 use crate::receive::redirect::XdpMode;
 use crate::receive::side::{Judged, Outcome};
 use crate::send::Sent;
-use crate::template::Frames;
 use crate::umem::KernelCounts;
 
 /// One side of a run.
@@ -210,12 +211,12 @@ pub struct Report {
     pub from: Endpoint,
     /// Receiving side.
     pub to: Option<Endpoint>,
-    /// What was asked for; none: as much as goes.
-    pub asked_pps: Option<f64>,
-    /// What was sent.
+    /// What was given to the kernel to send.
     pub sent: Volume,
-    /// Packets that the kernel took but has not confirmed to have sent.
-    pub unconfirmed: u64,
+    /// How, and what became of it as far as the interface knows.
+    pub sending: Sending,
+    /// The pace asked for and achieved.
+    pub pace: PaceOutcome,
     /// What was received, where there is a receiving side.
     pub received: Option<Judgement>,
     /// The flows that lost most, ten at most.
@@ -223,21 +224,16 @@ pub struct Report {
 }
 
 impl Report {
-    pub(crate) fn new(frames: &Frames, asked_pps: Option<f64>, sent: &[Sent], received: Option<&Outcome>) -> Self {
+    pub(crate) fn new(pace: &Pace, sending: Sending, sent: &[&Sent], received: Option<&Outcome>) -> Self {
         let packets = sent.iter().map(|thread| thread.packets).sum();
         let bytes = sent.iter().map(|thread| thread.bytes).sum();
         let elapsed_ns = sent.iter().map(|thread| thread.elapsed_ns).max().unwrap_or(0);
-        let unconfirmed: usize = sent.iter().map(|thread| thread.unconfirmed).sum();
-        debug_assert_eq!(
-            packets,
-            (0..frames.traffic().flows).flat_map(|f| sent.iter().filter_map(move |s| s.of_flow(f))).sum::<u64>()
-        );
         Self {
             from: Endpoint::default(),
             to: None,
-            asked_pps,
             sent: Volume::new(packets, bytes, elapsed_ns),
-            unconfirmed: u64::try_from(unconfirmed).unwrap_or(u64::MAX),
+            sending,
+            pace: PaceOutcome::new(pace, sent),
             received: received.map(|received| Judgement::new(packets, received)),
             lost_flows: Vec::new(),
         }
@@ -251,7 +247,7 @@ impl Report {
         let latency = |value: fn(&Quantiles) -> u64| Some(value(&checked?.latency.as_ref()?.overall) as f64);
         match figure {
             Figure::Rate => Some(self.sent.rate_pps),
-            Figure::RateError => self.asked_pps.map(|asked| (self.sent.rate_pps / asked - 1.0).abs()),
+            Figure::RateError => self.pace.rate_error,
             Figure::Delivered => received.map(|received| received.delivered.packets as f64),
             Figure::DeliveredRate => received.map(|received| received.delivered.rate_pps),
             Figure::Loss => received.map(|received| received.lost as f64),
@@ -415,12 +411,7 @@ impl Figure {
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "sent      {} on {}", volume(&self.sent), endpoint(&self.from))?;
-        if let Some(asked) = self.asked_pps {
-            writeln!(f, "          {asked:.0} pps asked for")?;
-        }
-        if self.unconfirmed > 0 {
-            writeln!(f, "          {} of them not confirmed by the kernel", self.unconfirmed)?;
-        }
+        write!(f, "{}{}", self.sending, self.pace)?;
         let Some(received) = &self.received else { return Ok(()) };
         let to = self.to.as_ref().map(endpoint).unwrap_or_default();
         writeln!(f, "delivered {} on {to}", volume(&received.delivered))?;

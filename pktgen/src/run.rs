@@ -1,24 +1,32 @@
 //! A run: sockets, program, threads, report.
 
-use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use core_affinity::CoreId;
 
+use crate::backend::live::{Live, LiveError};
+use crate::backend::packet::{PacketError, PacketRing};
+use crate::backend::xsk::Xsk;
+use crate::backend::{Backend, Sending, Tx, TxError, choose};
+use crate::clock::now_ns;
 use crate::interface::{Interface, InterfaceError};
+use crate::pace::{Pace, PaceError};
 use crate::progress::Progress;
 use crate::receive::Options;
 use crate::receive::side::{Judged, Side, SideError};
 use crate::report::{Endpoint, LostFlow, Report};
-use crate::send::{Limit, Sent, Share, send};
+use crate::send::{Job, Limit, Sent, TOGETHER_NS, send};
 use crate::template::{Frames, Traffic, TrafficError};
-use crate::umem::{self, OpenError, Receiver, Sender};
+use crate::turns::{Share, Turns};
+use crate::umem::{self, OpenError};
 
 /// How long a link may take to come back after a program was attached.
 const LINK_PATIENCE: Duration = Duration::from_secs(10);
 /// Flows with loss that a report names.
 const LOST_FLOWS_MAX: usize = 10;
+/// Threads need so long to start, so that they start together.
+const START_NS: u64 = 2_000_000;
 
 /// What to run.
 #[derive(Clone, Debug)]
@@ -29,11 +37,13 @@ pub struct Config {
     pub to: Option<String>,
     /// The packets; a source address of zeros becomes the interface's own.
     pub traffic: Traffic,
-    /// Packets a second, all threads together; `None`: as many as go.
-    pub rate_pps: Option<f64>,
+    /// How fast, all threads together.
+    pub pace: Pace,
+    /// How to send; `None`: what [`choose`] says.
+    pub backend: Option<Backend>,
     /// When to stop.
     pub limit: Limit,
-    /// Queues to send on, one thread each.
+    /// Queues to send on, one thread each. Only AF_XDP is bound to a queue; for other back ends it is their number that counts.
     pub queues: Vec<u32>,
     /// Cores for the sending threads in their order, then for the receiving ones; empty: wherever the scheduler puts them.
     pub cores: Vec<usize>,
@@ -54,6 +64,15 @@ pub enum RunError {
     /// A socket cannot be opened.
     #[error(transparent)]
     Open(#[from] OpenError),
+    /// Live frames cannot be sent.
+    #[error(transparent)]
+    Live(#[from] LiveError),
+    /// There is no TX ring.
+    #[error(transparent)]
+    Packet(#[from] PacketError),
+    /// Not a pace.
+    #[error(transparent)]
+    Pace(#[from] PaceError),
     /// Nothing can be received, or receiving broke off.
     #[error(transparent)]
     Receive(#[from] SideError),
@@ -80,12 +99,12 @@ pub enum RunError {
     #[error("cannot run on core {0}: is it online, and allowed by taskset or cgroup?")]
     Pin(usize),
     /// Sending broke off.
-    #[error("sending on {interface} failed: {source} (has it gone down?)")]
+    #[error("sending on {interface} failed: {source}")]
     Send {
         /// Interface.
         interface: String,
-        /// What the kernel answered.
-        source: io::Error,
+        /// Why.
+        source: TxError,
     },
     /// A thread panicked.
     #[error("a thread of the run panicked")]
@@ -105,6 +124,7 @@ pub fn run(config: Config) -> Result<Report, RunError> {
 /// # Errors
 /// [`RunError`].
 pub fn run_watched(mut config: Config, progress: &Progress) -> Result<Report, RunError> {
+    config.pace.check()?;
     let flows = config.traffic.flows;
     let senders = config.queues.len();
     let share_count = u32::try_from(senders).ok().filter(|count| (1..=flows).contains(count));
@@ -118,7 +138,12 @@ pub fn run_watched(mut config: Config, progress: &Progress) -> Result<Report, Ru
     let frames = Frames::new(config.traffic.clone(), magic)?;
     let to = config.to.as_deref().map(Interface::new).transpose()?;
     let mut side = to.map(|to| Side::attach(to, magic, &config.receive)).transpose()?;
-    let mut sockets = Sockets::open(&from, &config.queues, side.as_mut(), frames.longest())?;
+    // Asked only now: whether a veth takes redirected frames depends on the program at its other end.
+    let choice = match config.backend {
+        Some(backend) => (backend, "as asked for".to_owned()),
+        None => choose(&from, frames.longest()),
+    };
+    let transmitters = Transmitters::open(&from, choice.0, &config, side.as_mut(), frames.longest())?;
     if let Some(side) = &mut side {
         side.open(frames.longest())?;
     }
@@ -126,38 +151,58 @@ pub fn run_watched(mut config: Config, progress: &Progress) -> Result<Report, Ru
 
     let to = side.as_ref().map(Side::endpoint);
     let sent_all = AtomicBool::new(false);
-    let sending_sockets = sockets.take_senders();
     let config = &config;
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let counts_before = from.tx_counts();
+    let start_ns = now_ns() + START_NS;
     let (sent, received) = std::thread::scope(|scope| {
         let receiving = side.as_mut().map(|side| {
             let (frames, sent_all) = (&frames, &sent_all);
             let threads = cores.saturating_sub(senders);
             scope.spawn(move || side.run(frames, magic, sent_all, progress, receiving_cores, threads))
         });
-        let frames = &frames;
+        let (frames, from) = (&frames, &from);
         let mut sending = Vec::new();
-        for ((mut sender, first), thread) in sending_sockets.into_iter().zip(0..step).zip(0..) {
-            let sending_core = config.cores.get(thread).copied();
+        for ((mut tx, first), thread) in transmitters.all.into_iter().zip(0..step).zip(0..) {
+            let core = config.cores.get(thread).copied();
             sending.push(scope.spawn(move || {
-                pin(sending_core)?;
-                let rate = config.rate_pps.map(|rate| rate / f64::from(step));
-                let share = Share { first, step, flows };
-                send(&mut sender, frames, share, config.limit, rate, config.receive.latency, progress)
-                    .map_err(|source| RunError::Send { interface: config.from.clone(), source })
+                pin(core)?;
+                let mut source = Turns::new(frames, Share { first, step, flows }, config.limit.count);
+                let job = Job {
+                    interface: from,
+                    pace: &config.pace,
+                    thread: first,
+                    threads: step,
+                    start_ns,
+                    duration: config.limit.duration,
+                    progress,
+                };
+                let sent = send(tx.as_mut(), &mut source, &job);
+                Ok((sent, source))
             }));
         }
         // All are joined before anything is returned, so that the receiver always learns that it may stop.
         let sent: Vec<_> = sending.into_iter().map(|thread| thread.join().unwrap_or(Err(RunError::Thread))).collect();
         sent_all.store(true, Ordering::Release);
         let received = receiving.map(|thread| thread.join().unwrap_or(Err(SideError::Thread)));
-        Ok::<_, RunError>((sent.into_iter().collect::<Result<Vec<Sent>, _>>()?, received.transpose()?))
+        Ok::<_, RunError>((sent.into_iter().collect::<Result<Vec<_>, _>>()?, received.transpose()?))
     })?;
-    let mut report = Report::new(&frames, config.rate_pps, &sent, received.as_ref());
-    report.from = sockets.endpoint(&from);
+    let (mut sent, sources): (Vec<Sent>, Vec<Turns<'_>>) = sent.into_iter().unzip();
+    if let Some(source) = sent.iter_mut().find(|sent| sent.packets == 0).and_then(|sent| sent.broke_off.take()) {
+        return Err(RunError::Send { interface: config.from.clone(), source });
+    }
+    let counts = from.tx_counts().zip(counts_before).map(|(after, before)| after.since(before));
+    let sent: Vec<&Sent> = sent.iter().collect();
+    let mut report = Report::new(&config.pace, Sending::new(choice, &sent, counts), &sent, received.as_ref());
+    report.from = Endpoint {
+        interface: from.name().to_owned(),
+        driver: from.driver(),
+        zero_copy: transmitters.zero_copy,
+        xdp_mode: None,
+    };
     report.to = to;
     let judged = received.as_ref().and_then(|received| received.judged.as_ref());
-    report.lost_flows = judged.map_or_else(Vec::new, |judged| lost_flows(&frames, &sent, judged));
+    report.lost_flows = judged.map_or_else(Vec::new, |judged| lost_flows(&frames, &sources, judged));
     Ok(report)
 }
 
@@ -192,10 +237,10 @@ fn pin(core: Option<usize>) -> Result<(), RunError> {
 }
 
 /// The flows that lost most.
-fn lost_flows(frames: &Frames, sent: &[Sent], judged: &Judged) -> Vec<LostFlow> {
+fn lost_flows(frames: &Frames, sources: &[Turns<'_>], judged: &Judged) -> Vec<LostFlow> {
     let mut lost: Vec<LostFlow> = (0..frames.traffic().flows)
         .filter_map(|flow| {
-            let sent: u64 = sent.iter().filter_map(|thread| thread.of_flow(flow)).sum();
+            let sent: u64 = sources.iter().filter_map(|source| source.sent_of(flow)).sum();
             let lost = sent.saturating_sub(judged.checkers.arrivals(flow));
             let (source, port) = frames.source(flow);
             (lost > 0).then_some(LostFlow { flow, source, port, sent, lost })
@@ -206,40 +251,45 @@ fn lost_flows(frames: &Frames, sent: &[Sent], judged: &Judged) -> Vec<LostFlow> 
     lost
 }
 
-/// The sockets that send. On the interface that receives, their other halves receive.
-struct Sockets {
-    senders: Vec<Sender>,
-    /// The other halves of sockets that only send.
-    idle: Vec<Receiver>,
+/// One for each sending thread.
+struct Transmitters {
+    all: Vec<Box<dyn Tx>>,
+    /// All of them work on the driver's own buffers.
     zero_copy: bool,
 }
 
-impl Sockets {
-    fn open(from: &Interface, queues: &[u32], side: Option<&mut Side>, longest: usize) -> Result<Self, RunError> {
-        let mut sockets = Self { senders: Vec::new(), idle: Vec::new(), zero_copy: true };
+impl Transmitters {
+    /// On the interface that receives, the other halves of AF_XDP sockets receive.
+    fn open(
+        from: &Interface,
+        backend: Backend,
+        config: &Config,
+        side: Option<&mut Side>,
+        longest: usize,
+    ) -> Result<Self, RunError> {
+        let threads = u32::try_from(config.queues.len()).unwrap_or(u32::MAX);
+        let batch = config.pace.batch(threads, TOGETHER_NS);
+        let mut transmitters = Self { all: Vec::new(), zero_copy: backend == Backend::Xsk };
         let mut shared = side.filter(|side| side.interface().index() == from.index());
-        for queue in queues {
-            let opened = umem::open(from.name(), *queue, longest)?;
-            sockets.zero_copy &= opened.zero_copy;
-            sockets.senders.push(opened.sender);
-            match &mut shared {
-                Some(side) => side.adopt(*queue, opened.receiver, opened.zero_copy),
-                None => sockets.idle.push(opened.receiver),
-            }
+        for queue in &config.queues {
+            let tx: Box<dyn Tx> = match backend {
+                Backend::Live => Box::new(Live::new(from, longest, config.receive.latency, batch)?),
+                Backend::Packet => Box::new(PacketRing::new(from, longest)?),
+                Backend::Xsk => {
+                    let opened = umem::open(from.name(), *queue, longest)?;
+                    transmitters.zero_copy &= opened.zero_copy;
+                    let idle = match &mut shared {
+                        Some(side) => {
+                            side.adopt(*queue, opened.receiver, opened.zero_copy);
+                            None
+                        }
+                        None => Some(opened.receiver),
+                    };
+                    Box::new(Xsk::new(opened.sender, idle, longest))
+                }
+            };
+            transmitters.all.push(tx);
         }
-        Ok(sockets)
-    }
-
-    fn take_senders(&mut self) -> Vec<Sender> {
-        std::mem::take(&mut self.senders)
-    }
-
-    fn endpoint(&self, interface: &Interface) -> Endpoint {
-        Endpoint {
-            interface: interface.name().to_owned(),
-            driver: interface.driver(),
-            zero_copy: self.zero_copy,
-            xdp_mode: None,
-        }
+        Ok(transmitters)
     }
 }

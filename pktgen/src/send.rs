@@ -1,217 +1,284 @@
-//! One sending thread: its share of the flows, round after round, at its share of the rate.
+//! One sending thread: writes frames of a source into the slots of a back end, when the schedule wants them.
+//!
+//! A frame is written only into a reserved slot, so everything that a source has written is given to the kernel. Waiting is
+//! sleeping as long as the scheduler is exact enough, then spinning; a back end that waits by itself gets frames ahead of time,
+//! but never further than [`AHEAD_NS`], so that a stop is honoured within milliseconds. A delay of up to
+//! [`CATCH_UP_NS`] is made up for by sending at once what is late; longer ones (outages, a rate out of reach) are given up on
+//! and show in the achieved rate.
 
-use std::io;
 use std::time::Duration;
 
-use crate::clock::{low_bits, now_ns};
-use crate::pace::Pacer;
+use crate::backend::{Tx, TxError};
+use crate::clock::now_ns;
+use crate::interface::Interface;
+use crate::pace::{Departures, Pace, Schedule};
 use crate::progress::Progress;
-use crate::stamp::Stamp;
-use crate::template::Frames;
-use crate::umem::{BURST, Frame, Sender};
+use crate::source::Source;
 
-/// Packets that a delay may make up for: 1 ms of the rate, within these bounds.
-const CREDIT: std::ops::RangeInclusive<f64> = 32.0..=1024.0;
-/// Waits shorter than this are spun: the scheduler is no more exact.
+/// Delay that is made up for.
+pub const CATCH_UP_NS: u64 = 10_000_000;
+/// How far ahead of their time frames are given to a back end that waits by itself.
+pub const AHEAD_NS: u64 = 5_000_000;
+/// Longest wait inside such a back end: soft interrupts are off meanwhile.
+const WAIT_INSIDE_NS: u64 = 50_000;
+/// What such a back end needs from the call to the first frame.
+const LEAD_NS: u64 = 80_000;
+/// Frames of one such span leave together where they are closer than this.
+pub const TOGETHER_NS: u64 = 4_000;
+/// Waits are slept up to this before their end: the scheduler is no more exact.
 const SPIN_NS: u64 = 100_000;
+/// Longest sleep, for the sake of a stop.
+const SLEEP_MAX_NS: u64 = 2_000_000;
+/// Between two looks at the interface.
+const LOOK_NS: u64 = 1_000_000;
 /// How long the kernel may take to send what it has been given.
-const COMPLETION_PATIENCE_NS: u64 = 1_000_000_000;
-
-/// The flows `first`, `first + step`, ... of a run.
-#[derive(Clone, Copy, Debug)]
-pub struct Share {
-    /// First flow.
-    pub first: u32,
-    /// Number of sending threads.
-    pub step: u32,
-    /// All flows of the run.
-    pub flows: u32,
-}
+const SETTLE_NS: u64 = 1_000_000_000;
 
 /// When to stop.
 #[derive(Clone, Copy, Debug)]
 pub struct Limit {
-    /// Packets of the whole run; flow f of n gets every n-th.
+    /// Packets of the whole run.
     pub count: Option<u64>,
     /// Time since the start.
     pub duration: Option<Duration>,
 }
 
-impl Limit {
-    /// Packets of one flow, were time no limit.
-    fn quota(&self, flow: u32, flows: u32) -> u64 {
-        let flows = u64::from(flows.max(1));
-        self.count.map_or(u64::MAX, |count| count / flows + u64::from(u64::from(flow) < count % flows))
-    }
+/// What one thread is to do.
+#[derive(Clone, Copy, Debug)]
+pub struct Job<'a> {
+    /// Interface that it sends on, to notice that it is down or gone.
+    pub interface: &'a Interface,
+    /// Rate of all threads together, and which of them this is.
+    pub pace: &'a Pace,
+    /// This thread.
+    pub thread: u32,
+    /// All threads.
+    pub threads: u32,
+    /// When everything starts, CLOCK_MONOTONIC.
+    pub start_ns: u64,
+    /// When to stop at the latest, from then.
+    pub duration: Option<Duration>,
+    /// For who wants to watch, or to stop it.
+    pub progress: &'a Progress,
 }
 
 /// What one thread has sent.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug, Default)]
 pub struct Sent {
-    share: Share,
-    limit: Limit,
-    /// Sequence number that comes next, and flow that it is the turn of.
-    position: (u64, u32),
-    /// Packets.
+    /// Packets given to the kernel.
     pub packets: u64,
     /// Bytes of frames.
     pub bytes: u64,
-    /// Time from the first packet to the last.
+    /// Time that these packets fill: from the start to the last one, and the gap behind it where one is due.
     pub elapsed_ns: u64,
     /// Packets that the kernel took but has not confirmed to have sent.
-    pub unconfirmed: usize,
+    pub unconfirmed: u64,
+    /// Times that the interface was down.
+    pub outages: u64,
+    /// How long it was down in all.
+    pub outage_ns: u64,
+    /// Delay of the schedule that was given up on, outages included.
+    pub postponed_ns: u64,
+    /// Gaps between departures; empty without a schedule.
+    pub departures: Departures,
+    /// Why it ended early; `None`: it did not.
+    pub broke_off: Option<TxError>,
 }
 
-impl Sent {
-    /// How many packets of `flow` have been sent; `None` where it is another thread's.
-    pub fn of_flow(&self, flow: u32) -> Option<u64> {
-        (flow % self.share.step == self.share.first).then(|| {
-            let (seq, turn) = self.position;
-            (seq + u64::from(flow < turn)).min(self.limit.quota(flow, self.share.flows))
-        })
-    }
-}
-
-/// Sends until the limit is reached. `precise`: a time stamp for each packet, else one for each burst.
-///
-/// # Errors
-/// What the kernel answered to a wake-up.
-pub fn send(
-    sender: &mut Sender,
-    frames: &Frames,
-    share: Share,
-    limit: Limit,
-    rate_pps: Option<f64>,
-    precise: bool,
-    progress: &Progress,
-) -> io::Result<Sent> {
-    let start = now_ns();
-    let stop = limit.duration.map(|duration| start + u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX / 2));
-    let credit = rate_pps.map_or(*CREDIT.start(), |rate| (rate / 1000.0).clamp(*CREDIT.start(), *CREDIT.end()));
-    let mut pacer = Pacer::new(rate_pps, credit as u32, start);
-    let mut sent =
-        Sent { share, limit, position: (0, share.first), packets: 0, bytes: 0, elapsed_ns: 0, unconfirmed: 0 };
-    let mut burst: Vec<Frame> = Vec::with_capacity(BURST);
-    let mut bytes = [0u64; BURST];
-    loop {
-        let now = now_ns();
-        if progress.stopped() || stop.is_some_and(|stop| now >= stop) || !due(sent.position, share, limit) {
-            break;
-        }
-        let granted = pacer.take(now, BURST);
-        if granted == 0 {
-            sender.kick()?;
-            pause(pacer.wait_ns());
-            continue;
-        }
-        let start_of_burst = sent.position;
-        let mut stamp_ns = now;
-        while burst.len() < granted && due(sent.position, share, limit) {
-            let Some(mut frame) = sender.alloc() else { break };
-            let (seq, flow) = sent.position;
-            // Sequence numbers have 32 bits on the wire.
-            let seq = low_bits(seq);
-            if precise {
-                stamp_ns = now_ns();
-            }
-            let stamp = Stamp { flow, seq, sent_ns: low_bits(stamp_ns) };
-            let len = frames.len(flow, seq);
-            if !sender.write(&mut frame, len, |out| frames.write(stamp, out)) {
-                sender.free(frame);
-                return Err(io::Error::other("a packet does not fit into a frame of the UMEM"));
-            }
-            if let Some(place) = bytes.get_mut(burst.len()) {
-                *place = u64::try_from(len).unwrap_or(0);
-            }
-            burst.push(frame);
-            step(&mut sent.position, share);
-        }
-        let accepted = sender.send(&mut burst)?;
-        sent.packets += u64::try_from(accepted).unwrap_or(0);
-        let accepted_bytes = bytes.iter().take(accepted).sum::<u64>();
-        sent.bytes += accepted_bytes;
-        progress.sent(u64::try_from(accepted).unwrap_or(0), accepted_bytes);
-        pacer.give_back(granted - accepted);
-        if !burst.is_empty() {
-            // The TX ring was full: these packets are written again later, with a later stamp.
-            burst.drain(..).for_each(|frame| sender.free(frame));
-            sent.position = start_of_burst;
-            for _ in 0..accepted {
-                step(&mut sent.position, share);
-            }
-        }
-        sent.elapsed_ns = now_ns() - start;
-    }
-    sent.unconfirmed = drain(sender)?;
-    Ok(sent)
-}
-
-/// Whether the packet at this position is to be sent. Quotas differ by one at most and fall with the flow, so the first packet
-/// that is not ends the thread's share.
-fn due(position: (u64, u32), share: Share, limit: Limit) -> bool {
-    let (seq, flow) = position;
-    seq < limit.quota(flow, share.flows)
-}
-
-fn step(position: &mut (u64, u32), share: Share) {
-    let (seq, flow) = *position;
-    *position = match flow.checked_add(share.step).filter(|flow| *flow < share.flows) {
-        Some(flow) => (seq, flow),
-        None => (seq + 1, share.first),
+/// Sends until the source ends, the time is up, somebody stops it, or the interface is gone for good.
+pub fn send<T: Tx + ?Sized, S: Source + ?Sized>(tx: &mut T, source: &mut S, job: &Job<'_>) -> Sent {
+    let mut thread = Thread {
+        tx,
+        source,
+        job,
+        schedule: Schedule::new(job.pace, job.thread, job.threads),
+        end_ns: job.duration.map_or(u64::MAX, |duration| {
+            job.start_ns.saturating_add(u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX))
+        }),
+        together_ns: if job.pace.gap_ns(job.threads) < TOGETHER_NS as f64 { TOGETHER_NS } else { 0 },
+        dues: Vec::new(),
+        looked_ns: 0,
+        sent: Sent::default(),
     };
+    // Sleeps end up to 50 µs late by default. Where this fails they still do; the spin takes up less of it then.
+    let _ = rustix::thread::set_current_timer_slack(std::num::NonZeroU64::new(1));
+    wait_until(job.start_ns, job.progress);
+    if let Err(error) = thread.run() {
+        thread.sent.broke_off = Some(error);
+    }
+    let now = now_ns();
+    thread.sent.unconfirmed = thread.tx.settle(SETTLE_NS);
+    let filled = thread.due().map_or(now, |due| due.min(thread.end_ns).max(now.min(thread.end_ns)));
+    thread.sent.elapsed_ns = filled.saturating_sub(job.start_ns);
+    thread.sent.postponed_ns = thread.schedule.postponed_ns();
+    thread.sent
 }
 
-fn pause(ns: u64) {
-    if ns > SPIN_NS {
-        std::thread::sleep(Duration::from_nanos(ns - SPIN_NS / 2));
-    } else {
-        std::hint::spin_loop();
+struct Thread<'a, T: ?Sized, S: ?Sized> {
+    tx: &'a mut T,
+    source: &'a mut S,
+    job: &'a Job<'a>,
+    schedule: Schedule,
+    end_ns: u64,
+    /// Frames due within this time leave together.
+    together_ns: u64,
+    /// Due times of the frames that are not flushed yet.
+    dues: Vec<u64>,
+    /// When the interface was looked at last.
+    looked_ns: u64,
+    sent: Sent,
+}
+
+/// Why no more frames were written for now.
+enum Pause {
+    /// No slot, or the frames written are to leave before more are written.
+    Flush,
+    /// The next frame is due then.
+    Until(u64),
+    /// There are no more.
+    End,
+}
+
+impl<T: Tx + ?Sized, S: Source + ?Sized> Thread<'_, T, S> {
+    fn run(&mut self) -> Result<(), TxError> {
+        while !self.job.progress.stopped() {
+            let now = now_ns();
+            if now >= self.end_ns {
+                break;
+            }
+            if now.saturating_sub(self.looked_ns) >= LOOK_NS && !self.look(now)? {
+                continue;
+            }
+            self.give_up_on_delay(now);
+            let before = (self.sent.packets, self.sent.bytes);
+            let pause = self.write(now);
+            self.job.progress.sent(self.sent.packets - before.0, self.sent.bytes - before.1);
+            match self.flush(now) {
+                Ok(()) | Err(TxError::Interrupted) => {}
+                Err(TxError::Down) => self.looked_ns = 0,
+                Err(error) => return Err(error),
+            }
+            match pause {
+                Pause::Flush => {}
+                Pause::Until(due) => wait_until(due.min(now.saturating_add(SLEEP_MAX_NS)), self.job.progress),
+                Pause::End => break,
+            }
+        }
+        Ok(())
+    }
+
+    /// When the next frame is due, CLOCK_MONOTONIC; `None`: at once.
+    fn due(&self) -> Option<u64> {
+        self.schedule.due_ns(self.source.due_ns()).map(|due| due.saturating_add(self.job.start_ns))
+    }
+
+    /// Writes what is due, or soon enough for a back end that waits.
+    fn write(&mut self, now: u64) -> Pause {
+        let horizon = if self.tx.waits() { now.saturating_add(LEAD_NS) } else { now };
+        let mut before: Option<u64> = None;
+        let mut leader: Option<u64> = None;
+        loop {
+            let due = self.due();
+            if let Some(due) = due {
+                if due >= self.end_ns {
+                    return Pause::End;
+                }
+                let follows = before.is_some_and(|before| due.saturating_sub(before) <= WAIT_INSIDE_NS);
+                if due > horizon && !(self.tx.waits() && follows && due <= now.saturating_add(AHEAD_NS)) {
+                    return if before.is_some() && self.tx.waits() {
+                        Pause::Flush
+                    } else {
+                        Pause::Until(if self.tx.waits() { due.saturating_sub(LEAD_NS) } else { due })
+                    };
+                }
+            }
+            let Some(slot) = self.tx.slot() else { return Pause::Flush };
+            let Some(frame) = self.source.next(due.unwrap_or(now).max(now), slot) else { return Pause::End };
+            // Frames that are close together leave together, when the last of them is due.
+            let leave = match due {
+                Some(due) if leader.is_none_or(|leader| due > leader.saturating_add(self.together_ns)) => {
+                    leader = Some(due);
+                    due.saturating_add(self.together_ns).max(1)
+                }
+                _ => 0,
+            };
+            self.tx.push(frame, leave);
+            self.schedule.advance(frame.len);
+            self.sent.packets += 1;
+            self.sent.bytes += u64::try_from(frame.len).unwrap_or(0);
+            if let Some(due) = due {
+                self.dues.push(due);
+                before = Some(due);
+            }
+        }
+    }
+
+    /// Gives the kernel what was written, and notes when it left.
+    fn flush(&mut self, now: u64) -> Result<(), TxError> {
+        let Self { tx, dues, sent, .. } = self;
+        if dues.is_empty() {
+            return tx.flush(&mut |_| {});
+        }
+        let mut flushed = dues.iter();
+        let mut last = now;
+        let result = tx.flush(&mut |left| {
+            if left > 0 {
+                last = left;
+            }
+            if let Some(due) = flushed.next() {
+                sent.departures.record(*due, last);
+            }
+        });
+        // What the back end does not know of left when it was given to the kernel.
+        if !tx.waits() {
+            flushed.for_each(|due| sent.departures.record(*due, now));
+            dues.clear();
+        } else {
+            let rest = flushed.len();
+            dues.drain(..dues.len() - rest);
+        }
+        result
+    }
+
+    fn give_up_on_delay(&mut self, now: u64) {
+        let late = self.due().map_or(0, |due| now.saturating_sub(due));
+        if late > CATCH_UP_NS {
+            self.schedule.postpone(late);
+            self.sent.departures.interrupt();
+        }
+    }
+
+    /// Whether the interface is up; if it is not, waits until it is, or there is no more time.
+    fn look(&mut self, now: u64) -> Result<bool, TxError> {
+        self.looked_ns = now;
+        if self.job.interface.is_running()? {
+            return Ok(true);
+        }
+        self.sent.outages += 1;
+        loop {
+            std::thread::sleep(Duration::from_nanos(SLEEP_MAX_NS));
+            let running = self.job.interface.is_running()?;
+            let at = now_ns();
+            if running || at >= self.end_ns || self.job.progress.stopped() {
+                self.sent.outage_ns += at - now;
+                self.looked_ns = at;
+                return Ok(false);
+            }
+        }
     }
 }
 
-/// Lets the kernel send what it has; returns how many packets it has not confirmed in time.
-fn drain(sender: &mut Sender) -> io::Result<usize> {
-    let deadline = now_ns() + COMPLETION_PATIENCE_NS;
-    while sender.in_kernel() > 0 && now_ns() < deadline {
-        sender.kick()?;
-        std::thread::yield_now();
-    }
-    Ok(sender.in_kernel())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    proptest! {
-        /// The threads together send every packet once, and each knows how many of a flow were its.
-        #[test]
-        fn shares_add_up(count in 0..400u64, flows in 1..40u32, threads in 1..5u32, cut in 0..500usize) {
-            let threads = threads.min(flows);
-            let limit = Limit { count: Some(count), duration: None };
-            let mut seen = std::collections::BTreeSet::new();
-            for first in 0..threads {
-                let share = Share { first, step: threads, flows };
-                let mut position = (0, first);
-                let mut mine = vec![0; flows as usize];
-                for _ in 0..cut {
-                    if !due(position, share, limit) {
-                        break;
-                    }
-                    prop_assert!(seen.insert(position));
-                    mine[position.1 as usize] += 1;
-                    step(&mut position, share);
-                }
-                let sent = Sent { share, limit, position, packets: 0, bytes: 0, elapsed_ns: 0, unconfirmed: 0 };
-                for flow in (first..flows).step_by(threads as usize) {
-                    prop_assert_eq!(sent.of_flow(flow), Some(mine[flow as usize]));
-                    prop_assert_eq!(sent.of_flow(flow + 1), (threads == 1).then(|| sent.of_flow(flow + 1).unwrap_or(0)));
-                }
-            }
-            if cut as u64 >= count {
-                prop_assert_eq!(seen.len() as u64, count);
-            }
+/// Sleeps, then spins until `at_ns`, or somebody says stop.
+fn wait_until(at_ns: u64, progress: &Progress) {
+    loop {
+        let left = at_ns.saturating_sub(now_ns());
+        if left == 0 || progress.stopped() {
+            return;
+        }
+        if left > SPIN_NS {
+            std::thread::sleep(Duration::from_nanos((left - SPIN_NS).min(SLEEP_MAX_NS)));
+        } else {
+            std::hint::spin_loop();
         }
     }
 }

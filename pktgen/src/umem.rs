@@ -11,6 +11,8 @@ use std::num::NonZeroU32;
 use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, RawFd};
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use rustix::io::Errno;
+use rustix::net::{SendFlags, send};
 use xsk_rs::config::{BindFlags, FrameSize, Interface, LibxdpFlags, QueueSize, SocketConfig, UmemConfig};
 use xsk_rs::{CompQueue, FillQueue, FrameDesc, RxQueue, Socket, TxQueue, Umem};
 
@@ -20,6 +22,14 @@ pub const BURST: usize = 64;
 const RING: u32 = 2048;
 /// Bytes in front of a packet that belong to XDP programs.
 const HEADROOM: usize = 256;
+/// A chunk is at most a page.
+const CHUNK_MAX: usize = 4096;
+/// Chunks of a packet: enough for 9,000 bytes of payload and every header.
+const PARTS_MAX: usize = 3;
+/// Of linux/if_xdp.h.
+const XDP_MAX_TX_SKB_BUDGET: libc::c_int = 9;
+/// Of a descriptor: the packet goes on in the next one.
+const XDP_PKT_CONTD: u32 = 1;
 
 /// Why a socket could not be opened.
 #[derive(Debug, thiserror::Error)]
@@ -120,7 +130,12 @@ fn refuses_zero_copy(error: &io::Error) -> bool {
 fn bind(interface: &str, queue: u32, longest: usize, mode: BindFlags) -> Result<Opened, OpenError> {
     let setup = |error: &dyn std::error::Error| OpenError::Setup(error.to_string());
     let chunk = [2048u32, 4096].into_iter().find(|chunk| longest + HEADROOM <= *chunk as usize);
-    let chunk = chunk.ok_or(OpenError::TooLong(longest))?;
+    let parts = longest.div_ceil(CHUNK_MAX - HEADROOM);
+    if parts > PARTS_MAX {
+        return Err(OpenError::TooLong(longest));
+    }
+    let several = if parts > 1 { BindFlags::XDP_USE_SG } else { BindFlags::empty() };
+    let chunk = chunk.unwrap_or(CHUNK_MAX as u32);
     let ring = QueueSize::new(RING).map_err(|e| setup(&e))?;
     let umem_config = UmemConfig::builder()
         .frame_size(FrameSize::new(chunk).map_err(|e| setup(&e))?)
@@ -134,7 +149,7 @@ fn bind(interface: &str, queue: u32, longest: usize, mode: BindFlags) -> Result<
         .rx_queue_size(ring)
         .tx_queue_size(ring)
         .libxdp_flags(LibxdpFlags::XSK_LIBXDP_FLAGS_INHIBIT_PROG_LOAD)
-        .bind_flags(mode | BindFlags::XDP_USE_NEED_WAKEUP)
+        .bind_flags(mode | several | BindFlags::XDP_USE_NEED_WAKEUP)
         .build();
     let refused = |source: io::Error| OpenError::Bind {
         interface: interface.to_owned(),
@@ -157,6 +172,7 @@ fn bind(interface: &str, queue: u32, longest: usize, mode: BindFlags) -> Result<
         let code = source.and_then(io::Error::raw_os_error);
         refused(code.map_or_else(|| io::Error::other(error.to_string()), io::Error::from_raw_os_error))
     })?;
+    raise_budget(tx.fd().as_raw_fd());
     let (fill, comp) = rings.ok_or_else(|| refused(io::Error::from_raw_os_error(libc::EBUSY)))?;
     let received = homes.split_off(homes.len() / 2);
     let owner = next_owner();
@@ -174,6 +190,14 @@ fn bind(interface: &str, queue: u32, longest: usize, mode: BindFlags) -> Result<
     let mut frames: Vec<Frame> = received.into_iter().map(|desc| Frame { desc, owner }).collect();
     receiver.give_back(&mut frames);
     Ok(Opened { sender, receiver, zero_copy: mode.contains(BindFlags::XDP_ZEROCOPY) })
+}
+
+/// In copy mode one call sends 32 frames unless told otherwise (kernel 6.18 and newer; an older one sends what it always did).
+fn raise_budget(socket: RawFd) {
+    let budget = RING;
+    let len = libc::socklen_t::try_from(size_of_val(&budget)).unwrap_or(0);
+    // SAFETY: the option takes an integer of that length.
+    unsafe { libc::setsockopt(socket, libc::SOL_XDP, XDP_MAX_TX_SKB_BUDGET, (&raw const budget).cast(), len) };
 }
 
 fn next_owner() -> u64 {
@@ -194,9 +218,15 @@ pub struct Sender {
 }
 
 impl Sender {
-    /// Takes a free frame; `None` until the kernel completes some.
+    /// Takes a free frame; `None` until the kernel completes some. The rings have room for every frame of this half, so
+    /// a frame in hand can always be sent: there is nothing to take back.
     pub fn alloc(&mut self) -> Option<Frame> {
         self.free.pop()
+    }
+
+    /// Frames that can be taken.
+    pub fn available(&self) -> usize {
+        self.free.len()
     }
 
     /// Gives back a frame that was not sent.
@@ -206,58 +236,80 @@ impl Sender {
         }
     }
 
-    /// Makes the packet in `frame` `len` bytes long and lets `write` fill it. False where it does not fit.
-    #[must_use]
-    pub fn write(&self, frame: &mut Frame, len: usize, write: impl FnOnce(&mut [u8])) -> bool {
+    /// The bytes of a frame's chunk, to be written; empty where it is another socket's.
+    pub fn room<'f>(&'f self, frame: &'f mut Frame) -> &'f mut [u8] {
         if frame.owner != self.owner {
-            return false;
+            return &mut [];
         }
         // SAFETY: the frame is of this half of the UMEM, not owned by the kernel (a `Frame` exists only then), and borrowed
         // exclusively.
         let mut data = unsafe { self.umem.data_mut(&mut frame.desc) };
-        data.cursor().set_pos(len);
-        let packet = data.contents_mut();
-        if packet.len() != len {
-            return false;
-        }
-        write(packet);
-        true
+        data.cursor().set_pos(usize::MAX);
+        let bytes = data.contents_mut();
+        let (at, len) = (bytes.as_mut_ptr(), bytes.len());
+        // SAFETY: the same bytes, for as long as the frame is borrowed and the UMEM exists.
+        unsafe { std::slice::from_raw_parts_mut(at, len) }
     }
 
-    /// Moves frames from the front of `frames` to the kernel, as many as the TX ring takes, and wakes it up. Returns how many.
-    ///
-    /// # Errors
-    /// What the kernel answered to the wake-up; the frames are on the ring all the same.
-    pub fn send(&mut self, frames: &mut Vec<Frame>) -> io::Result<usize> {
+    /// The packet in `frame` has `len` bytes; `more`: it goes on in the frame that is submitted after it.
+    pub fn set_len(&self, frame: &mut Frame, len: usize, more: bool) {
+        if frame.owner == self.owner {
+            // SAFETY: as in `room`; only the length of the descriptor is changed.
+            unsafe { self.umem.data_mut(&mut frame.desc) }.cursor().set_pos(len);
+            frame.desc.set_options(if more { XDP_PKT_CONTD } else { 0 });
+        }
+    }
+
+    /// Moves frames to the TX ring; the kernel sends them with the next [`kick`](Self::kick) at the latest.
+    pub fn submit(&mut self, frames: &mut Vec<Frame>) {
         frames.retain(|frame| frame.owner == self.owner);
-        let room = usize::try_from(self.tx.nb_free(RING)).unwrap_or(0);
-        let count = frames.len().min(room);
         self.scratch.clear();
-        self.scratch.extend(frames.drain(..count).map(|frame| frame.desc));
+        self.scratch.extend(frames.drain(..).map(|frame| frame.desc));
         // SAFETY: each descriptor was the only right to its chunk and has just been moved out of its `Frame`.
         let sent = unsafe { self.tx.produce(&self.scratch) };
-        // The ring had room for all; were it otherwise, the frames go back.
+        // The ring has room for all of them; were it otherwise, they go back.
         let owner = self.owner;
-        self.free.extend(self.scratch.drain(..).skip(sent).map(|desc| Frame { desc, owner }));
+        let all = if sent == 0 { 0 } else { self.scratch.len() };
+        self.free.extend(self.scratch.drain(..).skip(all).map(|desc| Frame { desc, owner }));
         self.in_kernel += sent;
-        self.kick()?;
-        Ok(sent)
     }
 
-    /// Wakes the kernel up where it asks for it (in copy mode it always does) and takes back what it has completed.
+    /// Wakes the kernel up where it asks for it (in copy mode it always does) until it has taken the ring or cannot go on.
     ///
     /// # Errors
-    /// What the kernel answered to the wake-up.
+    /// What the kernel answered; frames that it has not taken stay on the ring for the next time.
     pub fn kick(&mut self) -> io::Result<()> {
-        if self.in_kernel > 0 && self.tx.needs_wakeup() {
-            self.tx.wakeup()?;
+        let mut left = usize::MAX;
+        while self.in_kernel > 0 && self.tx.needs_wakeup() {
+            // SAFETY: the socket is open as long as its TX ring, which `self` holds.
+            let socket = unsafe { BorrowedFd::borrow_raw(self.tx.fd().as_raw_fd()) };
+            let answer = send(socket, &[], SendFlags::DONTWAIT);
+            self.reclaim();
+            let queued = self.queued();
+            match answer {
+                // The budget of a call was used up: it goes on as long as it gets on.
+                Ok(_) | Err(Errno::AGAIN) if queued > 0 && queued < left => left = queued,
+                Ok(_) | Err(Errno::AGAIN | Errno::BUSY | Errno::NOBUFS) => break,
+                Err(error) => return Err(error.into()),
+            }
         }
+        self.reclaim();
+        Ok(())
+    }
+
+    /// Frames on the TX ring that the kernel has not looked at.
+    fn queued(&mut self) -> usize {
+        usize::try_from(RING - self.tx.nb_free_exact().min(RING)).unwrap_or(0)
+    }
+
+    /// Takes back what the kernel has completed.
+    pub fn reclaim(&mut self) {
         let mut done = [FrameDesc::default(); BURST];
         loop {
             // SAFETY: the completion ring returns chunks that this half put on the TX ring, and the kernel is done with them.
             let count = unsafe { self.comp.consume(&mut done) };
             if count == 0 {
-                return Ok(());
+                return;
             }
             let owner = self.owner;
             self.free.extend(done.into_iter().take(count).map(|desc| Frame { desc, owner }));

@@ -59,7 +59,8 @@ impl RunArgs {
             from: self.interface.clone(),
             to: self.to.clone(),
             traffic: self.traffic.traffic(self.to.as_deref())?,
-            rate_pps: self.pace.rate(),
+            pace: self.pace.pace(),
+            backend: self.pace.backend(),
             limit: self.pace.limit(),
             queues: self.pace.queues.clone(),
             cores: self.pace.cores.clone(),
@@ -71,6 +72,8 @@ impl RunArgs {
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
+
+    use pktgen::pace::Pace;
 
     use super::*;
 
@@ -91,7 +94,7 @@ mod tests {
         assert_eq!(config.traffic.dst_mac, [2, 0, 0, 0, 0, 1]);
         assert_eq!(config.traffic.src.to_string(), "198.18.0.1");
         assert_eq!((config.traffic.flows, config.traffic.sizes), (10, vec![60, 1514]));
-        assert_eq!((config.rate_pps, config.limit.duration), (Some(1.5e6), Some(Duration::from_millis(500))));
+        assert_eq!((config.pace, config.limit.duration), (Pace::constant_pps(1.5e6), Some(Duration::from_millis(500))));
         assert_eq!((config.queues, config.cores), (vec![0, 1], vec![2, 3]));
     }
 
@@ -100,7 +103,7 @@ mod tests {
         let config = config("pktgen run eth0 --dst-mac 02::1 --ipv6 --count 1 --size imix").unwrap();
         assert_eq!((config.traffic.src.to_string(), config.traffic.dst.is_ipv6()), ("2001:2::1".to_owned(), true));
         assert_eq!(config.traffic.sizes.iter().filter(|size| **size == 80).count(), 7);
-        assert_eq!(config.rate_pps, None);
+        assert_eq!(config.pace, Pace::MAX);
     }
 
     #[test]

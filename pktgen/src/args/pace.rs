@@ -3,6 +3,8 @@
 use std::time::Duration;
 
 use anyhow::bail;
+use pktgen::backend::Backend;
+use pktgen::pace::Pace;
 use pktgen::send::Limit;
 use pktgen::units;
 
@@ -17,6 +19,9 @@ pub(super) struct PaceArgs {
     /// Stop after this time: 10s, 500ms, or seconds.
     #[arg(long = "for", id = "duration", value_name = "TIME", value_parser = units::duration)]
     duration: Option<Duration>,
+    /// How to send: xsk (AF_XDP), live (XDP live frames), packet (AF_PACKET TX ring), or auto, by what the driver can.
+    #[arg(long, value_name = "HOW", default_value = "auto", value_parser = backend)]
+    backend: Choice,
     /// Queues to send on, one thread each.
     #[arg(long, value_name = "QUEUE,...", value_delimiter = ',', default_value = "0")]
     pub(super) queues: Vec<u32>,
@@ -29,10 +34,19 @@ pub(super) struct PaceArgs {
 #[derive(Clone, Copy, Debug, PartialEq)]
 struct Rate(Option<f64>);
 
+/// A back end; none: as the interface's driver allows.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Choice(Option<Backend>);
+
 impl PaceArgs {
-    /// Packets a second; none: as many as go.
-    pub(super) fn rate(&self) -> Option<f64> {
-        self.rate.0
+    /// How fast.
+    pub(super) fn pace(&self) -> Pace {
+        self.rate.0.map_or(Pace::MAX, Pace::constant_pps)
+    }
+
+    /// How to send; none: as the interface's driver allows.
+    pub(super) fn backend(&self) -> Option<Backend> {
+        self.backend.0
     }
 
     /// When to stop.
@@ -50,4 +64,8 @@ fn rate(text: &str) -> anyhow::Result<Rate> {
         bail!("write at least one packet a second, or max");
     }
     Ok(Rate(Some(pps)))
+}
+
+fn backend(text: &str) -> anyhow::Result<Choice> {
+    Ok(Choice(if text == "auto" { None } else { Some(text.parse()?) }))
 }

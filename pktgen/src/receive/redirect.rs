@@ -197,6 +197,7 @@ fn arrivals_of(bytes: &[u8]) -> skel::types::arrivals {
 
 /// Of linux/netdev.h.
 const NETDEV_XDP_ACT_BASIC: u64 = 1;
+const NETDEV_XDP_ACT_NDO_XMIT: u64 = 4;
 const NETDEV_XDP_ACT_XSK_ZEROCOPY: u64 = 8;
 
 /// What the driver of an interface says it can do (netdev netlink family, kernel 6.3 and newer), without attaching anything.
@@ -204,6 +205,8 @@ const NETDEV_XDP_ACT_XSK_ZEROCOPY: u64 = 8;
 pub struct Features {
     /// XDP programs run in the driver.
     pub native: bool,
+    /// Frames can be redirected to it; a veth says so while the other end has an XDP program or GRO.
+    pub redirect_target: bool,
     /// AF_XDP works on the driver's own buffers.
     pub zero_copy: bool,
     /// A program is attached now.
@@ -219,5 +222,10 @@ pub fn features(interface: &Interface, any_fd: BorrowedFd<'_>) -> Option<Feature
         (0, _) => Some(XdpMode::Generic),
         _ => Some(XdpMode::Native),
     };
-    Some(Features { native: has(NETDEV_XDP_ACT_BASIC), zero_copy: has(NETDEV_XDP_ACT_XSK_ZEROCOPY), attached })
+    Some(Features {
+        native: has(NETDEV_XDP_ACT_BASIC),
+        redirect_target: has(NETDEV_XDP_ACT_NDO_XMIT),
+        zero_copy: has(NETDEV_XDP_ACT_XSK_ZEROCOPY),
+        attached,
+    })
 }

@@ -1,0 +1,339 @@
+//! When frames are due: a [`Schedule`] is pure arithmetic on what has been sent, and never asks a clock.
+//!
+//! A schedule counts work, in packets or in bits, and says at which time after the start the next frame is due. A delay of the
+//! sender does not move it: what is late goes at once, until the [`send`](crate::send) loop gives up on lost time with
+//! [`Schedule::postpone`]. `n` threads share a schedule by taking every `n`-th part of its rate, shifted against each other.
+
+mod departures;
+mod outcome;
+
+use std::time::Duration;
+
+pub use departures::{Departures, Percentiles};
+pub use outcome::{PaceOutcome, RATE_ERROR_MAX};
+use schemars::JsonSchema;
+use serde::Serialize;
+
+/// Ethernet's own per frame, in bytes: FCS, and on the wire preamble, start delimiter and gap (IEEE 802.3 §3.1.1, §4.4.2).
+const FCS_BYTES: usize = 4;
+const WIRE_BYTES: usize = FCS_BYTES + 8 + 12;
+/// Fastest schedule: a frame a nanosecond is beyond every interface.
+pub const PPS_MAX: f64 = 1e9;
+
+/// What a rate counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Unit {
+    /// Packets.
+    Packets,
+    /// Bits on the wire: frame, FCS, preamble and the gap between frames.
+    BitsL1,
+    /// Bits of frames with FCS.
+    BitsL2,
+}
+
+impl Unit {
+    /// What a frame of `len` bytes without FCS counts.
+    pub fn of(self, len: usize) -> f64 {
+        match self {
+            Self::Packets => 1.0,
+            // Frames are shorter than 2^53 bits.
+            Self::BitsL1 => ((len + WIRE_BYTES) * 8) as f64,
+            Self::BitsL2 => ((len + FCS_BYTES) * 8) as f64,
+        }
+    }
+}
+
+impl Unit {
+    /// What so many packets of so many bytes together count.
+    pub fn total(self, packets: u64, bytes: u64) -> f64 {
+        let (packets, bytes) = (packets as f64, bytes as f64);
+        match self {
+            Self::Packets => packets,
+            Self::BitsL1 => (bytes + packets * WIRE_BYTES as f64) * 8.0,
+            Self::BitsL2 => (bytes + packets * FCS_BYTES as f64) * 8.0,
+        }
+    }
+}
+
+impl std::fmt::Display for Unit {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Packets => "pps",
+            Self::BitsL1 => "bit/s (L1)",
+            Self::BitsL2 => "bit/s (L2)",
+        })
+    }
+}
+
+/// The course of the rate. Rates are in units a second, all threads together.
+#[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
+#[serde(rename_all = "kebab-case", tag = "shape")]
+pub enum Shape {
+    /// As many as go.
+    Max,
+    /// Evenly spaced.
+    Constant {
+        /// Units a second.
+        rate: f64,
+    },
+    /// Exponentially distributed gaps.
+    Poisson {
+        /// Mean, units a second.
+        rate: f64,
+        /// Of the random numbers.
+        seed: u64,
+    },
+    /// Frames back to back, then a pause.
+    Bursts {
+        /// Frames of a burst.
+        frames: u64,
+        /// From the start of a burst to that of the next.
+        every: Duration,
+    },
+    /// Linear from one rate to another, which is then kept.
+    Ramp {
+        /// At the start, units a second.
+        from: f64,
+        /// At the end, units a second.
+        to: f64,
+        /// Length of the ramp.
+        over: Duration,
+    },
+    /// One rate after the other; the last one is kept.
+    Steps {
+        /// Units a second, and for how long.
+        steps: Vec<(f64, Duration)>,
+    },
+    /// The times of the source itself, which only traces have.
+    Trace {
+        /// 2 is twice as fast.
+        speed: f64,
+    },
+}
+
+/// A pace that cannot be kept.
+#[derive(Clone, Copy, Debug, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum PaceError {
+    /// Not a rate.
+    #[error("a rate of {0} a second: give more than 0, and at most 1e9 packets or 1e13 bits")]
+    Rate(f64),
+    /// A burst or step of nothing.
+    #[error("{0}: give at least one frame a burst, and a time above 0 for bursts, ramps and steps")]
+    Empty(&'static str),
+    /// Not a factor.
+    #[error("a speed of {0}: give more than 0")]
+    Speed(f64),
+}
+
+/// What is asked for: a course of the rate, and what it counts.
+#[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
+pub struct Pace {
+    /// Course.
+    #[serde(flatten)]
+    pub shape: Shape,
+    /// What rates count.
+    pub unit: Unit,
+}
+
+impl Pace {
+    /// As many as go.
+    pub const MAX: Self = Self { shape: Shape::Max, unit: Unit::Packets };
+
+    /// Evenly spaced packets.
+    pub const fn constant_pps(rate: f64) -> Self {
+        Self { shape: Shape::Constant { rate }, unit: Unit::Packets }
+    }
+
+    /// # Errors
+    /// [`PaceError`]: zero, negative, not a number, or beyond every interface.
+    pub fn check(&self) -> Result<(), PaceError> {
+        let most = if self.unit == Unit::Packets { PPS_MAX } else { PPS_MAX * 1e4 };
+        let rate = |rate: f64| if rate > 0.0 && rate <= most { Ok(()) } else { Err(PaceError::Rate(rate)) };
+        match &self.shape {
+            Shape::Max => Ok(()),
+            Shape::Constant { rate: r } | Shape::Poisson { rate: r, .. } => rate(*r),
+            Shape::Bursts { frames, every } if *frames == 0 || every.is_zero() => Err(PaceError::Empty("bursts")),
+            Shape::Bursts { .. } => Ok(()),
+            Shape::Ramp { over, .. } if over.is_zero() => Err(PaceError::Empty("a ramp")),
+            Shape::Ramp { from, to, .. } => rate(*from).and_then(|()| rate(*to)),
+            Shape::Steps { steps } if steps.is_empty() || steps.iter().any(|(_, time)| time.is_zero()) => {
+                Err(PaceError::Empty("steps"))
+            }
+            Shape::Steps { steps } => steps.iter().try_for_each(|(r, _)| rate(*r)),
+            Shape::Trace { speed } if *speed > 0.0 && speed.is_finite() => Ok(()),
+            Shape::Trace { speed } => Err(PaceError::Speed(*speed)),
+        }
+    }
+
+    /// The shortest regular gap between frames of one of `threads` threads, in nanoseconds; of frames of 60 bytes, where bits
+    /// are counted. 0: there is none.
+    pub fn gap_ns(&self, threads: u32) -> f64 {
+        let rate = match &self.shape {
+            Shape::Max | Shape::Bursts { .. } => return 0.0,
+            Shape::Trace { .. } => return f64::INFINITY,
+            Shape::Constant { rate } | Shape::Poisson { rate, .. } => *rate,
+            Shape::Ramp { from, to, .. } => from.max(*to),
+            Shape::Steps { steps } => steps.iter().fold(0.0, |most, (rate, _)| rate.max(most)),
+        };
+        self.unit.of(60) * f64::from(threads) * 1e9 / rate
+    }
+
+    /// Frames that leave together from one of `threads` threads, where frames due within `together_ns` do.
+    pub fn batch(&self, threads: u32, together_ns: u64) -> u32 {
+        match &self.shape {
+            Shape::Max => u32::MAX,
+            Shape::Bursts { frames, .. } => u32::try_from(*frames).unwrap_or(u32::MAX),
+            // A gap of at least a nanosecond was checked.
+            _ => ((together_ns as f64 / self.gap_ns(threads)).ceil() as u32).max(1),
+        }
+    }
+
+    /// Units that are due in the first `elapsed` of the run, and the mean rate that this is; `None` where only the source
+    /// knows (traces) or everything goes (max).
+    pub fn requested(&self, elapsed: Duration) -> Option<f64> {
+        let seconds = elapsed.as_secs_f64();
+        let due = match &self.shape {
+            Shape::Max | Shape::Trace { .. } => return None,
+            Shape::Constant { rate } | Shape::Poisson { rate, .. } => return Some(*rate),
+            Shape::Bursts { frames, every } => return Some(*frames as f64 / every.as_secs_f64()),
+            Shape::Ramp { from, to, over } => {
+                let over = over.as_secs_f64();
+                let ramp = seconds.min(over);
+                from * ramp + (to - from) * ramp * ramp / (2.0 * over) + to * (seconds - ramp)
+            }
+            Shape::Steps { steps } => {
+                let mut left = seconds;
+                let mut due = 0.0;
+                for (index, (rate, time)) in steps.iter().enumerate() {
+                    let time = if index + 1 == steps.len() { left } else { time.as_secs_f64().min(left) };
+                    due += rate * time;
+                    left -= time;
+                }
+                due
+            }
+        };
+        (seconds > 0.0).then(|| due / seconds)
+    }
+}
+
+/// When the frames of one thread are due.
+#[derive(Clone, Debug)]
+pub struct Schedule {
+    pace: Pace,
+    /// This thread takes one of so many parts.
+    threads: f64,
+    /// Units done by this thread.
+    done: f64,
+    /// Due time of this thread's first frame.
+    first_ns: f64,
+    /// Frames of the present burst.
+    burst: u64,
+    /// Due time of the next frame, nanoseconds after the start, without what was postponed.
+    due_ns: f64,
+    random: fastrand::Rng,
+    postponed_ns: u64,
+}
+
+impl Schedule {
+    /// The part of thread `thread` of `threads`.
+    pub fn new(pace: &Pace, thread: u32, threads: u32) -> Self {
+        let (part, threads) = (f64::from(thread), f64::from(threads.max(1)));
+        // A thread's gaps are its own.
+        let seed = if let Shape::Poisson { seed, .. } = pace.shape { seed } else { 0 };
+        let mut schedule = Self {
+            pace: pace.clone(),
+            threads,
+            done: 0.0,
+            first_ns: 0.0,
+            burst: 0,
+            due_ns: 0.0,
+            random: fastrand::Rng::with_seed(seed.wrapping_add(u64::from(thread) << 32)),
+            postponed_ns: 0,
+        };
+        schedule.first_ns = match &schedule.pace.shape {
+            // Threads start one after the other within the first gap, so that together they are as even as one.
+            Shape::Constant { rate } if schedule.pace.unit == Unit::Packets => part * 1e9 / rate,
+            Shape::Bursts { every, .. } => part * every.as_secs_f64() * 1e9,
+            Shape::Poisson { .. } => schedule.gap_ns(1.0),
+            _ => 0.0,
+        };
+        schedule.due_ns = schedule.first_ns;
+        schedule
+    }
+
+    /// Whether frames have due times at all; `source_ns` is the source's own.
+    pub fn due_ns(&self, source_ns: Option<u64>) -> Option<u64> {
+        let due = match self.pace.shape {
+            Shape::Max => return None,
+            // A trace of 104 days has times below 2^53 ns.
+            Shape::Trace { speed } => source_ns.unwrap_or(0) as f64 / speed,
+            _ => self.due_ns,
+        };
+        Some((due.ceil() as u64).saturating_add(self.postponed_ns))
+    }
+
+    /// The frame that was due, of `len` bytes, is on its way: what comes next?
+    pub fn advance(&mut self, len: usize) {
+        let work = self.pace.unit.of(len);
+        self.done += work;
+        match &self.pace.shape {
+            Shape::Max | Shape::Trace { .. } => {}
+            Shape::Constant { rate } => self.due_ns = self.first_ns + self.done * self.threads * 1e9 / rate,
+            Shape::Poisson { .. } => self.due_ns += self.gap_ns(work),
+            Shape::Bursts { frames, every } => {
+                self.burst += 1;
+                if self.burst == *frames {
+                    self.burst = 0;
+                    self.due_ns += every.as_secs_f64() * self.threads * 1e9;
+                }
+            }
+            Shape::Ramp { from, to, over } => self.due_ns = ramp(*from, *to, *over, self.done * self.threads) * 1e9,
+            Shape::Steps { steps } => self.due_ns = stairs(steps, self.done * self.threads) * 1e9,
+        }
+    }
+
+    /// Gives up on lost time: everything that is left is due so much later.
+    pub fn postpone(&mut self, ns: u64) {
+        self.postponed_ns = self.postponed_ns.saturating_add(ns);
+    }
+
+    /// What was given up on.
+    pub fn postponed_ns(&self) -> u64 {
+        self.postponed_ns
+    }
+
+    /// The next exponentially distributed gap.
+    fn gap_ns(&mut self, work: f64) -> f64 {
+        let Shape::Poisson { rate, .. } = self.pace.shape else { return 0.0 };
+        // 1 - u is in (0, 1], so the logarithm is finite.
+        -(1.0 - self.random.f64()).ln() * work * self.threads * 1e9 / rate
+    }
+}
+
+/// When `done` units are done on a ramp, in seconds: the inverse of the integral of the rate.
+fn ramp(from: f64, to: f64, over: Duration, done: f64) -> f64 {
+    let over = over.as_secs_f64();
+    let slope = (to - from) / over;
+    let all = (from + to) / 2.0 * over;
+    if done >= all {
+        return over + (done - all) / to;
+    }
+    // The numerically stable root: no cancellation where the slope is small or zero.
+    2.0 * done / (from + (from * from + 2.0 * slope * done).max(0.0).sqrt())
+}
+
+/// When `done` units are done on stairs, in seconds.
+fn stairs(steps: &[(f64, Duration)], done: f64) -> f64 {
+    let (mut start, mut left) = (0.0, done);
+    for (index, (rate, time)) in steps.iter().enumerate() {
+        let time = time.as_secs_f64();
+        if index + 1 == steps.len() || left < rate * time {
+            return start + left / rate;
+        }
+        left -= rate * time;
+        start += time;
+    }
+    start
+}
