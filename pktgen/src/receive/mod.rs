@@ -162,7 +162,7 @@ impl Checkers {
         let mut held: Option<(usize, MutexGuard<'_, Checker>)> = None;
         for (flow, seq) in burst {
             let (shard, index) = self.split(flow);
-            if !held.as_ref().is_some_and(|(number, _)| *number == shard) {
+            if held.as_ref().is_none_or(|(number, _)| *number != shard) {
                 // Never two at once.
                 drop(held.take());
                 held = self.shards.get(shard).map(|checker| (shard, lock(checker)));
@@ -263,7 +263,7 @@ pub fn receive(receivers: &mut [Receiver], run: &Receiving<'_>) -> io::Result<Re
     let mut judge = Judge::new(run.reference, run.magic);
     let mut end = Silence::new(run);
     let mut burst = Vec::new();
-    let mut stamps = Vec::new();
+    let mut scratch = Scratch { stamps: Vec::new(), streams: vec![0; run.reference.streams()] };
     loop {
         let mut count = 0;
         for receiver in receivers.iter_mut() {
@@ -272,7 +272,7 @@ pub fn receive(receivers: &mut [Receiver], run: &Receiving<'_>) -> io::Result<Re
                 let now = now_ns();
                 run.last_ns.fetch_max(now, Ordering::Relaxed);
                 received.span_ns = Some((received.span_ns.map_or(now, |(first, _)| first), now));
-                received.judge(receiver, &mut judge, run, &burst, &mut stamps, now);
+                received.judge(receiver, &mut judge, run, &burst, &mut scratch, now);
                 receiver.give_back(&mut burst);
                 receiver.kick()?;
                 count += arrived;
@@ -300,18 +300,22 @@ pub fn receive(receivers: &mut [Receiver], run: &Receiving<'_>) -> io::Result<Re
     Ok(received)
 }
 
-/// Waits in `--check count`, where nothing comes to user space: `delivered` says how many packets XDP has counted.
-pub fn wait(run: &Receiving<'_>, mut delivered: impl FnMut() -> u64) {
+/// Waits in `--check count`, where nothing comes to user space: `look` says how many packets XDP has counted.
+///
+/// # Errors
+/// What `look` says.
+pub(crate) fn wait<E>(run: &Receiving<'_>, mut look: impl FnMut() -> Result<u64, E>) -> Result<(), E> {
     let mut end = Silence::new(run);
     let mut before = 0;
     while !end.reached(run) {
         std::thread::sleep(Duration::from_nanos(IDLE.tv_nsec.unsigned_abs()));
-        let now = delivered();
+        let now = look()?;
         if now != before {
             run.last_ns.fetch_max(now_ns(), Ordering::Relaxed);
             before = now;
         }
     }
+    Ok(())
 }
 
 /// The end of a run: everything sent, then silence.
@@ -336,6 +340,13 @@ impl Silence {
     }
 }
 
+/// Buffers of a thread, for one burst.
+struct Scratch {
+    stamps: Vec<(u32, u32)>,
+    /// Packets by stream.
+    streams: Vec<u64>,
+}
+
 impl Received {
     fn judge(
         &mut self,
@@ -343,11 +354,10 @@ impl Received {
         judge: &mut Judge<'_>,
         run: &Receiving<'_>,
         burst: &[Frame],
-        stamps: &mut Vec<(u32, u32)>,
+        scratch: &mut Scratch,
         now: u64,
     ) {
-        stamps.clear();
-        let (packets, bytes) = (self.packets, self.bytes);
+        let before = (self.packets, self.bytes, self.faults.corrupt, self.faults.rewritten);
         for frame in burst {
             let judged = receiver.read(frame, |bytes| {
                 let (arrived_ns, frame) = take_note(bytes);
@@ -361,13 +371,19 @@ impl Received {
             self.packets += 1;
             self.bytes += u64::try_from(len).unwrap_or(0);
             let Arrival::Ours(verdict) = arrival else { continue };
-            stamps.push((verdict.stamp.flow, verdict.stamp.seq));
+            scratch.stamps.push((verdict.stamp.flow, verdict.stamp.seq));
+            let stream = run.reference.stream_of(verdict.stamp.flow);
+            if let Some(count) = scratch.streams.get_mut(stream) {
+                *count += 1;
+            }
             if let Some(latency) = &mut self.latency {
-                latency.record(run.reference.stream_of(verdict.stamp.flow), verdict.stamp.sent_ns, arrived_ns, now);
+                latency.record(stream, verdict.stamp.sent_ns, arrived_ns, now);
             }
         }
-        run.checkers.arrived(stamps.drain(..));
-        run.progress.received(self.packets - packets, self.bytes - bytes);
+        run.checkers.arrived(scratch.stamps.drain(..));
+        run.progress.received(self.packets - before.0, self.bytes - before.1);
+        run.progress.faults(self.faults.corrupt - before.2, self.faults.rewritten - before.3);
+        run.progress.streams(&mut scratch.streams);
         if let Some(latency) = &mut self.latency {
             latency.publish(run.progress, now);
         }

@@ -18,6 +18,8 @@ use crate::umem::{self, OpenError, Receiver};
 
 /// How long a link may take to come back after a program was attached.
 const LINK_PATIENCE: Duration = Duration::from_secs(10);
+/// How often the live counts are brought up to date, and an end is noticed.
+const LOOK: Duration = Duration::from_millis(20);
 /// Room in front of a packet for the note of its arrival.
 const NOTE_LEN: usize = 16;
 
@@ -168,10 +170,17 @@ impl Side {
             progress,
         };
         if self.options.check == Check::Count {
-            let redirect = &self.redirect;
-            wait(&run, || redirect.arrivals().map_or(0, |arrivals| arrivals.packets));
+            wait(&run, || self.look(&run))?;
             return Ok(Outcome { delivered: self.redirect.arrivals()?, judged: None });
         }
+        let received = self.receive(&run, cores, threads)?;
+        let (sequence, extents) = checkers.totals();
+        let delivered = self.redirect.arrivals()?;
+        Ok(Outcome { delivered, judged: Some(Judged { received, sequence, extents, checkers }) })
+    }
+
+    /// The receiving threads, while this one looks on.
+    fn receive(&mut self, run: &Receiving<'_>, cores: &[usize], threads: usize) -> Result<Received, SideError> {
         let mut shares: Vec<Vec<Receiver>> = (0..threads).map(|_| Vec::new()).collect();
         for ((_, receiver), thread) in std::mem::take(&mut self.receivers).into_iter().zip((0..threads).cycle()) {
             if let Some(share) = shares.get_mut(thread) {
@@ -179,8 +188,7 @@ impl Side {
             }
         }
         let name = self.interface.name();
-        let received = std::thread::scope(|scope| {
-            let run = &run;
+        std::thread::scope(|scope| {
             let mut running = Vec::new();
             for (mut share, thread) in shares.into_iter().zip(0..) {
                 let core = cores.get(thread).copied();
@@ -192,15 +200,24 @@ impl Side {
                     received.map_err(|source| SideError::Receive { interface: name.to_owned(), source })
                 }));
             }
+            while running.iter().any(|thread| !thread.is_finished()) {
+                std::thread::sleep(LOOK);
+                self.look(run)?;
+            }
             let ended: Vec<_> =
                 running.into_iter().map(|thread| thread.join().unwrap_or(Err(SideError::Thread))).collect();
             ended.into_iter().try_fold(Received::default(), |mut all, one| {
                 all.merge(one?);
-                Ok::<_, SideError>(all)
+                Ok(all)
             })
-        })?;
-        let (sequence, extents) = checkers.totals();
-        let delivered = self.redirect.arrivals()?;
-        Ok(Outcome { delivered, judged: Some(Judged { received, sequence, extents, checkers }) })
+        })
+    }
+
+    /// Brings the live counts up to date; packets delivered so far.
+    fn look(&self, run: &Receiving<'_>) -> Result<u64, SideError> {
+        let arrivals = self.redirect.arrivals()?;
+        run.progress.delivered(arrivals.packets, arrivals.bytes);
+        run.progress.sequence(run.checkers.totals().0);
+        Ok(arrivals.packets)
     }
 }
