@@ -2,16 +2,20 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing))]
 
 mod args;
+mod output;
+mod tui;
 
-use std::io::Write as _;
 use std::os::fd::AsFd as _;
 use std::process::ExitCode;
 
 use anyhow::Context as _;
 use clap::Parser as _;
 use pktgen::interface::Interface;
+use pktgen::progress::Progress;
 use pktgen::receive::redirect;
 use pktgen::{run, umem};
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::flag;
 
 use args::{Args, Command, ProbeArgs, RunArgs};
 
@@ -26,19 +30,37 @@ fn main() -> anyhow::Result<ExitCode> {
 }
 
 fn run_command(args: &RunArgs) -> anyhow::Result<ExitCode> {
-    let report = run::run(args.config()?)?;
+    if args.check.tui {
+        tui::require_terminal()?;
+    }
+    let output = args.check.output()?;
+    let config = args.config()?;
+    let title = match &config.to {
+        Some(to) => format!("pktgen {} to {to}", config.from),
+        None => format!("pktgen {}", config.from),
+    };
+    let progress = Progress::default();
+    // The first signal ends the run, and what it has measured is reported; a second one ends the program.
+    for signal in [SIGINT, SIGTERM] {
+        flag::register_conditional_shutdown(signal, 128 + signal, progress.stop_flag())?;
+        flag::register(signal, progress.stop_flag())?;
+    }
     let mut out = std::io::stdout().lock();
-    if args.check.json {
-        serde_json::to_writer_pretty(&mut out, &report).context("cannot write the report")?;
-        writeln!(out)?;
-    } else {
-        write!(out, "{report}")?;
-    }
-    let exceeded: Vec<_> = args.check.fail_if.iter().filter_map(|threshold| threshold.check(&report)).collect();
-    for exceeded in &exceeded {
-        eprintln!("pktgen: failed: {exceeded}");
-    }
-    Ok(if exceeded.is_empty() { ExitCode::SUCCESS } else { EXIT_THRESHOLD.into() })
+    let report = std::thread::scope(|scope| {
+        let run = scope.spawn(|| run::run_watched(config, &progress));
+        let watched = if args.check.tui {
+            tui::watch(&title, &progress, || run.is_finished()).context("cannot draw on the terminal")
+        } else {
+            output.watch(&progress, || run.is_finished(), &mut out)
+        };
+        if watched.is_err() {
+            progress.stop();
+        }
+        let report = run.join().map_err(|_| anyhow::anyhow!("the run panicked"))?;
+        watched.and(report.map_err(anyhow::Error::from))
+    })?;
+    let passed = output.report(&report, &mut out)?;
+    Ok(if passed { ExitCode::SUCCESS } else { EXIT_THRESHOLD.into() })
 }
 
 #[derive(serde::Serialize)]

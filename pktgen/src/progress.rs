@@ -89,9 +89,8 @@ impl Progress {
 
     /// Names the streams of the run, once.
     pub fn name_streams(&self, names: impl IntoIterator<Item = String>) {
-        self.streams.get_or_init(|| {
-            names.into_iter().map(|name| Stream { name, received: AtomicU64::new(0) }).collect()
-        });
+        self.streams
+            .get_or_init(|| names.into_iter().map(|name| Stream { name, received: AtomicU64::new(0) }).collect());
     }
 
     /// Packets of a burst by stream; the counts are taken.

@@ -53,7 +53,7 @@ impl Volume {
 }
 
 /// Where latencies lie, in nanoseconds.
-#[derive(Clone, Copy, Debug, Default, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
 pub struct Quantiles {
     /// How many were measured.
     pub count: u64,
@@ -102,6 +102,12 @@ pub struct Latency {
     pub arrived_in_user_space: u64,
     /// What the measurement itself adds.
     pub bias: Bias,
+    /// All packets.
+    #[serde(skip)]
+    pub histogram: Histogram<u64>,
+    /// By stream.
+    #[serde(skip)]
+    pub stream_histograms: Vec<Histogram<u64>>,
 }
 
 /// What the measurement of latencies adds to them, or would add.
@@ -328,9 +334,12 @@ impl Reordering {
 }
 
 impl Latency {
-    fn new(latencies: &Latencies) -> Self {
+    pub(crate) fn new(latencies: &Latencies) -> Self {
+        let histogram = latencies.overall();
         Self {
-            overall: Quantiles::of(&latencies.overall()),
+            overall: Quantiles::of(&histogram),
+            histogram,
+            stream_histograms: latencies.streams.clone(),
             streams: latencies.streams.iter().map(Quantiles::of).collect(),
             clock: "CLOCK_MONOTONIC",
             arrived_in_xdp: latencies.noted,

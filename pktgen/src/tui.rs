@@ -135,13 +135,16 @@ impl View {
         if streams > 1 {
             self.draw_streams(frame, by_stream);
         }
-        let help = if self.stopping { "ending: waiting for what is under way" } else { "q ends the run and prints the report" };
+        let help = if self.stopping {
+            "ending: waiting for what is under way"
+        } else {
+            "q ends the run and prints the report"
+        };
         frame.render_widget(Paragraph::new(help).dim(), keys);
     }
 
     fn draw_totals(&self, frame: &mut Frame<'_>, area: Rect) {
-        let flows =
-            [("sent", self.line.sent), ("delivered", self.line.delivered), ("received", self.line.received)];
+        let flows = [("sent", self.line.sent), ("delivered", self.line.delivered), ("received", self.line.received)];
         let rows = flows.map(|(name, flow)| {
             let cells = [name.to_owned(), si(flow.rate_pps) + "pps", flow.packets.to_string(), flow.bytes.to_string()];
             Row::new(cells.map(Cell::from))
@@ -210,8 +213,11 @@ fn draw_history(frame: &mut Frame<'_>, area: Rect, name: &str, history: &VecDequ
 /// Three digits and a prefix: `1.23 M`, `45.6 µ`.
 fn si(value: f64) -> String {
     const PREFIXES: [(f64, &str); 6] = [(1e9, "G"), (1e6, "M"), (1e3, "k"), (1.0, ""), (1e-3, "m"), (1e-6, "µ")];
-    let (unit, prefix) =
-        PREFIXES.into_iter().find(|(unit, _)| value >= *unit).unwrap_or(if value > 0.0 { (1e-9, "n") } else { (1.0, "") });
+    let (unit, prefix) = PREFIXES.into_iter().find(|(unit, _)| value >= *unit).unwrap_or(if value > 0.0 {
+        (1e-9, "n")
+    } else {
+        (1.0, "")
+    });
     let scaled = value / unit;
     let decimals = match scaled {
         100.0.. => 0,
@@ -238,7 +244,8 @@ mod tests {
         let mut view = View::new("out to back");
         let before = screen(&view);
         assert!(before.contains("not measured") && !before.contains("stream"), "{before}");
-        let latency = Quantiles { count: 9, min: 900, p50: 12_300, p90: 45_000, p99: 120_000, p999: 1_500_000, max: 2_000_000 };
+        let latency =
+            Quantiles { count: 9, min: 900, p50: 12_300, p90: 45_000, p99: 120_000, p999: 1_500_000, max: 2_000_000 };
         let mut now = Snapshot {
             elapsed_ns: 1_000_000_000,
             sent: (1_234_000, 74_040_000),
@@ -252,8 +259,17 @@ mod tests {
         view.sample(now.clone());
         let shown = screen(&view);
         for text in [
-            "out to back  1.0 s", "1.23 Mpps", "1234000", "lost or under way 34000", "not yet received 100000", "corrupt 17",
-            "p50 12.3 µs", "p99.9 1.50 ms", "web", "600 kpps", "q ends the run",
+            "out to back  1.0 s",
+            "1.23 Mpps",
+            "1234000",
+            "lost or under way 34000",
+            "not yet received 100000",
+            "corrupt 17",
+            "p50 12.3 µs",
+            "p99.9 1.50 ms",
+            "web",
+            "600 kpps",
+            "q ends the run",
         ] {
             assert!(shown.contains(text), "{text}: {shown}");
         }
@@ -272,7 +288,8 @@ mod tests {
     #[test]
     fn a_small_terminal_is_no_reason_to_fail() {
         let mut view = View::new("out");
-        (0..500).for_each(|at| view.sample(Snapshot { elapsed_ns: at * 1000, sent: (at * at, 0), ..Snapshot::default() }));
+        (0..500)
+            .for_each(|at| view.sample(Snapshot { elapsed_ns: at * 1000, sent: (at * at, 0), ..Snapshot::default() }));
         assert_eq!(view.sent.len(), SAMPLES);
         for (width, height) in [(1, 1), (20, 5), (300, 100)] {
             Terminal::new(TestBackend::new(width, height)).unwrap().draw(|frame| view.draw(frame)).unwrap();
@@ -281,7 +298,9 @@ mod tests {
 
     #[test]
     fn figures_have_three_digits() {
-        for (value, text) in [(0.0, "0.00 "), (1.0, "1.00 "), (45_600.0, "45.6 k"), (3.8e6, "3.80 M"), (1.2e-7, "120 n")] {
+        for (value, text) in
+            [(0.0, "0.00 "), (1.0, "1.00 "), (45_600.0, "45.6 k"), (3.8e6, "3.80 M"), (1.2e-7, "120 n")]
+        {
             assert_eq!(si(value), text);
         }
     }

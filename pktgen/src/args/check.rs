@@ -1,11 +1,14 @@
 //! What is checked and reported.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::ValueEnum;
 use pktgen::receive::{Check, Field, Options};
 use pktgen::threshold::Threshold;
 use pktgen::units;
+
+use crate::output::{self, Output};
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum CheckArg {
@@ -32,13 +35,39 @@ pub(crate) struct CheckArgs {
     drain: Duration,
     /// Exit with 3 where this holds: loss>0, rate<1e6, p99>50000 (latencies in ns). May be repeated.
     #[arg(long, value_name = "CONDITION")]
-    pub(crate) fail_if: Vec<Threshold>,
+    fail_if: Vec<Threshold>,
     /// Print JSON.
     #[arg(long)]
-    pub(crate) json: bool,
+    json: bool,
+    /// Print a line of JSON every second, `{"progress": ...}`, and in the end `{"report": ...}`.
+    #[arg(long, conflicts_with = "json")]
+    json_lines: bool,
+    /// Show the run on the terminal as it goes; q ends it.
+    #[arg(long, conflicts_with = "json_lines")]
+    pub(crate) tui: bool,
+    /// Write the report as JSON to a file, too.
+    #[arg(long, value_name = "FILE")]
+    out: Option<PathBuf>,
+    /// Write the latencies to a file: HdrHistogram percentiles where it ends in .hgrm, else its interval log (V2, compressed).
+    #[arg(long, value_name = "FILE", requires = "latency")]
+    hdr: Option<PathBuf>,
 }
 
 impl CheckArgs {
+    /// Where the report goes. Files are tried now: an hour's run must not end in an error that could be known before.
+    pub(crate) fn output(&self) -> anyhow::Result<Output> {
+        for path in self.out.iter().chain(&self.hdr) {
+            output::require_writable(path)?;
+        }
+        Ok(Output {
+            json: self.json,
+            json_lines: self.json_lines,
+            out: self.out.clone(),
+            hdr: self.hdr.clone(),
+            fail_if: self.fail_if.clone(),
+        })
+    }
+
     /// What the receiving side is to do.
     pub(super) fn options(&self) -> Options {
         let check = match self.check {

@@ -160,10 +160,11 @@ impl Side {
         let threads = if cores.is_empty() { threads } else { cores.len() }.clamp(1, self.receivers.len().max(1));
         let checkers = Checkers::new(reference.flows(), threads);
         let last_ns = AtomicU64::new(0);
+        let options = self.options.clone();
         let run = Receiving {
             reference,
             magic,
-            options: &self.options,
+            options: &options,
             checkers: &checkers,
             sent_all,
             last_ns: &last_ns,
