@@ -10,8 +10,6 @@ use packet::proto::ip;
 
 use super::field::{Field, FieldSet};
 use crate::stamp::{self, Stamp};
-use crate::traffic::Plan;
-pub use crate::traffic::Shape;
 
 /// What was sent, as far as the receiver must know it.
 pub trait Reference: Send + Sync {
@@ -29,30 +27,21 @@ pub trait Reference: Send + Sync {
     fn shape(&self, flow: u32, seq: u32) -> Option<Shape>;
 }
 
-impl Reference for Plan {
-    fn flows(&self) -> u32 {
-        self.flows()
-    }
-
-    fn streams(&self) -> usize {
-        self.streams().len()
-    }
-
-    fn stream_of(&self, flow: u32) -> usize {
-        self.stream_of(flow).unwrap_or(usize::MAX)
-    }
-
-    fn longest(&self) -> usize {
-        self.longest()
-    }
-
-    fn write(&self, flow: u32, seq: u32, sent_ns: u32, out: &mut [u8]) -> usize {
-        self.write(flow, seq, sent_ns, out).len
-    }
-
-    fn shape(&self, flow: u32, seq: u32) -> Option<Shape> {
-        self.shape(flow, seq)
-    }
+/// Where things are in a frame, as offsets from its start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Shape {
+    /// End of the outermost IP packet, which is the end of the stamp.
+    pub end: usize,
+    /// The innermost IP header.
+    pub l3: usize,
+    /// True where that is IPv6.
+    pub v6: bool,
+    /// Transport protocol of the innermost packet.
+    pub protocol: u8,
+    /// Its transport header; the end of the headers where there is none.
+    pub l4: usize,
+    /// First byte behind the transport header; `end` where the header itself carries the stamp.
+    pub payload: usize,
 }
 
 /// What came out of the receiving socket.
