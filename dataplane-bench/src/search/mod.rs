@@ -5,7 +5,9 @@
 //! says what each method's result means.
 
 pub(crate) mod mlrsearch;
+pub(crate) mod plrsearch;
 pub(crate) mod rfc2544;
+pub(crate) mod rfc9004;
 #[cfg(test)]
 mod simulate;
 

@@ -68,3 +68,45 @@ impl Trials for Simulated {
         Ok(Outcome { offered: load, duration_s: duration, sent, received: wanted - lost, wanted })
     }
 }
+
+/// A device that loses a Poisson-distributed number of packets about a known average.
+pub(crate) struct Poisson<F> {
+    rng: fastrand::Rng,
+    /// The average loss ratio at a load.
+    loss_ratio: F,
+}
+
+impl<F: FnMut(f64) -> f64> Poisson<F> {
+    pub(crate) fn new(seed: u64, loss_ratio: F) -> Self {
+        Self { rng: fastrand::Rng::with_seed(seed), loss_ratio }
+    }
+
+    /// A sample with this mean, by adding up the gaps between events. Above a thousand the spread no longer matters to
+    /// any search, and the normal distribution serves.
+    fn sample(&mut self, mean: f64) -> f64 {
+        if mean > 1000.0 {
+            let sum: f64 = (0..12).map(|_| self.rng.f64()).sum();
+            return (mean + mean.sqrt() * (sum - 6.0)).round();
+        }
+        let (mut events, mut time) = (0.0, 0.0);
+        loop {
+            time -= (1.0 - self.rng.f64()).ln();
+            if time > mean {
+                return events;
+            }
+            events += 1.0;
+        }
+    }
+}
+
+impl<F: FnMut(f64) -> f64> Trials for Poisson<F> {
+    type Error = Infallible;
+
+    fn trial(&mut self, load: f64, duration: f64) -> Result<Outcome, Infallible> {
+        let wanted = (load * duration).floor();
+        let mean = wanted * (self.loss_ratio)(load);
+        let lost = self.sample(mean).min(wanted);
+        let (wanted, lost) = (wanted as u64, lost as u64);
+        Ok(Outcome { offered: load, duration_s: duration, sent: wanted, received: wanted - lost, wanted })
+    }
+}
