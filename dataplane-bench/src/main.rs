@@ -1,12 +1,15 @@
 //! `dataplane-bench`: what margay costs, beside what it stands on, in one run.
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing))]
 
+mod compare;
 mod machine;
 mod prog;
 mod report;
 mod result;
 #[allow(dead_code, reason = "the subcommands that drive the searches come next")]
 mod search;
+
+use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
@@ -22,13 +25,17 @@ struct Cli {
 enum Command {
     /// Nanoseconds a packet spends in the loaded pipeline (BPF_PROG_TEST_RUN).
     Prog(prog::Options),
+    /// Tell what changed between results.
+    Compare(compare::Options),
     /// Merge results and write them for readers.
     Report(report::Options),
 }
 
-fn main() -> anyhow::Result<()> {
+fn main() -> anyhow::Result<ExitCode> {
     match Cli::parse().command {
-        Command::Prog(options) => prog::run(&options),
-        Command::Report(options) => report::run(&options),
+        Command::Prog(options) => prog::run(&options)?,
+        Command::Compare(options) => return compare::run(&options),
+        Command::Report(options) => report::run(&options)?,
     }
+    Ok(ExitCode::SUCCESS)
 }

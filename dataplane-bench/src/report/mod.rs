@@ -9,7 +9,7 @@ mod markdown;
 mod page;
 mod palette;
 mod plots;
-mod rivals;
+pub(crate) mod rivals;
 mod table;
 
 use std::fs;

@@ -41,15 +41,19 @@ pub(crate) fn cost_ratio(row: &ProgRow, rival: &ProgRow) -> Option<Quartiles> {
     Some(Quartiles { p25: ratio, median: ratio, p75: ratio })
 }
 
-/// The row that others of its scenario are held against: same frames, flows and cores.
+/// The row that this one is held against: the rival that it names, else the baseline of its scenario; same frames and cores,
+/// same flows where there is one of them.
 pub(crate) fn of_rate<'a>(result: &'a BenchResult, row: &RateRow) -> Option<&'a RateRow> {
     let comparable = |other: &&RateRow| {
-        other.baseline
-            && other.scenario == row.scenario
+        other.scenario == row.scenario
             && other.frame_bytes == row.frame_bytes
             && other.dut != row.dut
             && is_generator(other) == is_generator(row)
             && cores(other) == cores(row)
+            && match &row.rival {
+                Some(rival) => other.dut == *rival,
+                None => other.baseline && !row.baseline,
+            }
     };
     let candidates = || result.rates.iter().filter(comparable);
     // A generator's baseline is measured with one flow only: its rate does not hang on the flows.

@@ -56,9 +56,12 @@ pub(crate) struct RateRow {
     pub(crate) dut: String,
     /// What was sent and how it was driven, in a few words; rows of one scenario are comparable.
     pub(crate) scenario: String,
-    /// What the others of this scenario are held against.
+    /// Another project's, or the plain way to do it: what ours are held against.
     #[serde(default)]
     pub(crate) baseline: bool,
+    /// Device or generator of the same scenario that does the same work in the usual way.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) rival: Option<String>,
     /// Frame size without FCS, bytes.
     pub(crate) frame_bytes: u32,
     /// Flows offered.
