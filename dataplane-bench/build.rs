@@ -1,4 +1,4 @@
-//! `bpf/bench.bpf.c`, with the pipeline of the root package in it, -> skeleton in OUT_DIR.
+//! `bpf/*.bpf.c`, the pipeline of the root package in one of them, -> objects and the types they share in OUT_DIR.
 
 use std::env;
 use std::error::Error;
@@ -12,10 +12,13 @@ fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo:rerun-if-env-changed=CLANG");
     let out = PathBuf::from(env::var_os("OUT_DIR").ok_or("OUT_DIR is not set")?);
     let arch = env::var("CARGO_CFG_TARGET_ARCH")?;
-    SkeletonBuilder::new()
-        .source("bpf/bench.bpf.c")
-        .clang(env::var("CLANG").unwrap_or_else(|_| "clang-19".to_owned()))
-        .clang_args([format!("-I/usr/include/{arch}-linux-gnu"), "-mcpu=v3".to_owned(), "-Werror".to_owned()])
-        .build_and_generate(out.join("bench.skel.rs"))?;
+    for name in ["baseline", "pipeline", "object"] {
+        SkeletonBuilder::new()
+            .source(format!("bpf/{name}.bpf.c"))
+            .obj(out.join(format!("{name}.bpf.o")))
+            .clang(env::var("CLANG").unwrap_or_else(|_| "clang-19".to_owned()))
+            .clang_args([format!("-I/usr/include/{arch}-linux-gnu"), "-mcpu=v3".to_owned(), "-Werror".to_owned()])
+            .build_and_generate(out.join(format!("{name}.skel.rs")))?;
+    }
     Ok(())
 }

@@ -9,45 +9,132 @@ fn prog(arguments: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_dataplane-bench")).arg("prog").args(arguments).output().unwrap()
 }
 
+fn stderr(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+/// The rows of a short run.
+fn rows(arguments: &[&str]) -> Vec<Value> {
+    let output = prog(&[&["--json", "--rounds", "3", "--repeat", "5000"], arguments].concat());
+    assert!(output.status.success(), "{}", stderr(&output));
+    serde_json::from_slice::<Value>(&output.stdout).unwrap().as_array().unwrap().clone()
+}
+
+fn names(rows: &[Value]) -> Vec<&str> {
+    rows.iter().map(|row| row["case"].as_str().unwrap()).collect()
+}
+
 mod root {
     use super::*;
 
     #[test]
-    fn every_round_of_every_case_is_told() {
-        let output = prog(&["--json", "--rounds", "3", "--repeat", "20000", "--case", "*hot"]);
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-        let report: Value = serde_json::from_slice(&output.stdout).unwrap();
-        let cases = report["cases"].as_array().unwrap();
-        let names: Vec<&str> = cases.iter().map(|case| case["name"].as_str().unwrap()).collect();
-        assert_eq!(names, ["kernel/hash-hot", "kernel/lpm-hot", "forward/hot", "lb/ipip4-hot", "lb/ipip6-hot"]);
-        for case in cases {
-            let rounds = case["rounds"].as_array().unwrap();
-            assert_eq!(rounds.len(), 3);
-            let spread = case["spread_ns"].as_array().unwrap();
-            let net = case["net_ns"].as_i64().unwrap();
-            assert!(spread[0].as_i64().unwrap() <= net && net <= spread[1].as_i64().unwrap(), "{case}");
-            // A balanced packet costs more than any noise; a hot hash hit may not.
-            assert!(net > 0 || !case["name"].as_str().unwrap().starts_with("lb/"), "{case}");
-            for round in rounds {
-                for part in ["empty_ns", "without_ns", "with_ns"] {
-                    assert!(round[part].as_u64().is_some_and(|ns| ns > 0), "{round}");
-                }
-            }
+    fn rows_have_the_published_fields_and_every_round() {
+        let rows = rows(&["--cases", "baseline/empty,hash-hit-hot,forward/ip4,lb/*-hot"]);
+        let expected =
+            ["baseline/empty", "baseline/hash-hit-hot", "forward/ip4", "forward/ip4-64k-random", "lb/ipip4-hot"];
+        assert_eq!(names(&rows)[..5], expected);
+        for row in &rows {
+            let number = |field: &str| row[field].as_f64().unwrap_or_else(|| panic!("{field} of {row}"));
+            assert!(number("ns_p25") <= number("ns_median") && number("ns_median") <= number("ns_p75"), "{row}");
+            assert_eq!(row["rounds"], 3);
+            let values =
+                |field: &str| row[field].as_array().unwrap().iter().map(|ns| ns.as_f64().unwrap()).collect::<Vec<_>>();
+            let (mut raw, mut net) = (values("round_ns"), values("net_ns"));
+            assert!(raw.iter().all(|ns| *ns > 0.0), "{row}");
+            raw.sort_by(f64::total_cmp);
+            net.sort_by(f64::total_cmp);
+            assert_eq!((raw[1], net[1]), (number("ns_median"), number("ns_net")), "{row}");
+            let case = row["case"].as_str().unwrap();
+            assert_eq!(row["baseline"].as_bool().unwrap(), case.starts_with("baseline/"), "{row}");
+            // A balanced packet costs more than any noise: it hashes, looks up five tables and moves the head.
+            assert!(!case.starts_with("lb/") || number("ns_net") > 0.0, "{row}");
         }
-        assert!(report["machine"]["kernel"].as_str().is_some_and(|kernel| !kernel.is_empty()));
-        assert_eq!(report["cases"][0]["ratio"].as_f64(), Some(1.0));
+    }
+
+    #[test]
+    fn the_result_file_holds_the_rows_and_what_was_measured() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("prog.json");
+        let rows = rows(&["--cases", "parse", "--result", path.to_str().unwrap()]);
+        let result: Value = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
+        assert_eq!(result["prog"].as_array().unwrap(), &rows);
+        let objects: Vec<&str> =
+            result["tool"]["objects"].as_array().unwrap().iter().map(|o| o["name"].as_str().unwrap()).collect();
+        assert!(objects.contains(&"pipeline.bpf.o"), "{objects:?}");
+    }
+
+    #[test]
+    fn a_random_walk_through_a_big_array_costs_more_than_one_element() {
+        // Not a matter of noise: 64 MiB fit no second-level cache, 8 bytes fit a register.
+        let rows = rows(&["--cases", "array-"]);
+        assert_eq!(names(&rows), ["baseline/array-hot", "baseline/array-16m-random"]);
+        assert!(rows[1]["ns_net"].as_f64() > rows[0]["ns_net"].as_f64(), "{rows:?}");
+    }
+
+    #[test]
+    fn helpers_of_the_network_stack_work_in_a_namespace_of_the_run() {
+        assert_eq!(names(&rows(&["--cases", "fib-lookup,redirect"])).len(), 3);
+        // Nothing of it is left on the machine.
+        assert!(!std::fs::read_to_string("/proc/net/dev").unwrap().contains("bench0:"));
+    }
+}
+
+#[test]
+fn every_primitive_is_listed() {
+    let output = prog(&["--list", "--cases", "baseline/*"]);
+    let text = String::from_utf8(output.stdout).unwrap();
+    let listed: Vec<&str> = text.lines().filter_map(|line| line.split_whitespace().next()).collect();
+    let expected = [
+        "empty",
+        "hash-hit-hot",
+        "hash-hit-64k",
+        "hash-hit-1m",
+        "hash-miss",
+        "lru-hit-hot",
+        "lru-hit-64k",
+        "lru-hit-1m",
+        "lru-insert",
+        "lpm4-1k",
+        "lpm4-100k",
+        "lpm4-1m-random",
+        "lpm6-1k",
+        "lpm6-200k-random",
+        "dir24-8-1m-random",
+        "array-hot",
+        "array-16m-random",
+        "percpu-counter",
+        "fib-lookup-forward",
+        "redirect",
+        "redirect-map",
+        "adjust-head",
+        "adjust-tail",
+        "ktime",
+        "jiffies",
+        "csum-diff",
+        "tail-call",
+    ];
+    assert_eq!(listed, expected.map(|name| format!("baseline/{name}")));
+}
+
+#[test]
+fn every_area_is_listed() {
+    let text = String::from_utf8(prog(&["--list"]).stdout).unwrap();
+    for area in ["parse/", "fib/", "forward/", "lb/", "policy/", "denylist/", "drop/", "tunnel/"] {
+        assert!(text.lines().any(|line| line.starts_with(area)), "{area}");
     }
 }
 
 #[test]
 fn an_unknown_case_names_those_there_are() {
-    let output = prog(&["--case", "nonsense"]);
+    let output = prog(&["--cases", "nonsense"]);
     assert!(!output.status.success());
-    let error = String::from_utf8_lossy(&output.stderr);
+    let error = stderr(&output);
     assert!(error.contains("no case is called 'nonsense'") && error.contains("lb/ipip4-hot"), "{error}");
 }
 
 #[test]
-fn no_rounds_is_refused() {
+fn no_rounds_and_no_such_core_are_refused() {
     assert!(!prog(&["--rounds", "0"]).status.success());
+    let output = prog(&["--core", "4096", "--cases", "baseline/empty"]);
+    assert!(!output.status.success() && stderr(&output).contains("there is no core 4096"), "{}", stderr(&output));
 }

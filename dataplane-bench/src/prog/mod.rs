@@ -1,76 +1,118 @@
-//! ns per packet of the loaded pipeline, net of the harness around it.
+//! ns per packet of margay's pipeline beside the kernel's primitives and other projects' programs, in one run.
 //!
-//! Every round runs each case three times back to back: an empty program, the harness alone, the harness with what is
-//! measured in it. A figure is the difference of the last two within a round; the result is the median over rounds, so
-//! that a slow moment of the machine hits all cases alike or drops out.
+//! Every round goes over all cases; a case runs the harness around nothing and the harness around what is measured back
+//! to back. A figure is their difference within a round and the result its median over rounds, so that a slow moment of
+//! the machine hits all cases alike or drops out.
 
-mod cases;
-mod harness;
-mod report;
+mod baseline;
+mod bench;
+mod kernel;
+mod object;
+mod pipeline;
+mod rows;
+mod sandbox;
 
 use anyhow::{Context, bail, ensure};
 use wildmatch::WildMatch;
 
-use crate::machine::Machine;
-use cases::Case;
-use harness::{Bench, Storage};
-use report::{CaseReport, Report, Round};
+use crate::result::{BenchResult, Keep, ProgRow};
+use bench::{Bench, Label, Round};
+use object::Objects;
+use sandbox::Sandbox;
 
 /// What to measure.
 #[derive(clap::Args)]
 pub(crate) struct Options {
-    /// Print JSON with every round instead of a table.
+    /// Print the rows as JSON, with every round, instead of a table.
     #[arg(long)]
     json: bool,
+    /// Only cases whose name matches one of these, separated by commas: with `*` the whole name, else a part of it. An
+    /// `--object` is measured in any case; with an empty pattern nothing else is.
+    #[arg(long, value_name = "PATTERN", default_value = "*")]
+    cases: String,
     /// Rounds over all cases.
-    #[arg(long, default_value_t = 9, value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, default_value_t = 11, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     rounds: u32,
     /// Packets a program sees in each round.
-    #[arg(long, default_value_t = 1_000_000, value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, default_value_t = 500_000, value_parser = clap::value_parser!(u32).range(1..=100_000_000))]
     repeat: u32,
-    /// Only cases whose name matches: `*` stands for any text.
-    #[arg(long, default_value = "*")]
-    case: String,
     /// Core to measure on; the last one where absent.
     #[arg(long)]
     core: Option<usize>,
+    /// Name the cases and measure nothing.
+    #[arg(long)]
+    list: bool,
+    #[command(flatten)]
+    objects: Objects,
+    #[command(flatten)]
+    keep: Keep,
 }
 
 /// Measures and prints.
 pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
-    let machine = Machine::read();
-    pin(options.core)?;
-    let wanted = WildMatch::new(&options.case);
-    let all = cases::all();
-    let names: Vec<&str> = all.iter().map(|case| case.name).collect();
-    let cases: Vec<&Case> = all.iter().filter(|case| wanted.matches(case.name)).collect();
-    if cases.is_empty() {
-        bail!("no case is called '{}'; there are {}", options.case, names.join(", "));
+    let selection = Selection::parse(&options.cases);
+    let labels: Vec<Label> = baseline::labels().into_iter().chain(pipeline::labels()).collect();
+    let chosen: Vec<&Label> = labels.iter().filter(|label| selection.holds(&label.case)).collect();
+    if chosen.is_empty() && (options.objects.is_empty() || !options.cases.is_empty()) {
+        let names: Vec<&str> = labels.iter().map(|label| label.case.as_str()).collect();
+        bail!("no case is called '{}'; there are {}", options.cases, names.join(", "));
+    }
+    if options.list {
+        for label in chosen {
+            println!("{:32} {}", label.case, label.about);
+        }
+        return Ok(());
     }
 
-    let mut storage: Vec<Storage> = cases.iter().map(|_| Storage::uninit()).collect();
-    let mut benches = Vec::with_capacity(cases.len());
-    for (case, storage) in cases.iter().zip(&mut storage) {
-        benches.push(Bench::prepare(case, storage).with_context(|| format!("case {}", case.name))?);
-    }
-    // Once through without looking: flow table, caches and page tables as they are under load.
-    for bench in &mut benches {
-        bench.round(options.repeat)?;
-    }
-    let mut rounds: Vec<Vec<Round>> = benches.iter().map(|_| Vec::new()).collect();
-    for _ in 0..options.rounds {
-        for (bench, rounds) in benches.iter_mut().zip(&mut rounds) {
-            rounds.push(bench.round(options.repeat)?);
-        }
-    }
-    let reports = cases.iter().zip(rounds).map(|(case, rounds)| CaseReport::new(case.name, case.about, rounds));
-    let report = Report::new(machine, options.repeat, reports.collect());
+    let mut result = BenchResult::start(None);
+    result.tool.objects.extend(kernel::objects());
+    result.tool.objects.extend(object::hashes(&options.objects)?);
+    pin(options.core)?;
+    let sandbox = Sandbox::enter(baseline::destination())?;
+    let mut benches = baseline::prepare(|case| selection.holds(case), &sandbox)?;
+    benches.extend(object::prepare(&options.objects, &sandbox)?);
+    benches.extend(pipeline::prepare(|case| selection.holds(case))?);
+    result.prog = measure(benches, options.rounds, options.repeat)?;
+    options.keep.finish(&mut result)?;
     if options.json {
-        println!("{}", serde_json::to_string_pretty(&report)?);
+        println!("{}", serde_json::to_string_pretty(&result.prog)?);
     } else {
-        println!("{report}");
+        let load = result.runs.first().map_or([0.0; 3], |run| run.load);
+        println!("{}", rows::table(&result.prog, &result.machine, load, options.repeat));
     }
     Ok(())
+}
+
+fn measure(mut benches: Vec<Bench>, rounds: u32, repeat: u32) -> anyhow::Result<Vec<ProgRow>> {
+    // Once through without looking: flow tables, caches and page tables as they are under load.
+    for bench in &mut benches {
+        bench.settle()?;
+        bench.round(repeat, true)?;
+    }
+    let mut measured: Vec<Vec<Round>> = benches.iter().map(|_| Vec::new()).collect();
+    for round in 0..rounds {
+        for (bench, measured) in benches.iter_mut().zip(&mut measured) {
+            // What runs second finds warmer caches or a hotter core: each is second in turn.
+            measured.push(bench.round(repeat, round % 2 == 0)?);
+        }
+    }
+    Ok(benches.into_iter().zip(measured).map(|(bench, rounds)| rows::row(bench.label, &rounds)).collect())
+}
+
+/// Which cases to measure.
+#[derive(Debug)]
+struct Selection(Vec<WildMatch>);
+
+impl Selection {
+    fn parse(patterns: &str) -> Self {
+        let whole = |pattern: &str| if pattern.contains('*') { pattern.to_owned() } else { format!("*{pattern}*") };
+        let patterns = patterns.split(',').map(str::trim).filter(|pattern| !pattern.is_empty());
+        Self(patterns.map(|pattern| WildMatch::new(&whole(pattern))).collect())
+    }
+
+    fn holds(&self, case: &str) -> bool {
+        self.0.iter().any(|pattern| pattern.matches(case))
+    }
 }
 
 /// BPF_PROG_TEST_RUN measures where its caller runs.
@@ -82,4 +124,27 @@ fn pin(core: Option<usize>) -> anyhow::Result<()> {
     };
     ensure!(core_affinity::set_for_current(*chosen), "cannot run on core {}", chosen.id);
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn patterns_name_wholes_with_a_star_and_parts_without() {
+        let holds = |patterns, case| Selection::parse(patterns).holds(case);
+        assert!(holds("*", "lb/ipip4-hot") && holds("lb/*", "lb/ipip4-hot") && holds("ipip4", "lb/ipip4-hot"));
+        assert!(!holds("ipip*", "lb/ipip4-hot") && !holds("lb/*", "baseline/lb"));
+        assert!(holds("fib, lb/*", "lb/l2-hot") && holds("fib, lb/*", "fib/ip4-hot") && !holds("fib,,", "lb/l2-hot"));
+    }
+
+    #[test]
+    fn names_are_unique_and_rivals_exist() {
+        let labels: Vec<Label> = baseline::labels().into_iter().chain(pipeline::labels()).collect();
+        let names: BTreeSet<&str> = labels.iter().map(|label| label.case.as_str()).collect();
+        assert_eq!(names.len(), labels.len());
+        assert!(labels.iter().filter_map(|label| label.rival).all(|rival| names.contains(rival)));
+    }
 }

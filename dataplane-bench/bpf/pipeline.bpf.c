@@ -1,0 +1,62 @@
+// SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
+/*
+ * The pipeline as it is shipped, and single stages of it, each in the harness of frame.h. A stage's program is the one
+ * before it and the stage, so that a difference is the stage.
+ */
+#include "../../bpf/xdp_uplink.bpf.c"
+
+#include "frame.h"
+
+/* The packet up to its ports, as in pipeline(). */
+static __always_inline int parse(struct xdp_md *ctx, struct packet *pkt)
+{
+	int action;
+
+	pkt->bytes = ctx->data_end - ctx->data;
+	pkt->counter = NR_COUNTERS;
+	pkt->host_scope = 0;
+	pkt->decapsulated = 0;
+	action = parse_link(ctx, pkt);
+	return action == CONTINUE ? parse_ip(ctx, pkt, pkt->bytes) : action;
+}
+
+static __always_inline struct packet *the_packet(void)
+{
+	__u32 zero = 0;
+
+	return bpf_map_lookup_elem(&scratch, &zero);
+}
+
+SEC("xdp")
+int bench_frame(struct xdp_md *ctx)
+{
+	return account(begin(ctx) ? XDP_ABORTED : (int)control.expected);
+}
+
+SEC("xdp")
+int bench_parse(struct xdp_md *ctx)
+{
+	struct packet *pkt = the_packet();
+
+	if (!pkt || begin(ctx) || parse(ctx, pkt) != CONTINUE)
+		return account(XDP_ABORTED);
+	return account(XDP_PASS);
+}
+
+SEC("xdp")
+int bench_fib(struct xdp_md *ctx)
+{
+	struct packet *pkt = the_packet();
+	const struct next_hop *nh;
+
+	if (!pkt || begin(ctx) || parse(ctx, pkt) != CONTINUE)
+		return account(XDP_ABORTED);
+	nh = next_hop_of(fib_lookup(pkt), flow_hash(pkt));
+	return account(nh && nh->kind == NH_FORWARD ? XDP_PASS : XDP_ABORTED);
+}
+
+SEC("xdp")
+int bench_path(struct xdp_md *ctx)
+{
+	return account(begin(ctx) ? XDP_ABORTED : uplink(ctx));
+}

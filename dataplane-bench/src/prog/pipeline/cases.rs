@@ -1,0 +1,246 @@
+//! The cases of the pipeline: a configuration, a frame, which of its bits tell flows apart, and how it must end.
+
+use model::verdict::{DropReason, Verdict};
+
+use super::worlds::{self, EGRESS, MANY, World};
+use crate::prog::bench::Label;
+use crate::prog::kernel::Vary;
+use crate::result::Scale;
+
+/// A configuration and its cases.
+pub(super) struct Setting {
+    pub(super) world: fn() -> World,
+    pub(super) cases: Vec<Case>,
+}
+
+/// Which part of the pipeline a figure is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Part {
+    /// All of it, with its counters.
+    Path,
+    /// Link layer, IP, ports.
+    Parse,
+    /// From a parsed packet to its next hop.
+    Fib,
+}
+
+impl Part {
+    /// The program without the part, and the program with it.
+    pub(super) fn programs(self) -> (&'static str, &'static str) {
+        match self {
+            Self::Path => ("bench_frame", "bench_path"),
+            Self::Parse => ("bench_frame", "bench_parse"),
+            Self::Fib => ("bench_parse", "bench_fib"),
+        }
+    }
+}
+
+/// Which bits of the frame differ from flow to flow, and how many flows there are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Flows {
+    One,
+    /// The last two bytes of the IPv4 source, then the source port of what is behind it.
+    Ip4Source(u32),
+    /// The middle two bytes of the IPv4 destination: a /24 each.
+    Ip4Networks,
+    /// Bytes 4 and 5 of the IPv6 destination: a /48 each.
+    Ip6Networks,
+}
+
+/// Offsets from the start of an untagged frame (RFC 791 section 3.1, RFC 8200 section 3).
+const IP4_CHECKSUM: usize = 14 + 10;
+const IP4_SOURCE: usize = 14 + 12;
+const IP4_DESTINATION: usize = 14 + 16;
+const IP4_SOURCE_PORT: usize = 14 + 20;
+const IP6_DESTINATION: usize = 14 + 24;
+
+impl Flows {
+    pub(super) fn vary(self) -> Option<Vary> {
+        let checksum_at = Some(IP4_CHECKSUM);
+        match self {
+            Self::One => None,
+            Self::Ip4Source(_) => Some(Vary { low_at: IP4_SOURCE + 2, high_at: IP4_SOURCE_PORT, checksum_at }),
+            Self::Ip4Networks => Some(Vary { low_at: IP4_DESTINATION + 1, high_at: IP4_SOURCE_PORT, checksum_at }),
+            Self::Ip6Networks => Some(Vary { low_at: IP6_DESTINATION + 4, high_at: 0, checksum_at: None }),
+        }
+    }
+
+    /// How many; a power of two.
+    pub(super) fn count(self) -> u32 {
+        match self {
+            Self::One => 1,
+            Self::Ip4Source(count) => count,
+            Self::Ip4Networks | Self::Ip6Networks => MANY,
+        }
+    }
+}
+
+/// One case.
+pub(super) struct Case {
+    pub(super) label: Label,
+    pub(super) part: Part,
+    /// In the notation of `packet`.
+    pub(super) frame: String,
+    pub(super) flows: Flows,
+    /// How the whole pipeline must end.
+    pub(super) verdict: Verdict,
+}
+
+impl Case {
+    fn of(self, part: Part) -> Self {
+        Self { part, ..self }
+    }
+
+    fn flows(self, flows: Flows) -> Self {
+        Self { flows, ..self }
+    }
+
+    fn ends(self, verdict: Verdict) -> Self {
+        Self { verdict, ..self }
+    }
+
+    fn rival(self, case: &'static str) -> Self {
+        Self { label: Label { rival: Some(case), ..self.label }, ..self }
+    }
+
+    fn scale(self, family: &str, unit: &str, value: u32) -> Self {
+        let scale = Scale { family: family.to_owned(), unit: unit.to_owned(), value: value.into() };
+        Self { label: Label { scale: Some(scale), ..self.label }, ..self }
+    }
+}
+
+/// One that forwards one flow, to begin with.
+fn case(name: &str, about: &str, frame: String) -> Case {
+    Case {
+        label: Label { case: name.to_owned(), about: about.to_owned(), ..Label::default() },
+        part: Part::Path,
+        frame,
+        flows: Flows::One,
+        verdict: Verdict::Redirect(EGRESS),
+    }
+}
+
+const ETH: &str = "eth 02::ff > 02::1";
+const CLIENT: &str = "198.51.100.7";
+/// Its last two bytes are free for the number of a flow.
+const CLIENTS: &str = "198.51.0.0";
+const FAR: &str = "100.0.0.9";
+
+/// 64 bytes.
+fn tcp4(source: &str, destination: &str) -> String {
+    format!("{ETH} / ip4 {source} > {destination} / tcp 40000 > 80 / data 10")
+}
+
+fn tcp6(destination: &str) -> String {
+    format!("{ETH} / ip6 2001:db8:9::7 > {destination} / tcp 40000 > 80")
+}
+
+/// Every configuration, in the order of the report.
+pub(super) fn all() -> Vec<Setting> {
+    let setting = |world, cases| Setting { world, cases };
+    vec![
+        setting(|| worlds::router(1), forwarding()),
+        setting(worlds::vlan_router, vlan()),
+        setting(|| worlds::router(MANY), fib()),
+        setting(|| worlds::balancer(4 * MANY), balancing()),
+        setting(|| worlds::balancer(MANY), new_flows()),
+        setting(|| worlds::policy(1), vec![policy(1)]),
+        setting(|| worlds::policy(10), vec![policy(10)]),
+        setting(|| worlds::policy(100), vec![policy(100)]),
+        setting(|| worlds::policy(1000), vec![policy(1000)]),
+        setting(worlds::denylist, denylist()),
+        setting(worlds::tunnel_end, tunnels()),
+    ]
+}
+
+fn forwarding() -> Vec<Case> {
+    vec![
+        case("parse/ip4-tcp", "stage: Ethernet, IPv4 with checksum, ports", tcp4(CLIENT, FAR)).of(Part::Parse),
+        case("parse/ip6-tcp", "stage: Ethernet, IPv6, ports", tcp6("2400::9")).of(Part::Parse),
+        case("forward/ip4", "few routes, one flow", tcp4(CLIENT, FAR)).rival("baseline/fib-lookup-forward"),
+        case("forward/ip6", "few routes, one flow", tcp6("2400::9")),
+        case("forward/pass-local", "for the node itself", tcp4(CLIENT, "10.0.0.1")).ends(Verdict::Pass),
+    ]
+}
+
+fn vlan() -> Vec<Case> {
+    let frame = format!("eth 02::ff > 02::1 / vlan 100 / ip4 {CLIENT} > {FAR} / tcp 40000 > 80 / data 10");
+    vec![case("forward/vlan", "comes tagged, leaves untagged", frame)]
+}
+
+fn fib() -> Vec<Case> {
+    let ip4 = || tcp4(CLIENT, "100.0.0.9");
+    let ip6 = || tcp6("2400::9");
+    vec![
+        case("fib/ip4-hot", "stage: 65,536 /24, one destination", ip4()).of(Part::Fib),
+        case("fib/ip4-64k-random", "stage: the same, a destination in each", ip4())
+            .of(Part::Fib)
+            .flows(Flows::Ip4Networks)
+            .rival("baseline/dir24-8-1m-random"),
+        case("fib/ip6-hot", "stage: 65,536 /48, one destination", ip6()).of(Part::Fib),
+        case("fib/ip6-64k-random", "stage: the same, a destination in each", ip6())
+            .of(Part::Fib)
+            .flows(Flows::Ip6Networks),
+        case("forward/ip4-64k-random", "65,536 /24, a destination in each", ip4()).flows(Flows::Ip4Networks),
+        case("forward/ip6-64k-random", "65,536 /48, a destination in each", ip6()).flows(Flows::Ip6Networks),
+    ]
+}
+
+fn balancing() -> Vec<Case> {
+    let udp = format!("{ETH} / ip4 {CLIENT} > 192.0.2.10 / udp 40000 > 80 / data 22");
+    let family = "load balancer, IPv4";
+    vec![
+        case("lb/ipip4-hot", "VIP with 100 IPIP backends, one flow", tcp4(CLIENT, "192.0.2.10"))
+            .scale(family, "flows", 1),
+        case("lb/ipip4-64k", "the same, 65,536 flows, flow table of 262,144", tcp4(CLIENTS, "192.0.2.10"))
+            .flows(Flows::Ip4Source(MANY))
+            .scale(family, "flows", MANY),
+        case("lb/ipip6-hot", "IPv6 in IPv6, one flow", tcp6("2001:db8:100::10")),
+        case("lb/ip4-on-ip6-hot", "IPv4 VIP, IPv6 backends, one flow", tcp4(CLIENT, "192.0.2.11")),
+        case("lb/vxlan-hot", "VXLAN backends, one flow", tcp4(CLIENT, "192.0.2.12")),
+        case("lb/l2-hot", "direct server return by L2 rewrite, one flow", tcp4(CLIENT, "192.0.2.13")),
+        case("lb/udp-hot", "UDP, IPIP backends, one flow", udp),
+        case("lb/no-vip", "the same node, a packet for none of its VIPs", tcp4(CLIENT, FAR)).rival("forward/ip4"),
+    ]
+}
+
+fn new_flows() -> Vec<Case> {
+    let frame = format!("{ETH} / ip4 {CLIENTS} > 192.0.2.10 / tcp 0 > 80 S / data 10");
+    let about = "every packet opens a flow, 2^24 of them; full flow table of 65,536";
+    vec![case("lb/new-flow", about, frame).flows(Flows::Ip4Source(1 << 24)).rival("baseline/lru-insert")]
+}
+
+fn policy(rules: u32) -> Case {
+    let about = format!("{rules} denied source prefixes, none matches");
+    case(&format!("policy/{rules}-rules"), &about, tcp4(CLIENT, FAR))
+        .scale("policy", "rules", rules)
+        .rival("forward/ip4")
+}
+
+fn denylist() -> Vec<Case> {
+    let dropped = |reason| Verdict::Drop(reason);
+    vec![
+        case("denylist/miss-hot", "10,000 /24, one source, not among them", tcp4(CLIENT, FAR)).rival("forward/ip4"),
+        case("denylist/miss-64k", "the same, 65,536 sources", tcp4(CLIENTS, FAR)).flows(Flows::Ip4Source(MANY)),
+        case("drop/denylist", "source among 10,000 /24", tcp4("203.0.7.7", FAR)).ends(dropped(DropReason::Denylist)),
+        case("drop/blackhole", "blackhole route", tcp4(CLIENT, "198.18.0.9")).ends(dropped(DropReason::Blackhole)),
+        case(
+            "drop/ip4-csum",
+            "wrong IPv4 header checksum",
+            format!("{ETH} / ip4 {CLIENT} > {FAR} csum=0x1234 / tcp 40000 > 80 / data 10"),
+        )
+        .ends(dropped(DropReason::Ip4Csum)),
+    ]
+}
+
+fn tunnels() -> Vec<Case> {
+    let inner = format!("ip4 {CLIENT} > {FAR} / tcp 40000 > 80 / data 24");
+    let ipip = format!("{ETH} / ip4 10.0.0.7 > 10.0.0.1 / {inner}");
+    let vxlan =
+        format!("{ETH} / ip4 10.0.0.7 > 10.0.0.1 / udp 50000 > 4789 / vxlan vni=4096 / eth 02::7 > 02::8 / {inner}");
+    vec![
+        case("tunnel/decap-ipip", "IPIP from a known peer, then forwarded", ipip),
+        case("tunnel/decap-vxlan", "VXLAN from a known peer, then forwarded", vxlan),
+        case("tunnel/plain", "the same node, no tunnel packet", tcp4(CLIENT, FAR)).rival("forward/ip4"),
+    ]
+}

@@ -1,0 +1,151 @@
+//! margay's own pipeline, whole and by stage.
+//!
+//! The shipped source is compiled into the harness of `bpf/frame.h`. Tables come from a configuration by the way that a
+//! real one goes, and before anything is timed `explain` tells the verdict that the case names.
+
+mod cases;
+mod worlds;
+
+use std::rc::Rc;
+
+use anyhow::{Context, ensure};
+use libbpf_rs::OpenObject;
+use margay::dataplane::Dataplane;
+use model::Ids;
+use model::tables::{Features, Parameters};
+use model::verdict::Verdict;
+
+use super::bench::{Bench, Keeps, Label, Subject};
+use super::kernel::{Control, FrameState, Loaded, action, image};
+use cases::{Case, Part, Setting};
+use skel::types;
+use worlds::{INGRESS, World};
+
+#[expect(
+    unsafe_code,
+    unreachable_pub,
+    clippy::expect_used,
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::undocumented_unsafe_blocks,
+    reason = "generated"
+)]
+mod skel {
+    include!(concat!(env!("OUT_DIR"), "/pipeline.skel.rs"));
+}
+
+/// Every case there is.
+pub(super) fn labels() -> Vec<Label> {
+    cases::all().into_iter().flat_map(|setting| setting.cases).map(|case| case.label).collect()
+}
+
+/// Loads the configurations of the cases that `wanted` names.
+pub(super) fn prepare(wanted: impl Fn(&str) -> bool) -> anyhow::Result<Vec<Bench>> {
+    let mut benches = Vec::new();
+    for Setting { world, cases } in cases::all() {
+        let cases: Vec<Case> = cases.into_iter().filter(|case| wanted(&case.label.case)).collect();
+        if let Some(first) = cases.first() {
+            let made =
+                load(&world(), &cases).with_context(|| format!("the configuration of case {}", first.label.case));
+            benches.extend(made?);
+        }
+    }
+    Ok(benches)
+}
+
+/// Puts a configuration in force in a dataplane of its own, without an interface, and the bench's programs over its maps.
+fn load(world: &World, cases: &[Case]) -> anyhow::Result<Vec<Bench>> {
+    let compiled = model::compile(&world.desired, &world.network, &world.rib, &mut Ids::default())?;
+    ensure!(compiled.notices.is_empty(), "the configuration does not take effect as it stands: {:?}", compiled.notices);
+    let mut dataplane = Dataplane::open_unpinned()?;
+    dataplane.apply(&compiled.tables, compiled.features, &compiled.parameters, &[])?;
+
+    let mut frames = Vec::with_capacity(cases.len());
+    for case in cases {
+        let about = || format!("case {}", case.label.case);
+        let frame = packet::notation::encode(&case.frame).with_context(about)?;
+        let explanation = dataplane.explain(&frame, INGRESS).with_context(about)?;
+        let (told, expected) = (explanation.verdict, case.verdict);
+        ensure!(told == expected, "case {}: the frame ends as {told}, not as {expected}", case.label.case);
+        frames.push(frame);
+    }
+    let mut programs: Vec<&str> = cases.iter().flat_map(|case| <[&str; 2]>::from(case.part.programs())).collect();
+    programs.dedup();
+    let loaded = Loaded::load(image!("pipeline"), &programs, |open| {
+        specialise(open, compiled.features, &compiled.parameters)?;
+        share(open, &dataplane, &compiled.parameters)
+    })?;
+    let subject = Rc::new(Subject { loaded, _keeps: Keeps::Tables { _dataplane: dataplane } });
+    cases.iter().zip(frames).map(|(case, frame)| bench(case, frame, &subject)).collect()
+}
+
+fn bench(case: &Case, frame: Vec<u8>, subject: &Rc<Subject>) -> anyhow::Result<Bench> {
+    let (without, with) = case.part.programs();
+    // A stage's program passes what the stage lets through.
+    let expected = if case.part == Part::Path { action_of(case.verdict) } else { action::PASS };
+    let about = || format!("case {}", case.label.case);
+    Ok(Bench {
+        label: case.label.clone(),
+        subject: Rc::clone(subject),
+        without,
+        with,
+        frame_state: Some(FrameState::new(&frame, case.flows.vary()).with_context(about)?),
+        frame,
+        ingress: None,
+        control: Control { mask: case.flows.count() - 1, expected, ..Control::default() },
+    })
+}
+
+/// The knobs that the configuration's features need and no more, as the running program has them.
+fn specialise(open: &mut OpenObject, features: Features, parameters: &Parameters) -> anyhow::Result<()> {
+    let layout = || "the object has no configuration";
+    let mut rodata =
+        open.maps_mut().find(|map| map.name().to_string_lossy().ends_with(".rodata")).with_context(layout)?;
+    let base = std::mem::offset_of!(types::rodata, config);
+    let value = rodata.initial_value_mut().and_then(|value| value.get_mut(base..)).with_context(layout)?;
+    let mut put = |offset: usize, bytes: &[u8]| {
+        let to = value.get_mut(offset..offset + bytes.len()).with_context(layout)?;
+        to.copy_from_slice(bytes);
+        anyhow::Ok(())
+    };
+    macro_rules! knob {
+        ($($name:ident = $on:expr),* $(,)?) => {
+            $(put(std::mem::offset_of!(types::config, $name), &[u8::from($on)])?;)*
+        };
+    }
+    knob!(
+        decap_ipip = features.decap_ipip,
+        decap_vxlan = features.decap_vxlan,
+        denylist = features.denylist,
+        filter = features.filter,
+        vip = features.vip,
+        vlan = features.vlan,
+        slow_path = features.slow_path,
+        explain = false,
+    );
+    put(std::mem::offset_of!(types::config, vxlan_port), &parameters.vxlan_port.to_ne_bytes())?;
+    put(std::mem::offset_of!(types::config, punt_rate), &parameters.punt_rate.to_ne_bytes())
+}
+
+/// Has the bench's programs use the dataplane's maps.
+fn share(open: &mut OpenObject, dataplane: &Dataplane, parameters: &Parameters) -> anyhow::Result<()> {
+    for mut map in open.maps_mut() {
+        let name = map.name().to_string_lossy().into_owned();
+        if let Some((_, shared)) = dataplane.maps().find(|(shared, _)| *shared == name) {
+            if name == "flows" {
+                map.set_max_entries(parameters.flow_table_entries)?;
+            }
+            map.reuse_fd(shared).with_context(|| format!("sharing map {name}"))?;
+        }
+    }
+    Ok(())
+}
+
+fn action_of(verdict: Verdict) -> u32 {
+    match verdict {
+        Verdict::Drop(_) => action::DROP,
+        Verdict::Pass => action::PASS,
+        Verdict::Tx => action::TX,
+        Verdict::Redirect(_) | Verdict::Punt(_) => action::REDIRECT,
+    }
+}

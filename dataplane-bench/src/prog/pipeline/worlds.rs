@@ -1,0 +1,162 @@
+//! The configurations that the pipeline is measured with. Each goes the whole way of a real one, model -> compile ->
+//! tables -> maps, so a case measures what a user gets. Interfaces are made up: nothing is attached and nothing leaves.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use model::desired::{
+    AttachMode, Backend, Desired, Encap, EndpointInterface, HostEndpoint, Interface, Peers, Policy, RouteAction, Rule,
+    RuleAction, Service, StaticRoute, Tunnel, TunnelKind, protocol,
+};
+use model::network::{IfIndex, Link, Mac, Network, Vlan};
+use model::rib::{BgpRoute, Rib};
+
+/// The loopback interface, where BPF_PROG_TEST_RUN has packets come in.
+pub(super) const INGRESS: IfIndex = IfIndex(1);
+pub(super) const EGRESS: IfIndex = IfIndex(2);
+const VLAN_INGRESS: IfIndex = IfIndex(3);
+/// Prefixes of the cases that have many, and flows of those.
+pub(super) const MANY: u32 = 65_536;
+pub(super) const BACKENDS: u16 = 100;
+pub(super) const DENIED: u32 = 10_000;
+
+const GATEWAY4: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 1, 0, 2));
+const GATEWAY6: IpAddr = IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 1, 0, 0, 0, 0, 2));
+/// Behind the IPv6 gateway: the IPv6 backends.
+const BACKENDS6: IpNet = IpNet::V6(Ipv6Net::new_assert(Ipv6Addr::new(0x2001, 0xdb8, 2, 0, 0, 0, 0, 0), 48));
+/// Interface addresses.
+const ADDRESSES: [(IfIndex, IpNet); 4] = [
+    (INGRESS, IpNet::V4(Ipv4Net::new_assert(Ipv4Addr::new(10, 0, 0, 1), 24))),
+    (INGRESS, IpNet::V6(Ipv6Net::new_assert(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1), 64))),
+    (EGRESS, IpNet::V4(Ipv4Net::new_assert(Ipv4Addr::new(10, 1, 0, 1), 24))),
+    (EGRESS, IpNet::V6(Ipv6Net::new_assert(Ipv6Addr::new(0x2001, 0xdb8, 1, 0, 0, 0, 0, 1), 64))),
+];
+
+/// The inputs of compile.
+#[derive(Clone, Debug)]
+pub(super) struct World {
+    pub(super) desired: Desired,
+    pub(super) network: Network,
+    pub(super) rib: Rib,
+}
+
+fn v4(n: u32) -> IpAddr {
+    IpAddr::V4(Ipv4Addr::from(n))
+}
+
+/// `count` prefixes of 24 bits from `first` on.
+fn slash24(first: u32, count: u32) -> impl Iterator<Item = IpNet> {
+    (0..count).filter_map(move |n| IpNet::new(v4(first + (n << 8)), 24).ok())
+}
+
+/// `count` prefixes of 48 bits from 2400:: on.
+fn slash48(count: u32) -> impl Iterator<Item = IpNet> {
+    (0..count).filter_map(|n| IpNet::new(IpAddr::V6(Ipv6Addr::from(0x2400u128 << 112 | u128::from(n) << 80)), 48).ok())
+}
+
+/// A router with two ports, a VLAN on the first, and `prefixes` of each family behind a gateway: 100.0.0.0/24 and up,
+/// 2400::/48 and up.
+pub(super) fn router(prefixes: u32) -> World {
+    let mut world = World { desired: Desired::default(), network: Network::default(), rib: Rib::default() };
+    let mac = |last: u32| Mac([2, 0, 0, 0, 0, last as u8]);
+    for (index, name) in [(INGRESS, "in"), (EGRESS, "out")] {
+        let link = Link { name: name.to_owned(), mac: mac(index.0), mtu: 1500, up: true, rx_queues: 1, vlan: None };
+        world.network.links.insert(index, link);
+        world.desired.node.interfaces.push(Interface { name: name.to_owned(), mode: AttachMode::Native });
+    }
+    world.network.addresses.extend(ADDRESSES);
+    for gateway in [GATEWAY4, GATEWAY6] {
+        world.network.neighbors.insert((EGRESS, gateway), mac(0xfe));
+    }
+    let via = |gateway: IpAddr| BgpRoute { gateways: vec![gateway], internal: false };
+    world.rib.bgp.extend(slash24(0x6400_0000, prefixes.max(BACKENDS.into())).map(|prefix| (prefix, via(GATEWAY4))));
+    world.rib.bgp.extend(slash48(prefixes).map(|prefix| (prefix, via(GATEWAY6))));
+    world.rib.bgp.insert(BACKENDS6, via(GATEWAY6));
+    world
+}
+
+/// A router with VLAN 100 on its first port.
+pub(super) fn vlan_router() -> World {
+    let mut world = router(1);
+    let name = "in.100".to_owned();
+    let vlan = Some(Vlan { parent: INGRESS, id: 100 });
+    let mac = Mac([2, 0, 0, 0, 0, 1]);
+    world.network.links.insert(VLAN_INGRESS, Link { name: name.clone(), mac, mtu: 1500, up: true, rx_queues: 1, vlan });
+    world.desired.node.interfaces.push(Interface { name, mode: AttachMode::Native });
+    world
+}
+
+/// A router with five VIPs, 192.0.2.10 and up and one of IPv6, and 100 backends behind each.
+pub(super) fn balancer(flows: u32) -> World {
+    let mut world = router(1);
+    let routed4 = |n: u16| v4(0x6400_0001 + (u32::from(n) << 8));
+    let routed6 = |n: u16| IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 2, 0, 0, 0, 0, n + 1));
+    let attached = |n: u16| v4(0x0a01_0064 + u32::from(n));
+    for n in 0..BACKENDS {
+        world.network.neighbors.insert((EGRESS, attached(n)), Mac([2, 0, 0, 0, 1, n as u8]));
+    }
+    let mut serve = |name: &str, vip: &str, protocol, address: &dyn Fn(u16) -> IpAddr, encap: Encap| {
+        let backends = (0..BACKENDS).map(|n| Backend { address: address(n), weight: 1, encap });
+        world.desired.services.push(Service {
+            name: name.to_owned(),
+            addresses: vip.parse().into_iter().collect(),
+            port: 80,
+            protocol,
+            advertise: true,
+            backends: backends.collect(),
+        });
+    };
+    let vxlan = Encap::Vxlan { vni: 4096, mac: Mac([2, 0, 0, 0, 2, 1]) };
+    serve("ipip4", "192.0.2.10", protocol::TCP, &routed4, Encap::Ipip);
+    serve("udp", "192.0.2.10", protocol::UDP, &routed4, Encap::Ipip);
+    serve("ipip6", "2001:db8:100::10", protocol::TCP, &routed6, Encap::Ipip);
+    serve("v4-on-v6", "192.0.2.11", protocol::TCP, &routed6, Encap::Ipip);
+    serve("vxlan", "192.0.2.12", protocol::TCP, &routed4, vxlan);
+    serve("l2", "192.0.2.13", protocol::TCP, &attached, Encap::L2);
+    world.desired.node.flow_table_entries = flows;
+    world
+}
+
+/// A router whose first port has `count` rules that deny one source prefix each.
+pub(super) fn policy(count: u32) -> World {
+    let mut world = router(1);
+    let deny = |net: IpNet| Rule {
+        action: RuleAction::Deny,
+        ip_version: None,
+        protocol: None,
+        not_protocol: None,
+        icmp: None,
+        not_icmp: None,
+        source: Peers { nets: vec![net], ..Peers::default() },
+        destination: Peers::default(),
+    };
+    let name = "in".to_owned();
+    let rules = slash24(0xcb00_0000, count).map(deny).collect();
+    world.desired.policies.push(Policy { name: "deny".to_owned(), endpoints: vec![name.clone()], rules });
+    let interface = EndpointInterface::Named(name.clone());
+    world.desired.host_endpoints.push(HostEndpoint { name, interface, labels: Default::default() });
+    world
+}
+
+/// A router that drops 10,000 source prefixes, 203.0.0.0/24 and up, and what is sent to 198.18.0.0/24.
+pub(super) fn denylist() -> World {
+    let mut world = router(1);
+    world.desired.denylist = slash24(0xcb00_0000, DENIED).collect();
+    world.desired.static_routes.extend(slash24(0xc612_0000, 1).map(|prefix| StaticRoute {
+        name: "sink".to_owned(),
+        prefix,
+        action: RouteAction::Blackhole,
+        advertise: false,
+    }));
+    world
+}
+
+/// A router that takes tunnels in from 10.0.0.0/24.
+pub(super) fn tunnel_end() -> World {
+    let mut world = router(1);
+    for (name, kind) in [("ipip", TunnelKind::Ipip), ("vxlan", TunnelKind::Vxlan { vni: 4096 })] {
+        let peers = slash24(0x0a00_0000, 1).collect();
+        world.desired.tunnels.push(Tunnel { name: name.to_owned(), kind, peers });
+    }
+    world
+}
