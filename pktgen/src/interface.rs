@@ -122,6 +122,18 @@ impl Interface {
         Ok(std::array::from_fn(|_| octets.next().unwrap_or(0)))
     }
 
+    /// Bytes of the longest IP packet that it sends.
+    ///
+    /// # Errors
+    /// What the kernel answered.
+    pub fn mtu(&self) -> Result<usize, InterfaceError> {
+        let mut request = self.request();
+        self.ioctl("MTU", libc::SIOCGIFMTU, &mut request)?;
+        // SAFETY: SIOCGIFMTU has written the MTU member.
+        let mtu = unsafe { request.ifr_ifru.ifru_mtu };
+        Ok(usize::try_from(mtu).unwrap_or(0))
+    }
+
     /// Waits until it is up and has carrier: attaching a program makes some drivers restart the link.
     ///
     /// # Errors

@@ -12,6 +12,7 @@
 
 pub mod backend;
 pub mod clock;
+pub mod connect;
 pub mod hdr;
 pub mod interface;
 pub mod pace;

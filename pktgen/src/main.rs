@@ -5,19 +5,22 @@ mod args;
 mod output;
 mod tui;
 
+use std::io::Write as _;
 use std::os::fd::AsFd as _;
 use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use anyhow::Context as _;
 use clap::Parser as _;
 use pktgen::interface::Interface;
 use pktgen::progress::Progress;
 use pktgen::receive::redirect;
-use pktgen::{run, umem};
+use pktgen::{connect, run, umem};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::flag;
 
-use args::{Args, Command, ProbeArgs, RunArgs};
+use args::{Args, Command, ConnectArgs, ProbeArgs, RunArgs};
 
 /// A condition of `--fail-if` holds.
 const EXIT_THRESHOLD: u8 = 3;
@@ -25,6 +28,7 @@ const EXIT_THRESHOLD: u8 = 3;
 fn main() -> anyhow::Result<ExitCode> {
     match Args::parse().command {
         Command::Run(args) => run_command(&args),
+        Command::Connect(args) => connect_command(&args),
         Command::Probe(args) => probe(&args),
     }
 }
@@ -40,11 +44,7 @@ fn run_command(args: &RunArgs) -> anyhow::Result<ExitCode> {
         None => format!("pktgen {}", config.from),
     };
     let progress = Progress::default();
-    // The first signal ends the run, and what it has measured is reported; a second one ends the program.
-    for signal in [SIGINT, SIGTERM] {
-        flag::register_conditional_shutdown(signal, 128 + signal, progress.stop_flag())?;
-        flag::register(signal, progress.stop_flag())?;
-    }
+    stop_on_signals(&progress.stop_flag())?;
     let mut out = std::io::stdout().lock();
     let report = std::thread::scope(|scope| {
         let run = scope.spawn(|| run::run_watched(config, &progress));
@@ -61,6 +61,33 @@ fn run_command(args: &RunArgs) -> anyhow::Result<ExitCode> {
     })?;
     let passed = output.report(&report, &mut out)?;
     Ok(if passed { ExitCode::SUCCESS } else { EXIT_THRESHOLD.into() })
+}
+
+fn connect_command(args: &ConnectArgs) -> anyhow::Result<ExitCode> {
+    let stop = Arc::new(AtomicBool::new(false));
+    stop_on_signals(&stop)?;
+    let report = connect::run(&args.config()?, &stop)?;
+    let mut out = std::io::stdout().lock();
+    if args.json {
+        serde_json::to_writer_pretty(&mut out, &report).context("cannot write the report")?;
+        writeln!(out)?;
+    } else {
+        write!(out, "{report}")?;
+    }
+    let exceeded: Vec<_> = args.fail_if.iter().filter_map(|threshold| threshold.check(&report)).collect();
+    for exceeded in &exceeded {
+        eprintln!("pktgen: failed: {exceeded}");
+    }
+    Ok(if exceeded.is_empty() { ExitCode::SUCCESS } else { EXIT_THRESHOLD.into() })
+}
+
+/// The first signal ends the run, and what it has measured is reported; a second one ends the program.
+fn stop_on_signals(stop: &Arc<AtomicBool>) -> std::io::Result<()> {
+    for signal in [SIGINT, SIGTERM] {
+        flag::register_conditional_shutdown(signal, 128 + signal, Arc::clone(stop))?;
+        flag::register(signal, Arc::clone(stop))?;
+    }
+    Ok(())
 }
 
 #[derive(serde::Serialize)]

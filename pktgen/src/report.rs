@@ -15,6 +15,7 @@ use crate::receive::latency::Latencies;
 use crate::receive::redirect::XdpMode;
 use crate::receive::side::{Judged, Outcome};
 use crate::send::Sent;
+use crate::threshold;
 use crate::umem::KernelCounts;
 
 /// One side of a run.
@@ -415,6 +416,16 @@ impl Figure {
         ("p999", Self::P999),
         ("max", Self::Max),
     ];
+}
+
+impl threshold::Figure for Figure {
+    type Report = Report;
+    const NAMED: &'static [(&'static str, Self)] = &Self::ALL;
+    const UNMEASURED: &'static str = "loss needs --to, faults --check full, latencies --latency";
+
+    fn value(self, report: &Report) -> Option<f64> {
+        report.figure(self)
+    }
 }
 
 impl fmt::Display for Report {

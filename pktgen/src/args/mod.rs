@@ -1,6 +1,7 @@
 //! What can be said on the command line, one group of flags a file.
 
 mod check;
+mod connect;
 mod pace;
 mod traffic;
 
@@ -8,6 +9,7 @@ use clap::{ArgGroup, Parser, Subcommand};
 use pktgen::run::Config;
 
 use check::CheckArgs;
+pub(crate) use connect::ConnectArgs;
 use pace::PaceArgs;
 use traffic::TrafficArgs;
 
@@ -23,6 +25,8 @@ pub(crate) struct Args {
 pub(crate) enum Command {
     /// Send packets, and check what arrives where --to is given.
     Run(Box<RunArgs>),
+    /// Open TCP connections, or send UDP requests, from many client addresses to a server or balancer.
+    Connect(Box<ConnectArgs>),
     /// Show what an interface can do: driver, native or generic XDP, zero-copy or copy, queues.
     Probe(ProbeArgs),
 }
@@ -81,7 +85,7 @@ mod tests {
         let args = Args::try_parse_from(line.split_whitespace()).map_err(|e| e.to_string())?;
         match args.command {
             Command::Run(run) => run.config().map_err(|e| e.to_string()),
-            Command::Probe(_) => Err("probe".to_owned()),
+            Command::Connect(_) | Command::Probe(_) => Err("another command".to_owned()),
         }
     }
 

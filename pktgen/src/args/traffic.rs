@@ -97,7 +97,7 @@ impl TrafficArgs {
 }
 
 /// The notation of the packet tests knows how addresses are written.
-fn mac(text: &str) -> anyhow::Result<Mac> {
+pub(super) fn mac(text: &str) -> anyhow::Result<Mac> {
     match packet::notation::parse(&format!("eth {text} > ::")).as_deref() {
         Ok([Layer::Eth(eth)]) => Ok(eth.src),
         _ => bail!("write an Ethernet address as 02:00:00:00:00:01 or 02::1"),

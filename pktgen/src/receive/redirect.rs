@@ -5,7 +5,7 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsFd as _, BorrowedFd};
 
 use libbpf_rs::skel::{OpenSkel as _, SkelBuilder as _};
-use libbpf_rs::{Link, MapCore as _, MapFlags, MapHandle, Xdp, XdpFlags};
+use libbpf_rs::{Link, MapCore as _, MapFlags, MapHandle, ProgramMut, Xdp, XdpFlags};
 
 use super::{Check, Options};
 use crate::interface::Interface;
@@ -73,6 +73,26 @@ pub enum XdpMode {
     Generic,
 }
 
+/// Attaches a program: native where the driver can, else generic.
+pub(crate) fn attach(program: &ProgramMut<'_>, interface: &Interface) -> Result<(Link, XdpMode), RedirectError> {
+    let name = interface.name().to_owned();
+    let index = i32::try_from(interface.index()).unwrap_or(0);
+    let link = program.attach_xdp(index).map_err(|source| {
+        if matches!(source.kind(), libbpf_rs::ErrorKind::AlreadyExists)
+            || io::Error::last_os_error().raw_os_error() == Some(libc::EBUSY)
+        {
+            RedirectError::Busy { interface: name.clone() }
+        } else {
+            RedirectError::Attach { interface: name.clone(), source }
+        }
+    })?;
+    let mode = match Xdp::new(program.as_fd()).query(index, XdpFlags::NONE) {
+        Ok(answer) if answer.skb_prog_id != 0 => XdpMode::Generic,
+        _ => XdpMode::Native,
+    };
+    Ok((link, mode))
+}
+
 /// What the program counted: packets of this run, whatever became of them afterwards.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Arrivals {
@@ -131,22 +151,7 @@ impl Redirect {
             rodata.note_arrival = u8::from(options.latency);
         }
         let skel = open.load().map_err(RedirectError::Load)?;
-        let name = interface.name().to_owned();
-        let index = i32::try_from(interface.index()).unwrap_or(0);
-        let link = skel.progs.pktgen_rx.attach_xdp(index).map_err(|source| {
-            if matches!(source.kind(), libbpf_rs::ErrorKind::AlreadyExists)
-                || io::Error::last_os_error().raw_os_error() == Some(libc::EBUSY)
-            {
-                RedirectError::Busy { interface: name.clone() }
-            } else {
-                RedirectError::Attach { interface: name.clone(), source }
-            }
-        })?;
-        let query = Xdp::new(skel.progs.pktgen_rx.as_fd()).query(index, XdpFlags::NONE);
-        let mode = match query {
-            Ok(answer) if answer.skb_prog_id != 0 => XdpMode::Generic,
-            _ => XdpMode::Native,
-        };
+        let (link, mode) = attach(&skel.progs.pktgen_rx, interface)?;
         let sockets = MapHandle::try_from(&skel.maps.sockets).map_err(RedirectError::Load)?;
         let arrivals = MapHandle::try_from(&skel.maps.arrivals).map_err(RedirectError::Load)?;
         Ok(Self { _link: link, sockets, arrivals, mode })
