@@ -2,7 +2,9 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing))]
 
 mod compare;
+mod lab;
 mod machine;
+mod methods;
 mod prog;
 mod report;
 mod result;
@@ -27,6 +29,8 @@ enum Command {
     Prog(prog::Options),
     /// Tell what changed between results.
     Compare(compare::Options),
+    /// Packets a second through devices at their maximum, or from generators.
+    Rate(methods::rate::Options),
     /// Merge results and write them for readers.
     Report(report::Options),
 }
@@ -34,6 +38,7 @@ enum Command {
 fn main() -> anyhow::Result<ExitCode> {
     match Cli::parse().command {
         Command::Prog(options) => prog::run(&options)?,
+        Command::Rate(options) => methods::rate::run(&options)?,
         Command::Compare(options) => return compare::run(&options),
         Command::Report(options) => report::run(&options)?,
     }

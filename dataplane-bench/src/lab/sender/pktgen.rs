@@ -1,0 +1,72 @@
+//! pktgen as the generator of trials, in this process.
+
+use std::time::Duration;
+
+use anyhow::Context as _;
+use packet::layer::Mac;
+use pktgen::backend::Backend;
+use pktgen::pace::Pace;
+use pktgen::receive::Options;
+use pktgen::run::Config;
+use pktgen::send::Limit;
+use pktgen::template;
+
+use super::Sent;
+use crate::lab::traffic::{FIRST_PORT, Traffic};
+
+/// How traffic is offered.
+#[derive(Clone, Debug)]
+pub(crate) struct Load {
+    /// Packets a second; as many as go where absent.
+    pub(crate) pps: Option<f64>,
+    /// When to stop, whichever comes first.
+    pub(crate) duration: Duration,
+    /// The same in packets.
+    pub(crate) packets: Option<u64>,
+    /// A sending thread each.
+    pub(crate) cores: Vec<usize>,
+    /// The way to the wire; pktgen's choice where absent.
+    pub(crate) backend: Option<Backend>,
+}
+
+/// How a back end sends.
+pub(crate) fn about(backend: Backend) -> &'static str {
+    match backend {
+        Backend::Live => "XDP live frames (BPF_PROG_TEST_RUN)",
+        Backend::Xsk => "AF_XDP TX ring, copied by the kernel on veth",
+        Backend::Packet => "AF_PACKET TX ring, no queueing discipline",
+    }
+}
+
+/// Sends from an interface of the caller's namespace.
+///
+/// # Errors
+/// Those of pktgen.
+pub(crate) fn send(from: &str, to: Mac, traffic: &Traffic, load: &Load) -> anyhow::Result<Sent> {
+    let report = pktgen::run::run(config(from, to, traffic, load)).context("pktgen")?;
+    Ok(Sent { packets: report.sent.packets, seconds: report.sent.seconds })
+}
+
+fn config(from: &str, to: Mac, traffic: &Traffic, load: &Load) -> Config {
+    Config {
+        from: from.to_owned(),
+        to: None,
+        traffic: template::Traffic {
+            src_mac: [0; 6],
+            dst_mac: to,
+            src: traffic.source,
+            dst: traffic.destination,
+            sport: FIRST_PORT,
+            dport: traffic.port,
+            flows: traffic.flows,
+            protocol: template::Protocol::Udp,
+            sizes: vec![traffic.frame_bytes],
+        },
+        pace: load.pps.map_or(Pace::MAX, Pace::constant_pps),
+        backend: load.backend,
+        limit: Limit { count: load.packets, duration: Some(load.duration) },
+        queues: (0..u32::try_from(load.cores.len()).unwrap_or(1)).collect(),
+        cores: load.cores.clone(),
+        receive: Options::default(),
+    }
+}

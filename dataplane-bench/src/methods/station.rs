@@ -1,0 +1,128 @@
+//! A device at work, the way through it and the record of its trials.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use packet::layer::Mac;
+use pktgen::interface::Interface;
+
+use crate::lab::Lab;
+use crate::lab::cores::Cores;
+use crate::lab::dut::{self, Dut, Running};
+use crate::lab::path::{self, Path};
+use crate::lab::sender::Load;
+use crate::lab::traffic::Traffic;
+use crate::result::{Scale, Trial};
+
+/// A trial may take this much longer than asked for until all its packets are sent; what is not sent then is lost.
+const LATE_SHARE: f64 = 0.005;
+const LATE: Duration = Duration::from_millis(1);
+
+/// One device. Its parts end in the order of the fields.
+pub(super) struct Station {
+    pub(super) name: String,
+    pub(super) about: String,
+    /// Which core does what.
+    pub(super) placement: String,
+    pub(super) traffic: Traffic,
+    pub(super) scale: Option<Scale>,
+    pub(super) running: Option<Box<dyn Running>>,
+    pub(super) path: Path,
+    pub(super) cores: Cores,
+    _lab: Option<Arc<Lab>>,
+}
+
+impl Station {
+    /// Sets a device up in a lab of its own and verifies it.
+    pub(super) fn set_up(dut: Box<dyn Dut>, flows: u32, size: usize, cores: &Cores) -> anyhow::Result<Self> {
+        let lab = Arc::new(Lab::new(1)?);
+        let mut running = dut.prepare(&lab, cores)?;
+        cores.place(&lab, dut.work())?;
+        let path = Path::through(&lab)?;
+        dut::verify(&path, dut.as_ref(), &cores.generator)?;
+        running.pause()?;
+        let traffic = Traffic { frame_bytes: size, ..dut.traffic(flows).0 };
+        Ok(Self {
+            name: dut.name(),
+            about: dut.about(),
+            placement: cores.describe(dut.work()),
+            traffic,
+            scale: dut.scale(),
+            running: Some(running),
+            path,
+            cores: cores.clone(),
+            _lab: Some(lab),
+        })
+    }
+
+    /// Whatever is between two interfaces of this namespace.
+    pub(super) fn between(
+        from: &str,
+        to: &str,
+        next_hop: Option<Mac>,
+        flows: u32,
+        size: usize,
+        cores: &Cores,
+    ) -> anyhow::Result<Self> {
+        Interface::new(from)?;
+        let next_hop = match next_hop {
+            Some(mac) => mac,
+            None => Interface::new(to)?.mac()?,
+        };
+        Ok(Self {
+            name: format!("{from} > {to}"),
+            about: "what is between the two interfaces".to_owned(),
+            placement: format!("generator on core {:?}", cores.generator),
+            traffic: Traffic { frame_bytes: size, ..Traffic::ipv4(flows) },
+            scale: None,
+            running: None,
+            path: Path::between(from, to, next_hop)?,
+            cores: cores.clone(),
+            _lab: None,
+        })
+    }
+
+    /// Has the device work while `work` measures it.
+    pub(super) fn awake<T>(&mut self, work: impl FnOnce(&mut Self) -> anyhow::Result<T>) -> anyhow::Result<T> {
+        if let Some(running) = &mut self.running {
+            running.resume()?;
+        }
+        let done = work(self).with_context(|| self.name.clone());
+        if let Some(running) = &mut self.running {
+            running.pause()?;
+        }
+        done
+    }
+
+    /// One trial, recorded. A load of `None` is as much as the generator can.
+    pub(super) fn trial(
+        &self,
+        test: &str,
+        pps: Option<f64>,
+        duration: Duration,
+        record: &mut Vec<Trial>,
+    ) -> anyhow::Result<path::Trial> {
+        let seconds = duration.as_secs_f64();
+        let wanted = pps.map(|pps| (pps * seconds).round().max(1.0) as u64);
+        let load = Load {
+            pps,
+            duration: if pps.is_some() { duration.mul_f64(1.0 + LATE_SHARE) + LATE } else { duration },
+            packets: wanted,
+            cores: self.cores.generator.clone(),
+            backend: None,
+        };
+        let trial = self.path.trial(&self.traffic, &load)?;
+        record.push(Trial {
+            test: test.to_owned(),
+            dut: self.name.clone(),
+            frame_bytes: u32::try_from(self.traffic.frame_bytes).ok(),
+            load_pps: pps.unwrap_or_else(|| trial.sent.packets as f64 / seconds),
+            duration_s: seconds,
+            wanted: wanted.unwrap_or(trial.sent.packets),
+            sent: trial.sent.packets,
+            received: trial.received,
+        });
+        Ok(trial)
+    }
+}
