@@ -18,6 +18,7 @@ pub mod interface;
 pub mod pace;
 pub mod progress;
 pub mod receive;
+pub mod remote;
 pub mod replay;
 pub mod report;
 pub mod run;

@@ -23,6 +23,8 @@ pub struct Progress {
     reordered: AtomicU64,
     streams: OnceLock<Vec<Stream>>,
     latencies: Mutex<Histogram<u64>>,
+    /// The last ones of a far end, which keeps the histogram.
+    far_latency: Mutex<Option<Quantiles>>,
     stop: Arc<AtomicBool>,
 }
 
@@ -51,6 +53,7 @@ impl Default for Progress {
             reordered: AtomicU64::new(0),
             streams: OnceLock::new(),
             latencies: Mutex::new(latency::histogram()),
+            far_latency: Mutex::new(None),
             stop: Arc::new(AtomicBool::new(false)),
         }
     }
@@ -108,6 +111,28 @@ impl Progress {
         let _ = self.latencies.lock().unwrap_or_else(PoisonError::into_inner).add(recent);
     }
 
+    /// What a far end has received so far.
+    pub fn mirror(&self, far: &Snapshot) {
+        let store = |count: &AtomicU64, value| count.store(value, Ordering::Relaxed);
+        self.delivered(far.delivered.0, far.delivered.1);
+        store(&self.received.packets, far.received.0);
+        store(&self.received.bytes, far.received.1);
+        for (count, value) in [
+            (&self.corrupt, far.corrupt),
+            (&self.rewritten, far.rewritten),
+            (&self.duplicate, far.duplicate),
+            (&self.reordered, far.reordered),
+        ] {
+            store(count, value);
+        }
+        for (stream, (_, received)) in self.streams.get().into_iter().flatten().zip(&far.streams) {
+            store(&stream.received, *received);
+        }
+        if let Some(latency) = far.latency {
+            *self.far_latency.lock().unwrap_or_else(PoisonError::into_inner) = Some(latency);
+        }
+    }
+
     /// Ends the run: senders stop, receivers wait for what is under way.
     pub fn stop(&self) {
         self.stop.store(true, Ordering::Relaxed);
@@ -129,6 +154,7 @@ impl Progress {
         let latency = (!latencies.is_empty()).then(|| Quantiles::of(&latencies));
         latencies.reset();
         drop(latencies);
+        let latency = latency.or_else(|| self.far_latency.lock().unwrap_or_else(PoisonError::into_inner).take());
         let load = |count: &AtomicU64| count.load(Ordering::Relaxed);
         Snapshot {
             elapsed_ns: now_ns() - self.started_ns,
@@ -157,7 +183,7 @@ impl Pair {
 }
 
 /// What a run had done at one time; pairs are packets and bytes.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct Snapshot {
     /// Since the start.
     pub elapsed_ns: u64,

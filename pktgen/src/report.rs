@@ -13,13 +13,13 @@ use crate::receive::Field;
 use crate::receive::check::Sequence;
 use crate::receive::latency::Latencies;
 use crate::receive::redirect::XdpMode;
-use crate::receive::side::{Judged, Outcome};
+use crate::receive::side::{Judged, Link, Outcome};
 use crate::send::Sent;
 use crate::threshold;
 use crate::umem::KernelCounts;
 
 /// One side of a run.
-#[derive(Clone, Debug, Default, serde::Serialize, schemars::JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
 pub struct Endpoint {
     /// Interface.
     pub interface: String,
@@ -161,6 +161,8 @@ pub struct Judgement {
     pub loss_ratio: f64,
     /// Packets that were delivered but did not reach user space: the receiver's own loss.
     pub missed: u64,
+    /// How the interface fared.
+    pub link: Link,
     /// What came to user space; none where packets were only counted.
     pub checked: Option<Checked>,
 }
@@ -295,6 +297,7 @@ impl Judgement {
             lost,
             loss_ratio: if sent > 0 { lost as f64 / sent as f64 } else { 0.0 },
             missed,
+            link: outcome.link,
             checked: outcome.judged.as_ref().map(Checked::new),
         }
     }
@@ -435,6 +438,11 @@ impl fmt::Display for Report {
         let Some(received) = &self.received else { return Ok(()) };
         let to = self.to.as_ref().map(endpoint).unwrap_or_default();
         writeln!(f, "delivered {} on {to}", volume(&received.delivered))?;
+        match received.link {
+            Link { gone: true, .. } => writeln!(f, "          the interface has gone, which ended the run")?,
+            Link { outages: 0, .. } => {}
+            Link { outages, .. } => writeln!(f, "          it was down {outages} times")?,
+        }
         writeln!(f, "lost      {} ({:.6} %)", received.lost, received.loss_ratio * 100.0)?;
         if let Some(checked) = &received.checked {
             checked.text(received.missed, f)?;

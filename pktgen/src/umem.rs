@@ -69,6 +69,11 @@ impl Frame {
         self.desc.lengths().data()
     }
 
+    /// True where the packet goes on in the next frame of its ring.
+    pub fn goes_on(&self) -> bool {
+        self.desc.has_more_frames()
+    }
+
     /// True before anything has been written.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
@@ -76,7 +81,7 @@ impl Frame {
 }
 
 /// What the kernel counted on a socket.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, schemars::JsonSchema)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
 pub struct KernelCounts {
     /// Packets dropped, for want of memory or because they did not fit.
     pub rx_dropped: u64,
@@ -114,9 +119,18 @@ pub struct Opened {
 /// # Errors
 /// [`OpenError`].
 pub fn open(interface: &str, queue: u32, longest: usize) -> Result<Opened, OpenError> {
-    match bind(interface, queue, longest, BindFlags::XDP_ZEROCOPY) {
+    open_deep(interface, queue, longest, RING)
+}
+
+/// The same, with rings and frames for `depth` packets on the receiving side: what comes while the receiver is not scheduled
+/// must fit in there. It is rounded up to a power of two.
+///
+/// # Errors
+/// [`OpenError`].
+pub fn open_deep(interface: &str, queue: u32, longest: usize, depth: u32) -> Result<Opened, OpenError> {
+    match bind(interface, queue, longest, depth, BindFlags::XDP_ZEROCOPY) {
         Err(OpenError::Bind { source, .. }) if refuses_zero_copy(&source) => {
-            bind(interface, queue, longest, BindFlags::XDP_COPY)
+            bind(interface, queue, longest, depth, BindFlags::XDP_COPY)
         }
         other => other,
     }
@@ -127,7 +141,7 @@ fn refuses_zero_copy(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::EOPNOTSUPP | libc::EINVAL))
 }
 
-fn bind(interface: &str, queue: u32, longest: usize, mode: BindFlags) -> Result<Opened, OpenError> {
+fn bind(interface: &str, queue: u32, longest: usize, depth: u32, mode: BindFlags) -> Result<Opened, OpenError> {
     let setup = |error: &dyn std::error::Error| OpenError::Setup(error.to_string());
     let chunk = [2048u32, 4096].into_iter().find(|chunk| longest + HEADROOM <= *chunk as usize);
     let parts = longest.div_ceil(CHUNK_MAX - HEADROOM);
@@ -137,16 +151,18 @@ fn bind(interface: &str, queue: u32, longest: usize, mode: BindFlags) -> Result<
     let several = if parts > 1 { BindFlags::XDP_USE_SG } else { BindFlags::empty() };
     let chunk = chunk.unwrap_or(CHUNK_MAX as u32);
     let ring = QueueSize::new(RING).map_err(|e| setup(&e))?;
+    let depth = depth.checked_next_power_of_two().unwrap_or(RING);
+    let deep = QueueSize::new(depth).map_err(|e| setup(&e))?;
     let umem_config = UmemConfig::builder()
         .frame_size(FrameSize::new(chunk).map_err(|e| setup(&e))?)
-        .fill_queue_size(ring)
+        .fill_queue_size(deep)
         .comp_queue_size(ring)
         .build()
         .map_err(|e| setup(&e))?;
-    let count = NonZeroU32::new(2 * RING).unwrap_or(NonZeroU32::MIN);
+    let count = NonZeroU32::new(RING + depth).unwrap_or(NonZeroU32::MIN);
     let (umem, mut homes) = Umem::new(umem_config, count, false).map_err(|e| setup(&e))?;
     let config = SocketConfig::builder()
-        .rx_queue_size(ring)
+        .rx_queue_size(deep)
         .tx_queue_size(ring)
         .libxdp_flags(LibxdpFlags::XSK_LIBXDP_FLAGS_INHIBIT_PROG_LOAD)
         .bind_flags(mode | several | BindFlags::XDP_USE_NEED_WAKEUP)
@@ -174,7 +190,7 @@ fn bind(interface: &str, queue: u32, longest: usize, mode: BindFlags) -> Result<
     })?;
     raise_budget(tx.fd().as_raw_fd());
     let (fill, comp) = rings.ok_or_else(|| refused(io::Error::from_raw_os_error(libc::EBUSY)))?;
-    let received = homes.split_off(homes.len() / 2);
+    let received = homes.split_off(usize::try_from(RING).unwrap_or(0).min(homes.len()));
     let owner = next_owner();
     let free = homes.into_iter().map(|desc| Frame { desc, owner }).collect();
     let sender = Sender { umem: umem.clone(), tx, comp, free, owner, scratch: Vec::with_capacity(BURST), in_kernel: 0 };

@@ -19,7 +19,7 @@ const FORGOTTEN: u64 = 1 << 63;
 const BUCKETS: usize = 32;
 
 /// What became of sequence numbers. Arrivals = first + duplicate + late.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, schemars::JsonSchema)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
 pub struct Sequence {
     /// First arrivals.
     pub first: u64,
@@ -77,6 +77,12 @@ impl Checker {
             total: Sequence::default(),
             extents: Extents::default(),
         }
+    }
+
+    /// One that knows only how many first arrivals each flow had.
+    pub fn of_arrivals(arrivals: impl IntoIterator<Item = u64>) -> Self {
+        let flows = arrivals.into_iter().map(|arrived| Flow { next: FORGOTTEN | arrived, arrived }).collect();
+        Self { flows, ..Self::new(0) }
     }
 
     /// Counts the arrival of number `seq`, of which the low 32 bits are known, in `flow`. Unknown flows are ignored.
@@ -147,7 +153,7 @@ impl Checker {
 }
 
 /// Reordering extents: how many, how far at most, and how they are spread over powers of two.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Extents {
     max: u64,
     sum: u64,

@@ -8,6 +8,7 @@
 //! queues; frames are judged before a checker is locked.
 
 pub mod check;
+pub mod end;
 mod field;
 pub mod judge;
 pub mod latency;
@@ -47,7 +48,7 @@ pub enum Check {
 }
 
 /// What the receiving side is asked to do.
-#[derive(Clone, Debug, Default, serde::Serialize, serde::Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Options {
     /// How much is checked.
     pub check: Check,
@@ -62,7 +63,7 @@ pub struct Options {
 }
 
 /// What was found wrong with packets, whatever their sequence numbers.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Faults {
     /// Payload, length or a checksum wrong, or stamp damaged.
     pub corrupt: u64,
@@ -150,6 +151,11 @@ impl Checkers {
         let count = if threads <= 1 { 1 } else { (threads * 4).next_power_of_two() };
         let flows = usize::try_from(flows).unwrap_or(usize::MAX);
         Self { shards: (0..count).map(|_| Mutex::new(Checker::new(flows.div_ceil(count)))).collect() }
+    }
+
+    /// For a run that was judged elsewhere, with so many first arrivals of each flow.
+    pub fn of_arrivals(arrivals: impl IntoIterator<Item = u64>) -> Self {
+        Self { shards: vec![Mutex::new(Checker::of_arrivals(arrivals))] }
     }
 
     fn split(&self, flow: u32) -> (usize, u32) {
@@ -263,16 +269,20 @@ pub fn receive(receivers: &mut [Receiver], run: &Receiving<'_>) -> io::Result<Re
     let mut judge = Judge::new(run.reference, run.magic);
     let mut end = Silence::new(run);
     let mut burst = Vec::new();
-    let mut scratch = Scratch { stamps: Vec::new(), streams: vec![0; run.reference.streams()] };
+    let mut scratch = Scratch {
+        stamps: Vec::new(),
+        streams: vec![0; run.reference.streams()],
+        parts: receivers.iter().map(|_| Vec::new()).collect(),
+    };
     loop {
         let mut count = 0;
-        for receiver in receivers.iter_mut() {
+        for (receiver, number) in receivers.iter_mut().zip(0..) {
             let arrived = receiver.receive(&mut burst);
             if arrived > 0 {
                 let now = now_ns();
                 run.last_ns.fetch_max(now, Ordering::Relaxed);
                 received.span_ns = Some((received.span_ns.map_or(now, |(first, _)| first), now));
-                received.judge(receiver, &mut judge, run, &burst, &mut scratch, now);
+                received.judge((receiver, number), &mut judge, run, &burst, &mut scratch, now);
                 receiver.give_back(&mut burst);
                 receiver.kick()?;
                 count += arrived;
@@ -345,12 +355,36 @@ struct Scratch {
     stamps: Vec<(u32, u32)>,
     /// Packets by stream.
     streams: Vec<u64>,
+    /// By queue, what there is of a packet that takes several frames.
+    parts: Vec<Vec<u8>>,
+}
+
+impl Scratch {
+    /// Lets `judge` see a whole packet; `None` until its last frame has come.
+    fn whole<T>(
+        &mut self,
+        (receiver, queue): (&Receiver, usize),
+        frame: &Frame,
+        judge: impl FnOnce(&[u8]) -> T,
+    ) -> Option<T> {
+        let parts = self.parts.get_mut(queue)?;
+        if parts.is_empty() && !frame.goes_on() {
+            return receiver.read(frame, judge);
+        }
+        receiver.read(frame, |bytes| parts.extend_from_slice(bytes))?;
+        if frame.goes_on() {
+            return None;
+        }
+        let judged = judge(parts);
+        parts.clear();
+        Some(judged)
+    }
 }
 
 impl Received {
     fn judge(
         &mut self,
-        receiver: &Receiver,
+        queue: (&Receiver, usize),
         judge: &mut Judge<'_>,
         run: &Receiving<'_>,
         burst: &[Frame],
@@ -359,7 +393,7 @@ impl Received {
     ) {
         let before = (self.packets, self.bytes, self.faults.corrupt, self.faults.rewritten);
         for frame in burst {
-            let judged = receiver.read(frame, |bytes| {
+            let judged = scratch.whole(queue, frame, |bytes| {
                 let (arrived_ns, frame) = take_note(bytes);
                 (judge.judge(frame), arrived_ns, frame.len())
             });

@@ -64,7 +64,7 @@ pub enum RedirectError {
 }
 
 /// How XDP programs run on an interface.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, schemars::JsonSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum XdpMode {
     /// In the driver.
@@ -94,7 +94,7 @@ pub(crate) fn attach(program: &ProgramMut<'_>, interface: &Interface) -> Result<
 }
 
 /// What the program counted: packets of this run, whatever became of them afterwards.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Arrivals {
     /// Packets.
     pub packets: u64,

@@ -20,6 +20,10 @@ use crate::umem::{self, OpenError, Receiver};
 const LINK_PATIENCE: Duration = Duration::from_secs(10);
 /// How often the live counts are brought up to date, and an end is noticed.
 const LOOK: Duration = Duration::from_millis(20);
+/// Packets that may wait for the receiver, on all queues together: 16 ms at a million a second.
+const DEPTH: u32 = 16384;
+/// And on each queue at least.
+const DEPTH_MIN: u32 = 2048;
 /// Room in front of a packet for the note of its arrival.
 const NOTE_LEN: usize = 16;
 
@@ -69,6 +73,39 @@ pub struct Outcome {
     pub delivered: Arrivals,
     /// What came to user space; none where it was only counted.
     pub judged: Option<Judged>,
+    /// How the interface fared.
+    pub link: Link,
+}
+
+/// How the receiving interface fared during a run.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
+pub struct Link {
+    /// Times that it went down or lost its carrier.
+    pub outages: u64,
+    /// It has vanished, which ended the run.
+    pub gone: bool,
+}
+
+/// Looks at an interface from time to time.
+#[derive(Debug, Default)]
+struct Watch {
+    link: Link,
+    down: bool,
+}
+
+impl Watch {
+    fn look(&mut self, interface: &Interface, progress: &Progress) {
+        match interface.is_running() {
+            Ok(running) => {
+                self.link.outages += u64::from(!running && !self.down);
+                self.down = !running;
+            }
+            Err(_) => {
+                self.link.gone = true;
+                progress.stop();
+            }
+        }
+    }
 }
 
 /// What came to user space.
@@ -112,9 +149,11 @@ impl Side {
     /// [`SideError`].
     pub fn open(&mut self, longest: usize) -> Result<(), SideError> {
         if self.options.check == Check::Full {
-            for queue in 0..self.interface.rx_queues() {
+            let queues = self.interface.rx_queues();
+            let depth = (DEPTH / queues).clamp(DEPTH_MIN, DEPTH);
+            for queue in 0..queues {
                 if !self.receivers.contains_key(&queue) {
-                    let opened = umem::open(self.interface.name(), queue, longest + NOTE_LEN)?;
+                    let opened = umem::open_deep(self.interface.name(), queue, longest + NOTE_LEN, depth)?;
                     self.adopt(queue, opened.receiver, opened.zero_copy);
                 }
             }
@@ -171,17 +210,23 @@ impl Side {
             progress,
         };
         if self.options.check == Check::Count {
-            wait(&run, || self.look(&run))?;
-            return Ok(Outcome { delivered: self.redirect.arrivals()?, judged: None });
+            let mut watch = Watch::default();
+            wait(&run, || self.look(&run, &mut watch))?;
+            return Ok(Outcome { delivered: self.redirect.arrivals()?, judged: None, link: watch.link });
         }
-        let received = self.receive(&run, cores, threads)?;
+        let (received, link) = self.receive(&run, cores, threads)?;
         let (sequence, extents) = checkers.totals();
         let delivered = self.redirect.arrivals()?;
-        Ok(Outcome { delivered, judged: Some(Judged { received, sequence, extents, checkers }) })
+        Ok(Outcome { delivered, judged: Some(Judged { received, sequence, extents, checkers }), link })
     }
 
     /// The receiving threads, while this one looks on.
-    fn receive(&mut self, run: &Receiving<'_>, cores: &[usize], threads: usize) -> Result<Received, SideError> {
+    fn receive(
+        &mut self,
+        run: &Receiving<'_>,
+        cores: &[usize],
+        threads: usize,
+    ) -> Result<(Received, Link), SideError> {
         let mut shares: Vec<Vec<Receiver>> = (0..threads).map(|_| Vec::new()).collect();
         for ((_, receiver), thread) in std::mem::take(&mut self.receivers).into_iter().zip((0..threads).cycle()) {
             if let Some(share) = shares.get_mut(thread) {
@@ -201,21 +246,22 @@ impl Side {
                     received.map_err(|source| SideError::Receive { interface: name.to_owned(), source })
                 }));
             }
+            let mut watch = Watch::default();
             while running.iter().any(|thread| !thread.is_finished()) {
                 std::thread::sleep(LOOK);
-                self.look(run)?;
+                self.look(run, &mut watch).inspect_err(|_| run.progress.stop())?;
             }
             let ended: Vec<_> =
                 running.into_iter().map(|thread| thread.join().unwrap_or(Err(SideError::Thread))).collect();
-            ended.into_iter().try_fold(Received::default(), |mut all, one| {
-                all.merge(one?);
-                Ok(all)
-            })
+            let mut all = Received::default();
+            ended.into_iter().try_for_each(|one| one.map(|one| all.merge(one)))?;
+            Ok((all, watch.link))
         })
     }
 
     /// Brings the live counts up to date; packets delivered so far.
-    fn look(&self, run: &Receiving<'_>) -> Result<u64, SideError> {
+    fn look(&self, run: &Receiving<'_>, watch: &mut Watch) -> Result<u64, SideError> {
+        watch.look(&self.interface, run.progress);
         let arrivals = self.redirect.arrivals()?;
         run.progress.delivered(arrivals.packets, arrivals.bytes);
         run.progress.sequence(run.checkers.totals().0);

@@ -9,7 +9,7 @@ use packet::Layer;
 use packet::layer::{Eth, Mac};
 
 /// Streams and the seed of everything random in them.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct Scenario {
     /// Same seed, same packets.
     pub seed: u64,
@@ -18,13 +18,14 @@ pub struct Scenario {
 }
 
 /// Packets of one kind.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct Stream {
     /// For the report and for errors.
     pub name: String,
     /// Share of the packets (of the datagrams, where they are fragmented), in proportion to the other streams' weights.
     pub weight: u32,
     /// The frame, outermost layer first; the first is Ethernet. Data at its end starts the payload.
+    #[serde(with = "notation")]
     pub layers: Vec<Layer>,
     /// The Ethernet addresses are those of the run's interface and first router.
     pub fill_eth: bool,
@@ -61,7 +62,7 @@ impl Stream {
 }
 
 /// An order of flows or values.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
 pub enum Order {
     /// One after the other, round after round.
     Sequential,
@@ -72,7 +73,7 @@ pub enum Order {
 }
 
 /// When a field takes its next value.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub enum Each {
     /// It tells flows apart and stays with each. Sequential fields count like an odometer, the first one fastest.
     Flow,
@@ -81,7 +82,7 @@ pub enum Each {
 }
 
 /// A header field that varies.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct Vary {
     /// `layer.field` or `layer.index.field`: `ip4.src`, `udp.sport`, `ip4.0.dst`. Without an index the innermost.
     pub field: String,
@@ -96,7 +97,7 @@ pub struct Vary {
 }
 
 /// Frame sizes in bytes, without FCS.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub enum Sizes {
     /// As few bytes as headers, data and stamp take, but not below Ethernet's 60.
     Shortest,
@@ -138,5 +139,19 @@ impl Scenario {
                 *eth = Eth { src, dst, ethertype: eth.ethertype };
             }
         }
+    }
+}
+
+/// Layers as text, where a scenario travels to another process.
+mod notation {
+    use packet::Layer;
+    use serde::{Deserialize as _, Deserializer, Serializer, de};
+
+    pub(super) fn serialize<S: Serializer>(layers: &[Layer], serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&packet::notation::print(layers))
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Layer>, D::Error> {
+        packet::notation::parse(&String::deserialize(deserializer)?).map_err(de::Error::custom)
     }
 }
