@@ -5,17 +5,18 @@ mod args;
 mod output;
 mod tui;
 
-use std::io::Write as _;
+use std::io::{BufReader, Write as _};
 use std::os::fd::AsFd as _;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use clap::Parser as _;
 use pktgen::interface::Interface;
 use pktgen::progress::Progress;
 use pktgen::receive::redirect;
+use pktgen::remote::agent;
 use pktgen::{connect, run, umem};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::flag;
@@ -29,6 +30,10 @@ fn main() -> anyhow::Result<ExitCode> {
     match Args::parse().command {
         Command::Run(args) => run_command(&args),
         Command::Connect(args) => connect_command(&args),
+        Command::Agent => {
+            agent::serve(BufReader::new(std::io::stdin()), &mut std::io::stdout())?;
+            Ok(ExitCode::SUCCESS)
+        }
         Command::Probe(args) => probe(&args),
     }
 }
@@ -60,6 +65,11 @@ fn run_command(args: &RunArgs) -> anyhow::Result<ExitCode> {
         watched.and(report.map_err(anyhow::Error::from))
     })?;
     let passed = output.report(&report, &mut out)?;
+    if let (Some(received), Some(to)) = (&report.received, &report.to)
+        && received.link.gone
+    {
+        bail!("{} has gone: the report is that of the time before", to.interface);
+    }
     Ok(if passed { ExitCode::SUCCESS } else { EXIT_THRESHOLD.into() })
 }
 

@@ -213,7 +213,7 @@ fn receiving_cores(config: &Config) -> Result<&[usize], RunError> {
         return Ok(&[]);
     }
     let Some((sending, receiving)) =
-        config.cores.split_at_checked(config.queues.len()).filter(|(_, rest)| config.to.is_none() != rest.is_empty())
+        config.cores.split_at_checked(config.queues.len()).filter(|(_, rest)| config.to.is_none() == rest.is_empty())
     else {
         return Err(RunError::Cores { threads: wanted, cores: config.cores.len() });
     };

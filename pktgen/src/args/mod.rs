@@ -27,6 +27,8 @@ pub(crate) enum Command {
     Run(Box<RunArgs>),
     /// Open TCP connections, or send UDP requests, from many client addresses to a server or balancer.
     Connect(Box<ConnectArgs>),
+    /// Be the far end of a run that was started elsewhere with --via; it speaks over standard input and output.
+    Agent,
     /// Show what an interface can do: driver, native or generic XDP, zero-copy or copy, queues.
     Probe(ProbeArgs),
 }
@@ -85,7 +87,7 @@ mod tests {
         let args = Args::try_parse_from(line.split_whitespace()).map_err(|e| e.to_string())?;
         match args.command {
             Command::Run(run) => run.config().map_err(|e| e.to_string()),
-            Command::Connect(_) | Command::Probe(_) => Err("another command".to_owned()),
+            Command::Connect(_) | Command::Agent | Command::Probe(_) => Err("another command".to_owned()),
         }
     }
 

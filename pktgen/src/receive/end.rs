@@ -118,9 +118,7 @@ impl End {
             Self::Here(side) => {
                 side.run(plan, plan.magic(), sent_all, progress, cores, threads).map_err(EndError::from)
             }
-            Self::There(far) => {
-                far.run(plan.flows(), plan.streams().len(), sent_all, progress).map_err(EndError::from)
-            }
+            Self::There(far) => far.run(plan.flows(), plan.streams().len(), sent_all, progress).map_err(EndError::from),
         };
         if outcome.is_err() {
             progress.stop();

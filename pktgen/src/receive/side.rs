@@ -221,12 +221,7 @@ impl Side {
     }
 
     /// The receiving threads, while this one looks on.
-    fn receive(
-        &mut self,
-        run: &Receiving<'_>,
-        cores: &[usize],
-        threads: usize,
-    ) -> Result<(Received, Link), SideError> {
+    fn receive(&mut self, run: &Receiving<'_>, cores: &[usize], threads: usize) -> Result<(Received, Link), SideError> {
         let mut shares: Vec<Vec<Receiver>> = (0..threads).map(|_| Vec::new()).collect();
         for ((_, receiver), thread) in std::mem::take(&mut self.receivers).into_iter().zip((0..threads).cycle()) {
             if let Some(share) = shares.get_mut(thread) {

@@ -5,7 +5,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::Duration;
 
-use super::wire::{self, ARRIVALS_MAX, Done, DoneJudged, FromFar, Hello, HistogramOf, PROTOCOL, Prepare, ToFar, WireError};
+use super::wire::{
+    self, ARRIVALS_MAX, Done, DoneJudged, FromFar, Hello, HistogramOf, PROTOCOL, Prepare, ToFar, WireError,
+};
 use crate::interface::{Interface, InterfaceError};
 use crate::progress::Progress;
 use crate::receive::side::{Judged, Outcome, Side, SideError};
@@ -133,7 +135,8 @@ fn report(plan: &Plan, outcome: Outcome, to: &mut impl Write) -> Result<(), Agen
 fn details(plan: &Plan, judged: Judged, to: &mut impl Write) -> Result<DoneJudged, AgentError> {
     let Judged { received, sequence, extents, checkers } = judged;
     if let Some(latency) = &received.latency {
-        let streams = latency.streams.iter().enumerate().map(|(stream, histogram)| (HistogramOf::Stream(stream), histogram));
+        let streams =
+            latency.streams.iter().enumerate().map(|(stream, histogram)| (HistogramOf::Stream(stream), histogram));
         for (of, histogram) in streams.chain([(HistogramOf::Handover, &latency.handover)]) {
             wire::write(to, &FromFar::Histogram { of, counts: wire::counts(histogram) })?;
         }

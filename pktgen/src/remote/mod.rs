@@ -65,7 +65,9 @@ pub enum RemoteError {
         message: String,
     },
     /// Another version.
-    #[error("pktgen {near} here and pktgen {far} at the other end do not understand each other: install the same version")]
+    #[error(
+        "pktgen {near} here and pktgen {far} at the other end do not understand each other: install the same version"
+    )]
     Version {
         /// Here.
         near: String,

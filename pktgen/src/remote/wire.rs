@@ -70,11 +70,7 @@ impl Hello {
     /// Of this end.
     pub fn own() -> Self {
         let boot_id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
-        Self {
-            protocol: PROTOCOL,
-            version: env!("CARGO_PKG_VERSION").to_owned(),
-            boot_id: boot_id.trim().to_owned(),
-        }
+        Self { protocol: PROTOCOL, version: env!("CARGO_PKG_VERSION").to_owned(), boot_id: boot_id.trim().to_owned() }
     }
 }
 
