@@ -102,11 +102,18 @@ CSIT = {
 
 GOALS = {
     "NDR and PDR": [CSIT, CSIT | {"loss_ratio": 0.005}],
+    "PDR alone": [CSIT | {"loss_ratio": 0.005}],
     "RFC 2544": [CSIT | {"exceed_ratio": 0.0, "final_trial_s": 60.0, "duration_sum_s": 60.0}],
     "three unlike goals": [
         CSIT | {"width": 0.02, "final_trial_s": 5.0, "duration_sum_s": 61.0, "expansion": 4, "preceding_targets": 3},
         CSIT | {"loss_ratio": 0.1, "exceed_ratio": 0.25, "width": 0.01, "initial_trial_s": 0.5, "preceding_targets": 1},
         CSIT | {"exceed_ratio": 0.0, "duration_sum_s": 1.0, "preceding_targets": 0},
+    ],
+    "four widths": [
+        CSIT | {"width": 0.07, "preceding_targets": 1},
+        CSIT | {"width": 0.013, "loss_ratio": 0.005, "expansion": 3},
+        CSIT | {"width": 0.031, "exceed_ratio": 0.2},
+        CSIT | {"width": 0.005, "loss_ratio": 0.02, "duration_sum_s": 7.0},
     ],
 }
 

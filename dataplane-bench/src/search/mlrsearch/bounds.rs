@@ -131,6 +131,53 @@ mod tests {
         assert_eq!(classify(&seen(1.0, 0.0, 21), &none), Some(true));
     }
 
+    /// The example of RFC 9971, appendix C: 122 trials at one load, looked at from four goals at six moments.
+    #[test]
+    fn the_rfcs_example_is_classified_as_printed() {
+        let goal = |trial_s, duration_sum_s, loss_ratio, exceed_ratio| Target {
+            trial_s,
+            duration_sum_s,
+            loss_ratio,
+            ..target(exceed_ratio)
+        };
+        let goals = [
+            goal(60.0, 60.0, 0.0, 0.0),
+            goal(60.0, 120.0, 0.0, 0.5),
+            goal(1.0, 120.0, 0.005, 0.5),
+            goal(60.0, 60.0, 0.005, 0.2),
+        ];
+        let added = [
+            seen(1.0, 0.0, 59),
+            seen(1.0, 0.01, 1),
+            seen(1.0, 0.01, 59),
+            seen(1.0, 0.0, 1),
+            seen(60.0, 0.001, 1),
+            seen(60.0, 0.0, 1),
+        ];
+        let (lower, upper) = (Some(true), Some(false));
+        let printed = [
+            [None, None, None, None],
+            [upper, None, None, None],
+            [upper, None, None, upper],
+            [upper, None, lower, upper],
+            // The last column is printed as a lower bound from here on, with an exceed ratio of 42.857 %, later 27 %:
+            // more than the 20 % of the goal, so an upper bound by the code of appendix A.
+            [upper, None, lower, upper],
+            [upper, lower, lower, upper],
+        ];
+        let mut trials = Vec::new();
+        for (point, (added, printed)) in added.into_iter().zip(printed).enumerate() {
+            trials.extend(added);
+            assert_eq!(goals.map(|goal| classify(&trials, &goal)), printed, "point {}", point + 1);
+        }
+        let mut database = Database::default();
+        for trial in trials {
+            database.add(Grid::LEAST, trial.duration_s, trial.loss_ratio);
+        }
+        let losses = goals.map(|goal| database.conditional_loss(Grid::LEAST, &goal));
+        assert_eq!(losses[1..], [0.0, 0.0, 0.001]);
+    }
+
     #[test]
     fn short_trials_excuse_or_condemn_but_never_prove() {
         let half = target(0.5);

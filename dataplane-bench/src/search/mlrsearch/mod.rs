@@ -65,7 +65,7 @@ impl Goal {
         Self { name: "PDR 0.5 %".to_owned(), loss_ratio: 0.005, ..Self::ndr() }
     }
 
-    /// The throughput of RFC 2544 (RFC 9971, section 4.6.1): the lower bound has passed one trial of 60 s without loss.
+    /// The throughput of RFC 2544 (RFC 9971, section 4.10.2): the lower bound has passed one trial of 60 s without loss.
     pub(crate) fn rfc2544() -> Self {
         Self {
             name: "RFC 2544".to_owned(),
@@ -263,7 +263,7 @@ pub(crate) struct GoalResult {
 }
 
 impl GoalResult {
-    /// Both bounds are there and near enough (RFC 9971, section 4.8.2).
+    /// Both bounds are there and near enough (RFC 9971, section 4.8.4.1).
     pub(crate) fn is_regular(&self) -> bool {
         self.reached && self.lower_pps.is_some() && self.upper_pps.is_some()
     }
