@@ -12,23 +12,24 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use anyhow::{Context as _, bail};
-use clap::Parser as _;
 use pktgen::interface::Interface;
 use pktgen::progress::Progress;
 use pktgen::receive::redirect;
 use pktgen::remote::agent;
+use pktgen::scenario::file::Loaded;
 use pktgen::{connect, run, umem};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::flag;
 
-use args::{Args, Command, ConnectArgs, ProbeArgs, RunArgs};
+use args::{Command, ConnectArgs, ProbeArgs, RunArgs};
 
 /// A condition of `--fail-if` holds.
 const EXIT_THRESHOLD: u8 = 3;
 
 fn main() -> anyhow::Result<ExitCode> {
-    match Args::parse().command {
-        Command::Run(args) => run_command(&args),
+    let (args, scenario) = args::parse(std::env::args_os())?;
+    match args.command {
+        Command::Run(args) => run_command(&args, scenario.as_ref()),
         Command::Connect(args) => connect_command(&args),
         Command::Agent => {
             agent::serve(BufReader::new(std::io::stdin()), &mut std::io::stdout())?;
@@ -38,12 +39,12 @@ fn main() -> anyhow::Result<ExitCode> {
     }
 }
 
-fn run_command(args: &RunArgs) -> anyhow::Result<ExitCode> {
+fn run_command(args: &RunArgs, scenario: Option<&Loaded>) -> anyhow::Result<ExitCode> {
     if args.check.tui {
         tui::require_terminal()?;
     }
     let output = args.check.output()?;
-    let config = args.config()?;
+    let config = args.config(scenario)?;
     let title = match &config.to {
         Some(to) => format!("pktgen {} to {to}", config.from),
         None => format!("pktgen {}", config.from),

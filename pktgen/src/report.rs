@@ -205,12 +205,29 @@ pub struct LostFlow {
     pub flow: u32,
     /// Source address.
     pub source: IpAddr,
-    /// Source port.
-    pub port: u16,
+    /// Source port, where the protocol has ports.
+    pub port: Option<u16>,
     /// Packets sent.
     pub sent: u64,
     /// Packets lost.
     pub lost: u64,
+}
+
+/// What became of one stream.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, schemars::JsonSchema)]
+pub struct StreamReport {
+    /// Its name.
+    pub name: String,
+    /// Number of flows.
+    pub flows: u32,
+    /// Its packets carry stamps: only such are checked.
+    pub stamped: bool,
+    /// Packets written to be sent.
+    pub packets: u64,
+    /// Bytes of their frames, without FCS.
+    pub bytes: u64,
+    /// First arrivals, where arrivals are checked.
+    pub arrived: Option<u64>,
 }
 
 /// The outcome of a run.
@@ -230,11 +247,24 @@ pub struct Report {
     pub received: Option<Judgement>,
     /// The flows that lost most, ten at most.
     pub lost_flows: Vec<LostFlow>,
+    /// The streams of the scenario.
+    pub streams: Vec<StreamReport>,
+    /// Seed of everything random in it.
+    pub seed: u64,
 }
 
 impl Report {
-    pub(crate) fn new(pace: &Pace, sending: Sending, sent: &[&Sent], received: Option<&Outcome>) -> Self {
-        let packets = sent.iter().map(|thread| thread.packets).sum();
+    pub(crate) fn new(
+        pace: &Pace,
+        sending: Sending,
+        sent: &[&Sent],
+        received: Option<&Outcome>,
+        streams: Vec<StreamReport>,
+    ) -> Self {
+        let packets: u64 = sent.iter().map(|thread| thread.packets).sum();
+        // Packets without a stamp are nobody's to miss.
+        let unstamped: u64 = streams.iter().filter(|stream| !stream.stamped).map(|stream| stream.packets).sum();
+        let expected = packets.saturating_sub(unstamped);
         let bytes = sent.iter().map(|thread| thread.bytes).sum();
         let elapsed_ns = sent.iter().map(|thread| thread.elapsed_ns).max().unwrap_or(0);
         Self {
@@ -243,8 +273,10 @@ impl Report {
             sent: Volume::new(packets, bytes, elapsed_ns),
             sending,
             pace: PaceOutcome::new(pace, sent),
-            received: received.map(|received| Judgement::new(packets, received)),
+            received: received.map(|received| Judgement::new(expected, received)),
             lost_flows: Vec::new(),
+            streams,
+            seed: 0,
         }
     }
 
@@ -447,11 +479,21 @@ impl fmt::Display for Report {
         if let Some(checked) = &received.checked {
             checked.text(received.missed, f)?;
         }
+        if let [_, _, ..] = self.streams.as_slice() {
+            for stream in &self.streams {
+                let arrived = stream.arrived.map_or_else(String::new, |arrived| format!(", {arrived} arrived"));
+                writeln!(f, "stream    {}: {} packets, {} bytes{arrived}", stream.name, stream.packets, stream.bytes)?;
+            }
+        }
         for flow in &self.lost_flows {
             writeln!(
                 f,
-                "flow {:>8} from {} port {}: {} of {} lost",
-                flow.flow, flow.source, flow.port, flow.lost, flow.sent
+                "flow {:>8} from {}{}: {} of {} lost",
+                flow.flow,
+                flow.source,
+                flow.port.map_or_else(String::new, |port| format!(" port {port}")),
+                flow.lost,
+                flow.sent
             )?;
         }
         Ok(())

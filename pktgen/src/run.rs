@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use core_affinity::CoreId;
+use packet::layer::Mac;
 
 use crate::backend::live::{Live, LiveError};
 use crate::backend::packet::{PacketError, PacketRing};
@@ -15,10 +16,10 @@ use crate::pace::{Pace, PaceError};
 use crate::progress::Progress;
 use crate::receive::Options;
 use crate::receive::side::{Judged, Side, SideError};
-use crate::report::{Endpoint, LostFlow, Report};
+use crate::report::{Endpoint, LostFlow, Report, StreamReport};
+use crate::scenario::Scenario;
 use crate::send::{Job, Limit, Sent, TOGETHER_NS, send};
-use crate::template::{Frames, Traffic, TrafficError};
-use crate::turns::{Share, Turns};
+use crate::traffic::{Plan, PlanSource, Share, TrafficError};
 use crate::umem::{self, OpenError};
 
 /// How long a link may take to come back after a program was attached.
@@ -35,8 +36,12 @@ pub struct Config {
     pub from: String,
     /// Interface to receive on; none: only send.
     pub to: Option<String>,
-    /// The packets; a source address of zeros becomes the interface's own.
-    pub traffic: Traffic,
+    /// The packets.
+    pub scenario: Scenario,
+    /// Ethernet source of frames that were described without; none: the interface's own.
+    pub src_mac: Option<Mac>,
+    /// Their destination, the first router; none: the interface to receive on.
+    pub dst_mac: Option<Mac>,
     /// How fast, all threads together.
     pub pace: Pace,
     /// How to send; `None`: what [`choose`] says.
@@ -58,6 +63,9 @@ pub enum RunError {
     /// The packets cannot be made.
     #[error(transparent)]
     Traffic(#[from] TrafficError),
+    /// Frames without a destination.
+    #[error("--dst-mac is missing: give the Ethernet address of the first router, or an interface to receive on")]
+    NoDestination,
     /// An interface does not answer.
     #[error(transparent)]
     Interface(#[from] InterfaceError),
@@ -125,27 +133,34 @@ pub fn run(config: Config) -> Result<Report, RunError> {
 /// [`RunError`].
 pub fn run_watched(mut config: Config, progress: &Progress) -> Result<Report, RunError> {
     config.pace.check()?;
-    let flows = config.traffic.flows;
     let senders = config.queues.len();
-    let share_count = u32::try_from(senders).ok().filter(|count| (1..=flows).contains(count));
-    let step = share_count.ok_or(RunError::Queues { queues: senders, flows })?;
     let from = Interface::new(&config.from)?;
-    if config.traffic.src_mac == [0; 6] {
-        config.traffic.src_mac = from.mac()?;
+    let to = config.to.as_deref().map(Interface::new).transpose()?;
+    if config.scenario.wants_eth() {
+        let src = config.src_mac.map_or_else(|| from.mac(), Ok)?;
+        let dst = match (config.dst_mac, &to) {
+            (Some(mac), _) => mac,
+            (None, Some(to)) => to.mac()?,
+            (None, None) => return Err(RunError::NoDestination),
+        };
+        config.scenario.fill_eth(src, dst);
     }
     let receiving_cores = receiving_cores(&config)?;
     let magic = magic();
-    let frames = Frames::new(config.traffic.clone(), magic)?;
-    let to = config.to.as_deref().map(Interface::new).transpose()?;
+    let plan = Plan::new(&config.scenario, magic)?;
+    let threads = u32::try_from(senders).ok().filter(|threads| (1..=plan.flows()).contains(threads));
+    let threads = threads.ok_or(RunError::Queues { queues: senders, flows: plan.flows() })?;
+    // A stream with too few flows for the threads is known before anything is sent.
+    let sources = (0..threads).map(|thread| plan.source(Share { thread, threads })).collect::<Result<Vec<_>, _>>()?;
     let mut side = to.map(|to| Side::attach(to, magic, &config.receive)).transpose()?;
     // Asked only now: whether a veth takes redirected frames depends on the program at its other end.
     let choice = match config.backend {
         Some(backend) => (backend, "as asked for".to_owned()),
-        None => choose(&from, frames.longest()),
+        None => choose(&from, plan.longest()),
     };
-    let transmitters = Transmitters::open(&from, choice.0, &config, side.as_mut(), frames.longest())?;
+    let transmitters = Transmitters::open(&from, choice.0, &config, side.as_mut(), plan.longest())?;
     if let Some(side) = &mut side {
-        side.open(frames.longest())?;
+        side.open(plan.longest())?;
     }
     from.wait_running(LINK_PATIENCE)?;
 
@@ -157,22 +172,24 @@ pub fn run_watched(mut config: Config, progress: &Progress) -> Result<Report, Ru
     let start_ns = now_ns() + START_NS;
     let (sent, received) = std::thread::scope(|scope| {
         let receiving = side.as_mut().map(|side| {
-            let (frames, sent_all) = (&frames, &sent_all);
+            let (plan, sent_all) = (&plan, &sent_all);
             let threads = cores.saturating_sub(senders);
-            scope.spawn(move || side.run(frames, magic, sent_all, progress, receiving_cores, threads))
+            scope.spawn(move || side.run(plan, magic, sent_all, progress, receiving_cores, threads))
         });
-        let (frames, from) = (&frames, &from);
+        let from = &from;
         let mut sending = Vec::new();
-        for ((mut tx, first), thread) in transmitters.all.into_iter().zip(0..step).zip(0..) {
-            let core = config.cores.get(thread).copied();
+        let own = transmitters.all.into_iter().zip(sources).zip(0..threads);
+        for (((mut tx, mut source), thread), core) in own.zip(cores_of_threads(&config.cores)) {
             sending.push(scope.spawn(move || {
                 pin(core)?;
-                let mut source = Turns::new(frames, Share { first, step, flows }, config.limit.count);
+                if let Some(count) = config.limit.count {
+                    source = source.limited(count);
+                }
                 let job = Job {
                     interface: from,
                     pace: &config.pace,
-                    thread: first,
-                    threads: step,
+                    thread,
+                    threads,
                     start_ns,
                     duration: config.limit.duration,
                     progress,
@@ -187,13 +204,16 @@ pub fn run_watched(mut config: Config, progress: &Progress) -> Result<Report, Ru
         let received = receiving.map(|thread| thread.join().unwrap_or(Err(SideError::Thread)));
         Ok::<_, RunError>((sent.into_iter().collect::<Result<Vec<_>, _>>()?, received.transpose()?))
     })?;
-    let (mut sent, sources): (Vec<Sent>, Vec<Turns<'_>>) = sent.into_iter().unzip();
+    let (mut sent, sources): (Vec<Sent>, Vec<PlanSource>) = sent.into_iter().unzip();
     if let Some(source) = sent.iter_mut().find(|sent| sent.packets == 0).and_then(|sent| sent.broke_off.take()) {
         return Err(RunError::Send { interface: config.from.clone(), source });
     }
     let counts = from.tx_counts().zip(counts_before).map(|(after, before)| after.since(before));
     let sent: Vec<&Sent> = sent.iter().collect();
-    let mut report = Report::new(&config.pace, Sending::new(choice, &sent, counts), &sent, received.as_ref());
+    let judged = received.as_ref().and_then(|received| received.judged.as_ref());
+    let streams = streams(&plan, &sources, judged);
+    let mut report = Report::new(&config.pace, Sending::new(choice, &sent, counts), &sent, received.as_ref(), streams);
+    report.seed = plan.seed();
     report.from = Endpoint {
         interface: from.name().to_owned(),
         driver: from.driver(),
@@ -201,8 +221,7 @@ pub fn run_watched(mut config: Config, progress: &Progress) -> Result<Report, Ru
         xdp_mode: None,
     };
     report.to = to;
-    let judged = received.as_ref().and_then(|received| received.judged.as_ref());
-    report.lost_flows = judged.map_or_else(Vec::new, |judged| lost_flows(&frames, &sources, judged));
+    report.lost_flows = judged.map_or_else(Vec::new, |judged| lost_flows(&plan, &sources, judged));
     Ok(report)
 }
 
@@ -236,19 +255,55 @@ fn pin(core: Option<usize>) -> Result<(), RunError> {
     }
 }
 
+/// The core of each sending thread; none: any.
+fn cores_of_threads(cores: &[usize]) -> impl Iterator<Item = Option<usize>> {
+    cores.iter().copied().map(Some).chain(std::iter::repeat(None))
+}
+
+/// What became of each stream.
+fn streams(plan: &Plan, sources: &[PlanSource], judged: Option<&Judged>) -> Vec<StreamReport> {
+    let mut streams: Vec<StreamReport> = plan
+        .streams()
+        .map(|stream| StreamReport {
+            name: stream.name.to_owned(),
+            flows: stream.flows.end - stream.flows.start,
+            stamped: stream.stamped,
+            packets: 0,
+            bytes: 0,
+            arrived: judged
+                .filter(|_| stream.stamped)
+                .map(|judged| stream.flows.map(|flow| judged.checkers.arrivals(flow)).sum()),
+        })
+        .collect();
+    for source in sources {
+        for (stream, written) in streams.iter_mut().zip(source.written()) {
+            stream.packets += written.packets;
+            stream.bytes += written.bytes;
+        }
+    }
+    streams
+}
+
 /// The flows that lost most.
-fn lost_flows(frames: &Frames, sources: &[Turns<'_>], judged: &Judged) -> Vec<LostFlow> {
-    let mut lost: Vec<LostFlow> = (0..frames.traffic().flows)
+fn lost_flows(plan: &Plan, sources: &[PlanSource], judged: &Judged) -> Vec<LostFlow> {
+    let mut lost: Vec<(u64, u32, u64)> = plan
+        .streams()
+        .filter(|stream| stream.stamped)
+        .flat_map(|stream| stream.flows)
         .filter_map(|flow| {
             let sent: u64 = sources.iter().filter_map(|source| source.sent_of(flow)).sum();
             let lost = sent.saturating_sub(judged.checkers.arrivals(flow));
-            let (source, port) = frames.source(flow);
-            (lost > 0).then_some(LostFlow { flow, source, port, sent, lost })
+            (lost > 0).then_some((lost, flow, sent))
         })
         .collect();
-    lost.sort_by_key(|flow| (std::cmp::Reverse(flow.lost), flow.flow));
+    lost.sort_by_key(|(lost, flow, _)| (std::cmp::Reverse(*lost), *flow));
     lost.truncate(LOST_FLOWS_MAX);
-    lost
+    lost.into_iter()
+        .filter_map(|(lost, flow, sent)| {
+            let (source, port) = plan.endpoint(flow)?;
+            Some(LostFlow { flow, source, port, sent, lost })
+        })
+        .collect()
 }
 
 /// One for each sending thread.

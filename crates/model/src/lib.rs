@@ -11,6 +11,7 @@
 pub mod compile;
 pub mod desired;
 mod document;
+pub mod file;
 pub mod ids;
 pub mod load;
 pub mod network;

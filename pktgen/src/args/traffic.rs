@@ -1,31 +1,41 @@
-//! What is sent.
+//! What is sent: a scenario file, a frame in the packet notation, or a protocol between two addresses.
 
 use std::net::IpAddr;
+use std::path::PathBuf;
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, anyhow, bail};
 use clap::ValueEnum;
 use packet::layer::{Layer, Mac};
-use pktgen::interface::Interface;
-use pktgen::template::{Protocol, Traffic, min_size};
+use pktgen::scenario::file::Loaded;
+use pktgen::scenario::quick::{Protocol, Quick};
+use pktgen::scenario::spec::{OrderSpec, SizeSpec};
+use pktgen::scenario::{Order, Scenario, Sizes, Stream, frame};
 use pktgen::units;
-
-/// Frame sizes of the simple Internet mix: IP packets of 40, 576 and 1500 bytes as 7 : 4 : 1, spread out.
-const IMIX: [usize; 12] = [60, 590, 60, 60, 590, 60, 1514, 60, 590, 60, 60, 590];
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum ProtocolArg {
     Udp,
     TcpSyn,
+    Tcp,
+    Icmp,
+    Sctp,
+    Quic,
 }
 
 #[derive(Debug, clap::Args)]
 pub(super) struct TrafficArgs {
+    /// What to send, as a YAML file; its `run` section may have any of these flags, which those of the command line override.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["frame", "protocol", "src", "dst", "ipv6", "sport", "dport", "vlan"])]
+    scenario: Option<PathBuf>,
+    /// What to send, in the packet notation: 'eth / ip4 198.18.0.1 > 198.19.0.1 / udp 1024 > 80'.
+    #[arg(long, value_name = "NOTATION", conflicts_with_all = ["protocol", "src", "dst", "ipv6", "sport", "dport", "vlan"])]
+    frame: Option<String>,
     /// Ethernet destination: the first router. Left out: the address of the interface in --to.
     #[arg(long, value_name = "MAC", value_parser = mac)]
-    dst_mac: Option<Mac>,
+    pub(super) dst_mac: Option<Mac>,
     /// Ethernet source. Left out: the interface's own.
     #[arg(long, value_name = "MAC", value_parser = mac)]
-    src_mac: Option<Mac>,
+    pub(super) src_mac: Option<Mac>,
     /// Source address of the first flow; when its ports are used up, flows go on with the next address.
     #[arg(long, value_name = "ADDRESS", default_value_if("ipv6", "true", "2001:2::1"), default_value = "198.18.0.1")]
     src: IpAddr,
@@ -40,59 +50,71 @@ pub(super) struct TrafficArgs {
     /// Make the default addresses those for IPv6 benchmarks (RFC 5180), not for IPv4 (RFC 2544).
     #[arg(long)]
     ipv6: bool,
-    /// What to send.
+    /// Which protocol to send.
     #[arg(long, value_enum, default_value = "udp")]
     protocol: ProtocolArg,
     /// Source port of the first flow; the flows of an address use this to 65535.
     #[arg(long, value_name = "PORT", default_value_t = 1024)]
     sport: u16,
-    /// Destination port.
-    #[arg(long, value_name = "PORT", default_value_t = 9)]
-    dport: u16,
-    /// Number of flows.
-    #[arg(long, value_name = "N", default_value = "1", value_parser = units::count)]
-    flows: u64,
-    /// Bytes of a frame without FCS, several of them with commas, or `imix`. Left out: the shortest.
+    /// Destination port. Left out: 9, and 443 for QUIC.
+    #[arg(long, value_name = "PORT")]
+    dport: Option<u16>,
+    /// VLAN tag; may be repeated, outermost first.
+    #[arg(long, value_name = "ID", value_parser = clap::value_parser!(u16).range(0..=4095))]
+    vlan: Vec<u16>,
+    /// Number of flows. Left out: 1, or what the scenario says.
+    #[arg(long, value_name = "N", value_parser = units::count)]
+    flows: Option<u64>,
+    /// Which flow is next: sequential, random or 'zipf 1.1'.
+    #[arg(long, value_name = "ORDER", value_parser = order)]
+    order: Option<Order>,
+    /// Bytes of a frame without FCS, several of them with commas, imix or csit. Left out: the shortest.
     #[arg(long, value_name = "BYTES", value_parser = sizes)]
     size: Option<Sizes>,
-}
-
-/// Frame sizes in the order in which they are sent.
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum Sizes {
-    Imix,
-    Bytes(Vec<usize>),
+    /// Send without stamps: nothing can be checked, but frames may be shorter.
+    #[arg(long)]
+    no_stamp: bool,
+    /// Seed of everything random: same seed, same packets.
+    #[arg(long, value_name = "N")]
+    seed: Option<u64>,
 }
 
 impl TrafficArgs {
-    /// The packets; those without a destination go to the interface in `to`.
-    pub(super) fn traffic(&self, to: Option<&str>) -> anyhow::Result<Traffic> {
-        let dst_mac = match (self.dst_mac, to) {
-            (Some(mac), _) => mac,
-            (None, Some(to)) => Interface::new(to)?.mac()?,
-            (None, None) => bail!("--dst-mac is missing: give the Ethernet address of the first router"),
+    /// What is to be sent.
+    pub(super) fn scenario(&self, file: Option<&Loaded>) -> anyhow::Result<Scenario> {
+        let mut scenario = match (file, &self.frame) {
+            (Some(file), _) => file.scenario.clone(),
+            (None, Some(text)) => {
+                let (layers, fill_eth) = frame::parse(text).context("--frame")?;
+                Scenario::one(Stream { fill_eth, ..Stream::new("frame", layers) })
+            }
+            (None, None) => Scenario::one(self.quick().stream()?),
         };
-        let protocol = match self.protocol {
-            ProtocolArg::Udp => Protocol::Udp,
-            ProtocolArg::TcpSyn => Protocol::TcpSyn,
+        scenario.seed = self.seed.unwrap_or(scenario.seed);
+        for stream in &mut scenario.streams {
+            if let Some(flows) = self.flows {
+                stream.flows = u32::try_from(flows).unwrap_or(u32::MAX);
+            }
+            stream.order = self.order.unwrap_or(stream.order);
+            if let Some(sizes) = &self.size {
+                stream.sizes = sizes.clone();
+            }
+            stream.stamp &= !self.no_stamp;
+        }
+        Ok(scenario)
+    }
+
+    fn quick(&self) -> Quick {
+        let (protocol, dport) = match self.protocol {
+            ProtocolArg::Udp => (Protocol::Udp, 9),
+            ProtocolArg::TcpSyn => (Protocol::TcpSyn, 9),
+            ProtocolArg::Tcp => (Protocol::Tcp, 9),
+            ProtocolArg::Icmp => (Protocol::Icmp, 9),
+            ProtocolArg::Sctp => (Protocol::Sctp, 9),
+            ProtocolArg::Quic => (Protocol::Quic, 443),
         };
-        let min = min_size(self.src, protocol);
-        let sizes = match &self.size {
-            None => vec![min],
-            Some(Sizes::Bytes(sizes)) => sizes.clone(),
-            Some(Sizes::Imix) => IMIX.map(|size| size.max(min)).to_vec(),
-        };
-        Ok(Traffic {
-            src_mac: self.src_mac.unwrap_or_default(),
-            dst_mac,
-            src: self.src,
-            dst: self.dst,
-            protocol,
-            sport: self.sport,
-            dport: self.dport,
-            flows: u32::try_from(self.flows).unwrap_or(u32::MAX),
-            sizes,
-        })
+        let dport = self.dport.unwrap_or(dport);
+        Quick { protocol, src: self.src, dst: self.dst, sport: self.sport, dport, vlans: self.vlan.clone() }
     }
 }
 
@@ -105,9 +127,9 @@ pub(super) fn mac(text: &str) -> anyhow::Result<Mac> {
 }
 
 fn sizes(text: &str) -> anyhow::Result<Sizes> {
-    if text == "imix" {
-        return Ok(Sizes::Imix);
-    }
-    let sizes = text.split(',').map(str::parse).collect::<Result<Vec<usize>, _>>();
-    Ok(Sizes::Bytes(sizes.context("write bytes as 60, several as 60,590,1514, or imix")?))
+    text.parse::<SizeSpec>().map(|size| size.0).map_err(|error| anyhow!(error))
+}
+
+fn order(text: &str) -> anyhow::Result<Order> {
+    text.parse::<OrderSpec>().map(|order| order.0).map_err(|error| anyhow!(error))
 }

@@ -5,6 +5,11 @@
 //! ```
 //! A frame is described in the packet notation, one language for tests and generator; its payload is left to the plan.
 
+pub mod file;
+pub mod frame;
+pub mod quick;
+pub mod spec;
+
 use packet::Layer;
 use packet::layer::{Eth, Mac};
 
@@ -132,6 +137,19 @@ impl Sizes {
 }
 
 impl Scenario {
+    /// The seed of those that do not say.
+    pub const SEED: u64 = 1;
+
+    /// One stream.
+    pub fn one(stream: Stream) -> Self {
+        Self { seed: Self::SEED, streams: vec![stream] }
+    }
+
+    /// Whether some frame was described without Ethernet addresses.
+    pub fn wants_eth(&self) -> bool {
+        self.streams.iter().any(|stream| stream.fill_eth)
+    }
+
     /// Gives Ethernet addresses to the frames that were described without.
     pub fn fill_eth(&mut self, src: Mac, dst: Mac) {
         for stream in self.streams.iter_mut().filter(|stream| stream.fill_eth) {

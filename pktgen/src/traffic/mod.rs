@@ -16,8 +16,8 @@ mod source;
 mod template;
 
 pub use error::{Fault, Place, TrafficError};
-pub use plan::Plan;
-pub use source::{PlanSource, Share};
+pub use plan::{Plan, StreamInfo};
+pub use source::{PlanSource, Share, Volume};
 
 /// Longest frame in bytes, without FCS: an IP packet of 9000 bytes behind two VLAN tags.
 pub const FRAME_MAX: usize = 9022;

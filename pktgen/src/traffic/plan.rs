@@ -1,8 +1,11 @@
 //! The packets of a run: any of them can be written at any time, from its flow, its number and the time of sending.
 
+use std::net::IpAddr;
+use std::ops::Range;
 use std::sync::Arc;
 
 use packet::build::SumKind;
+use packet::proto::ip;
 
 use super::arithmetic::{Divisor, mix, turns};
 use super::error::{Fault, Place, TrafficError};
@@ -23,6 +26,17 @@ pub struct Plan {
     inner: Arc<Inner>,
 }
 
+/// One stream of a plan.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StreamInfo<'a> {
+    /// Its name.
+    pub name: &'a str,
+    /// Numbers of its flows.
+    pub flows: Range<u32>,
+    /// Its packets carry stamps.
+    pub stamped: bool,
+}
+
 #[derive(Debug)]
 struct Inner {
     magic: u32,
@@ -41,6 +55,7 @@ pub(super) struct StreamPlan {
     /// Number of its first flow in the run.
     first: u32,
     flows: u32,
+    stamped: bool,
     pub(super) order: Order,
     fields: Vec<Varying>,
     templates: Vec<Template>,
@@ -93,9 +108,31 @@ impl Plan {
         self.inner.seed
     }
 
-    /// Names of the streams, with the flows of each.
-    pub fn streams(&self) -> impl ExactSizeIterator<Item = (&str, std::ops::Range<u32>)> {
-        self.inner.streams.iter().map(|stream| (stream.name.as_str(), stream.first..stream.first + stream.flows))
+    /// The streams, as they were given.
+    pub fn streams(&self) -> impl ExactSizeIterator<Item = StreamInfo<'_>> {
+        self.inner.streams.iter().map(|stream| StreamInfo {
+            name: &stream.name,
+            flows: stream.flows(),
+            stamped: stream.stamped,
+        })
+    }
+
+    /// Source address and port of a flow, as its first packet has them in the innermost headers; no port where there is none,
+    /// and nothing where packets carry no stamp.
+    pub fn endpoint(&self, flow: u32) -> Option<(IpAddr, Option<u16>)> {
+        let shape = Reference::shape(self, flow, 0)?;
+        let mut frame = vec![0; self.longest()];
+        self.write(flow, 0, 0, &mut frame);
+        let address = if shape.v6 {
+            let octets: [u8; 16] = frame.get(shape.l3 + 8..)?.first_chunk().copied()?;
+            IpAddr::from(octets)
+        } else {
+            let octets: [u8; 4] = frame.get(shape.l3 + 12..)?.first_chunk().copied()?;
+            IpAddr::from(octets)
+        };
+        let ported = matches!(shape.protocol, ip::TCP | ip::UDP | ip::SCTP);
+        let port = frame.get(shape.l4..)?.first_chunk().copied().map(u16::from_be_bytes).filter(|_| ported);
+        Some((address, port))
     }
 
     /// Index of the stream that `flow` belongs to.
@@ -204,12 +241,12 @@ impl StreamPlan {
         let templates = sizes.into_iter().map(|size| template::template(stream, &fields, size));
         let templates = templates.collect::<Result<Vec<_>, _>>()?;
         let round_len = Divisor::new(u32::try_from(round.len()).unwrap_or(1));
-        let (name, flows, order) = (stream.name.clone(), stream.flows, stream.order);
-        Ok(Self { name, first, flows, order, fields, templates, round, round_len })
+        let (name, flows, order, stamped) = (stream.name.clone(), stream.flows, stream.order, stream.stamp);
+        Ok(Self { name, first, flows, stamped, order, fields, templates, round, round_len })
     }
 
     /// Numbers of its flows in the run.
-    pub(super) fn flows(&self) -> std::ops::Range<u32> {
+    pub(super) fn flows(&self) -> Range<u32> {
         self.first..self.first + self.flows
     }
 

@@ -24,14 +24,25 @@ impl Share {
     pub const ALL: Self = Self { thread: 0, threads: 1 };
 }
 
-/// Writes the packets of one share, without end. Streams take turns by weight, in each the flows by its order.
+/// Writes the packets of one share. Streams take turns by weight, in each the flows by its order.
 #[derive(Debug)]
 pub struct PlanSource {
     plan: Plan,
     share: Share,
+    /// Packets that are still to be written.
+    left: u64,
     /// Position in the round of streams.
     turn: usize,
     cursors: Vec<Cursor>,
+}
+
+/// What has been written of a stream.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Volume {
+    /// Packets.
+    pub packets: u64,
+    /// Bytes of frames, without FCS.
+    pub bytes: u64,
 }
 
 /// Where a stream has got to.
@@ -42,6 +53,7 @@ struct Cursor {
     /// Flows of the share in the stream.
     flows: u32,
     walk: Walk,
+    written: Volume,
 }
 
 #[derive(Debug)]
@@ -109,9 +121,22 @@ impl PlanSource {
                     sent: vec![0; usize::try_from(own).unwrap_or(0)],
                 },
             };
-            cursors.push(Cursor { first, flows: own, walk });
+            cursors.push(Cursor { first, flows: own, walk, written: Volume::default() });
         }
-        Ok(Self { plan: plan.clone(), share, turn: 0, cursors })
+        Ok(Self { plan: plan.clone(), share, left: u64::MAX, turn: 0, cursors })
+    }
+
+    /// Ends after this share of `count` packets of the whole run.
+    #[must_use]
+    pub fn limited(mut self, count: u64) -> Self {
+        let (thread, threads) = (u64::from(self.share.thread), u64::from(self.share.threads.max(1)));
+        self.left = count / threads + u64::from(thread < count % threads);
+        self
+    }
+
+    /// What has been written of each stream.
+    pub fn written(&self) -> impl ExactSizeIterator<Item = Volume> {
+        self.cursors.iter().map(|cursor| cursor.written)
     }
 
     /// How many packets of `flow` have been written; `None` where it is another thread's.
@@ -134,6 +159,7 @@ impl Source for PlanSource {
 
     #[inline]
     fn next(&mut self, now_ns: u64, out: &mut [u8]) -> Option<Written> {
+        self.left = self.left.checked_sub(1)?;
         let turns = self.plan.turns();
         let index = usize::try_from(*turns.get(self.turn)?).ok()?;
         self.turn = if self.turn + 1 == turns.len() { 0 } else { self.turn + 1 };
@@ -141,6 +167,9 @@ impl Source for PlanSource {
         let (nth, seq) = cursor.next();
         let flow = cursor.first + nth * self.share.threads;
         let stamp = Stamp { flow, seq: low_bits(seq), sent_ns: low_bits(now_ns) };
-        Some(self.plan.stream(index)?.write(self.plan.magic(), stamp, out))
+        let written = self.plan.stream(index)?.write(self.plan.magic(), stamp, out);
+        cursor.written.packets += 1;
+        cursor.written.bytes += written.len as u64;
+        Some(written)
     }
 }

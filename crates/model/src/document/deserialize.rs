@@ -130,7 +130,7 @@ impl de::Error for Error {
 }
 
 /// "did you mean ..." where one of the words is near, else all of them.
-pub(crate) fn one_of(word: &str, expected: &[&str]) -> String {
+pub fn one_of(word: &str, expected: &[&str]) -> String {
     let lower = word.to_lowercase();
     let near = |candidate: &&&str| strsim::damerau_levenshtein(&lower, &candidate.to_lowercase());
     match expected.iter().min_by_key(near) {

@@ -206,7 +206,7 @@ pub(crate) enum Step {
 
 /// The way from a document's root to a value; empty for the document itself.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Path(Vec<Step>);
+pub struct Path(Vec<Step>);
 
 impl Path {
     /// The document's `spec`, where nearly everything starts.
@@ -216,7 +216,7 @@ impl Path {
 
     /// The value of a key below this.
     #[must_use]
-    pub(crate) fn key(&self, key: &str) -> Self {
+    pub fn key(&self, key: &str) -> Self {
         let mut steps = self.0.clone();
         steps.push(Step::Key(key.to_owned()));
         Self(steps)
@@ -224,7 +224,7 @@ impl Path {
 
     /// An element of a sequence below this.
     #[must_use]
-    pub(crate) fn index(&self, index: usize) -> Self {
+    pub fn index(&self, index: usize) -> Self {
         let mut steps = self.0.clone();
         steps.push(Step::Index(index));
         Self(steps)

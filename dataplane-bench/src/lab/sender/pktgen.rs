@@ -8,8 +8,9 @@ use pktgen::backend::Backend;
 use pktgen::pace::Pace;
 use pktgen::receive::Options;
 use pktgen::run::Config;
+use pktgen::scenario::quick::{Families, Quick};
+use pktgen::scenario::{Scenario, Sizes, Stream};
 use pktgen::send::Limit;
-use pktgen::template;
 
 use super::Sent;
 use crate::lab::traffic::{FIRST_PORT, Traffic};
@@ -43,30 +44,25 @@ pub(crate) fn about(backend: Backend) -> &'static str {
 /// # Errors
 /// Those of pktgen.
 pub(crate) fn send(from: &str, to: Mac, traffic: &Traffic, load: &Load) -> anyhow::Result<Sent> {
-    let report = pktgen::run::run(config(from, to, traffic, load)).context("pktgen")?;
+    let report = pktgen::run::run(config(from, to, traffic, load)?).context("pktgen")?;
     Ok(Sent { packets: report.sent.packets, seconds: report.sent.seconds })
 }
 
-fn config(from: &str, to: Mac, traffic: &Traffic, load: &Load) -> Config {
-    Config {
+fn config(from: &str, to: Mac, traffic: &Traffic, load: &Load) -> Result<Config, Families> {
+    let quick = Quick { sport: FIRST_PORT, dport: traffic.port, ..Quick::udp(traffic.source, traffic.destination) };
+    let sizes = Sizes::one(traffic.frame_bytes);
+    let stream = Stream { flows: traffic.flows, sizes, ..quick.stream()? };
+    Ok(Config {
         from: from.to_owned(),
         to: None,
-        traffic: template::Traffic {
-            src_mac: [0; 6],
-            dst_mac: to,
-            src: traffic.source,
-            dst: traffic.destination,
-            sport: FIRST_PORT,
-            dport: traffic.port,
-            flows: traffic.flows,
-            protocol: template::Protocol::Udp,
-            sizes: vec![traffic.frame_bytes],
-        },
+        scenario: Scenario::one(stream),
+        src_mac: None,
+        dst_mac: Some(to),
         pace: load.pps.map_or(Pace::MAX, Pace::constant_pps),
         backend: load.backend,
         limit: Limit { count: load.packets, duration: Some(load.duration) },
         queues: (0..u32::try_from(load.cores.len()).unwrap_or(1)).collect(),
         cores: load.cores.clone(),
         receive: Options::default(),
-    }
+    })
 }
