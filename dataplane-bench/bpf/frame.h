@@ -105,7 +105,7 @@ static __always_inline int write_flow(struct xdp_md *ctx)
 	word = head_at(ctx, csum_at, sizeof(*word));
 	if (!word)
 		return -1;
-	/* The word was zero before: the sum grows by what is there now (RFC 1624 section 3). */
+	/* The word was zero before: the sum grows by what is there now (RFC 1624 §3). */
 	sum = (__u16) ~*word + (low_at & 1 ? __builtin_bswap16((__u16)flow) : (__u16)flow);
 	sum = (sum & 0xffff) + (sum >> 16);
 	*word = ~sum;

@@ -72,6 +72,17 @@ mod root {
     }
 
     #[test]
+    fn a_missing_privilege_is_told() {
+        // Root by name, with nothing that root may do.
+        let bench = env!("CARGO_BIN_EXE_dataplane-bench");
+        let mut command = Command::new("setpriv");
+        let output =
+            command.args(["--bounding-set=-all", "--", bench, "prog", "--cases", "baseline/empty"]).output().unwrap();
+        let error = stderr(&output);
+        assert!(!output.status.success() && error.contains("needs root"), "{error}");
+    }
+
+    #[test]
     fn helpers_of_the_network_stack_work_in_a_namespace_of_the_run() {
         assert_eq!(names(&rows(&["--cases", "fib-lookup,redirect"])).len(), 3);
         // Nothing of it is left on the machine.

@@ -293,3 +293,38 @@ pub(super) fn fill(map: &impl MapCore, entries: impl Iterator<Item = (Vec<u8>, V
     }
     flush(&mut keys, &mut values, &mut count)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(frame: &[u8], vary: Option<Vary>) -> String {
+        FrameState::new(frame, vary).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn a_frame_must_fill_the_head_and_leave_the_bits_that_vary_alone() {
+        assert!(refused(&[0; 60], None).contains("put ' / pad 4' behind it"));
+        let vary = |low_at, checksum_at| Some(Vary { low_at, high_at: 0, checksum_at });
+        assert!(refused(&[0; 64], vary(63, None)).contains("offset 63"));
+        assert!(refused(&[1; 64], vary(28, Some(24))).contains("must be zero"));
+        assert!(FrameState::new(&[1; 64], vary(28, None)).is_ok());
+    }
+
+    #[test]
+    fn longer_frames_are_written_further() {
+        let long = |bytes| {
+            let state = FrameState::new(&vec![7; bytes], None).unwrap();
+            let (head, long) = (offset_of!(types::frame, head), offset_of!(types::frame, long_head));
+            (state.bytes[head + 127], state.bytes[long])
+        };
+        assert_eq!((long(64), long(127), long(128)), ((0, 0), (0, 0), (7, 1)));
+    }
+
+    #[test]
+    fn actions_have_the_names_of_the_uapi_header() {
+        let named = [action::DROP, action::PASS, action::TX, action::REDIRECT].map(action::name);
+        assert_eq!(named, ["drop", "pass", "tx", "redirect"]);
+        assert_eq!(action::name(9), "action 9");
+    }
+}

@@ -7,9 +7,9 @@ use fastrand::Rng;
 
 use super::prefixes::Prefixes;
 
-/// 2^20 and 2^16: what the names of the cases call 1m and 64k.
-pub(super) const MILLION: usize = 1 << 20;
-pub(super) const SOME: usize = 1 << 16;
+/// What the names of the cases call 1m and 64k.
+pub(super) const N_1M: usize = 1 << 20;
+pub(super) const N_64K: usize = 1 << 16;
 /// Entries of the big array: 64 MiB of 4 bytes.
 pub(super) const CELLS: usize = 1 << 24;
 /// Entries of the per-CPU array of counters.
@@ -40,9 +40,9 @@ impl Routes {
     /// Addresses that are looked up in it.
     fn addresses(self) -> usize {
         match self {
-            Self::Ip4Thousand | Self::Ip6Thousand => SOME,
-            Self::Ip4HundredThousand | Self::Ip6TwoHundredThousand => 4 * SOME,
-            Self::Ip4Million => MILLION,
+            Self::Ip4Thousand | Self::Ip6Thousand => N_64K,
+            Self::Ip4HundredThousand | Self::Ip6TwoHundredThousand => 4 * N_64K,
+            Self::Ip4Million => N_1M,
         }
     }
 
@@ -62,9 +62,9 @@ pub(super) enum Keys {
     /// One key that is in every table.
     One,
     /// 0 to 65,535, shuffled.
-    Some,
+    Below64k,
     /// 0 to 2^20 - 1, shuffled.
-    Million,
+    Below1m,
     /// 65,536 keys that no hash holds.
     Absent,
     /// 2^20 of the 2^24 indices of the big array.
@@ -104,10 +104,10 @@ impl Sets {
         };
         let made = match keys {
             Keys::One => vec![1],
-            Keys::Some => shuffled(0, SOME),
-            Keys::Million => shuffled(0, MILLION),
-            Keys::Absent => shuffled(MILLION, SOME),
-            Keys::Cells => (0..MILLION).map(|_| u128::from(rng.u32(..CELLS as u32))).collect(),
+            Keys::Below64k => shuffled(0, N_64K),
+            Keys::Below1m => shuffled(0, N_1M),
+            Keys::Absent => shuffled(N_1M, N_64K),
+            Keys::Cells => (0..N_1M).map(|_| u128::from(rng.u32(..CELLS as u32))).collect(),
             Keys::Counters => shuffled(0, COUNTERS),
             Keys::In(routes) => self.routes(routes).addresses(routes.addresses(), SEED),
             Keys::Destination => vec![u128::from(DESTINATION)],
@@ -123,8 +123,8 @@ impl Keys {
     pub(super) fn count(self) -> usize {
         match self {
             Self::One | Self::Destination => 1,
-            Self::Some | Self::Absent => SOME,
-            Self::Million | Self::Cells => MILLION,
+            Self::Below64k | Self::Absent => N_64K,
+            Self::Below1m | Self::Cells => N_1M,
             Self::Counters => COUNTERS,
             Self::In(routes) => routes.addresses(),
         }
@@ -143,7 +143,8 @@ mod tests {
     #[test]
     fn the_number_of_keys_is_a_power_of_two_and_they_are_not_in_order() {
         let mut sets = Sets::default();
-        for keys in [Keys::One, Keys::Some, Keys::Million, Keys::Absent, Keys::Cells, Keys::In(Routes::Ip6Thousand)] {
+        for keys in [Keys::One, Keys::Below64k, Keys::Below1m, Keys::Absent, Keys::Cells, Keys::In(Routes::Ip6Thousand)]
+        {
             let made = sets.keys(keys);
             assert!(made.len().is_power_of_two(), "{keys:?}");
             let steps = made.windows(2).filter(|pair| pair[1] == pair[0].wrapping_add(1)).count();
@@ -154,7 +155,7 @@ mod tests {
     #[test]
     fn absent_keys_are_in_no_table() {
         let mut sets = Sets::default();
-        let largest = sets.keys(Keys::Million).iter().max().copied();
+        let largest = sets.keys(Keys::Below1m).iter().max().copied();
         assert!(sets.keys(Keys::Absent).iter().all(|key| Some(*key) > largest));
     }
 }

@@ -23,7 +23,7 @@ use super::sandbox::Sandbox;
 use crate::result::Scale;
 use check::Check;
 use dir24::Dir24_8;
-use keys::{CELLS, DESTINATION, Keys, MILLION, Routes, SOME, Sets};
+use keys::{CELLS, DESTINATION, Keys, N_1M, N_64K, Routes, Sets};
 
 /// One primitive.
 struct Primitive {
@@ -56,9 +56,9 @@ enum Table {
 }
 
 /// Entries of the LRU map that inserts evict from.
-const LRU_ENTRIES: usize = SOME;
+const LRU_ENTRIES: usize = N_64K;
 /// An LRU map evicts before the last entry is used, since each core keeps some free ones for itself.
-const LRU_SLACK: usize = SOME;
+const LRU_SLACK: usize = N_64K;
 /// Entries of a page of the paged arrays (`lookup.h`).
 const PAGE_ENTRIES: usize = 4096;
 
@@ -85,10 +85,10 @@ impl Table {
     /// Name of the map and its entries.
     fn map(self, dir: Option<&Dir24_8>) -> (&'static str, usize) {
         match self {
-            Self::Hash64k => ("hash_64k", SOME),
-            Self::Hash1m => ("hash_1m", MILLION),
-            Self::Lru64k => ("lru_64k", SOME + LRU_SLACK),
-            Self::Lru1m => ("lru_1m", MILLION + LRU_SLACK),
+            Self::Hash64k => ("hash_64k", N_64K),
+            Self::Hash1m => ("hash_1m", N_1M),
+            Self::Lru64k => ("lru_64k", N_64K + LRU_SLACK),
+            Self::Lru1m => ("lru_1m", N_1M + LRU_SLACK),
             Self::LruFull => ("lru_full", LRU_ENTRIES),
             Self::Trie(routes @ Routes::Ip4Thousand) => ("lpm4_1k", routes.count()),
             Self::Trie(routes @ Routes::Ip4HundredThousand) => ("lpm4_100k", routes.count()),
@@ -109,8 +109,8 @@ impl Table {
         let number = |number: u32| number.to_ne_bytes().to_vec();
         let numbers = |count: usize| (0..count as u32).map(move |key| (number(key), number(!key)));
         match self {
-            Self::Hash64k | Self::Lru64k => fill(&map, numbers(SOME)),
-            Self::Hash1m | Self::Lru1m => fill(&map, numbers(MILLION)),
+            Self::Hash64k | Self::Lru64k => fill(&map, numbers(N_64K)),
+            Self::Hash1m | Self::Lru1m => fill(&map, numbers(N_1M)),
             Self::Trie(routes) => fill(
                 &map,
                 sets.routes(routes).iter().map(|(length, network, next_hop)| {
@@ -166,8 +166,8 @@ fn all() -> Vec<Primitive> {
     vec![
         case("empty", "a program that returns at once; net: twice the same", EMPTY, K::One, Check::None, &[]),
         case("hash-hit-hot", "hash map of 65,536, one key", "bench_hash_64k", K::One, Check::Complement, &[T::Hash64k]),
-        case("hash-hit-64k", "the same, all keys", "bench_hash_64k", K::Some, Check::Complement, &[T::Hash64k]),
-        case("hash-hit-1m", "hash map of 2^20, all keys", "bench_hash_1m", K::Million, Check::Complement, &[T::Hash1m]),
+        case("hash-hit-64k", "the same, all keys", "bench_hash_64k", K::Below64k, Check::Complement, &[T::Hash64k]),
+        case("hash-hit-1m", "hash map of 2^20, all keys", "bench_hash_1m", K::Below1m, Check::Complement, &[T::Hash1m]),
         case(
             "hash-miss",
             "hash map of 65,536, as many other keys",
@@ -184,12 +184,12 @@ fn all() -> Vec<Primitive> {
             Check::Complement,
             &[T::Lru64k],
         ),
-        case("lru-hit-64k", "the same, all keys", "bench_lru_64k", K::Some, Check::Complement, &[T::Lru64k]),
+        case("lru-hit-64k", "the same, all keys", "bench_lru_64k", K::Below64k, Check::Complement, &[T::Lru64k]),
         case(
             "lru-hit-1m",
             "LRU hash map with 2^20 keys, all keys",
             "bench_lru_1m",
-            K::Million,
+            K::Below1m,
             Check::Complement,
             &[T::Lru1m],
         ),
@@ -197,7 +197,7 @@ fn all() -> Vec<Primitive> {
             "lru-insert",
             "full LRU hash map of 65,536, a new key each time: one goes, one comes",
             "bench_lru_insert",
-            K::Million,
+            K::Below1m,
             Check::Evicts,
             &[T::LruFull],
         ),
@@ -271,7 +271,7 @@ fn all() -> Vec<Primitive> {
         ),
         case("ktime", "bpf_ktime_get_ns", "bench_ktime", K::One, Check::Clock, &[]),
         case("jiffies", "bpf_jiffies64", "bench_jiffies", K::One, Check::Jiffies, &[]),
-        case("csum-diff", "bpf_csum_diff of 4 bytes", "bench_csum_diff", K::Some, Check::Checksum, &[]),
+        case("csum-diff", "bpf_csum_diff of 4 bytes", "bench_csum_diff", K::Below64k, Check::Checksum, &[]),
         case("tail-call", "tail call, constant index", "bench_tail_call", K::One, Check::Key, &[T::Callees]),
     ]
 }

@@ -198,7 +198,8 @@ fn set_up(command: &str, object: &Object, pins: &Path) -> anyhow::Result<()> {
     shell.env("MARGAY_BENCH_PIN_DIR", pins).env("MARGAY_BENCH_MAPS", maps);
     shell.env("MARGAY_BENCH_INGRESS", INGRESS).env("MARGAY_BENCH_EGRESS", EGRESS);
     let output = shell.output().context("starting sh for --setup")?;
-    let stderr = last_lines(&String::from_utf8_lossy(&output.stderr));
-    ensure!(output.status.success(), "--setup '{command}' failed ({}): {stderr}", output.status);
+    let words = if output.stderr.is_empty() { &output.stdout } else { &output.stderr };
+    let words = last_lines(&String::from_utf8_lossy(words));
+    ensure!(output.status.success(), "--setup '{command}' failed ({}): {words}", output.status);
     Ok(())
 }

@@ -47,7 +47,7 @@ pub(super) enum Flows {
     Ip6Networks,
 }
 
-/// Offsets from the start of an untagged frame (RFC 791 section 3.1, RFC 8200 section 3).
+/// Offsets from the start of an untagged frame (RFC 791 §3.1, RFC 8200 §3).
 const IP4_CHECKSUM: usize = 14 + 10;
 const IP4_SOURCE: usize = 14 + 12;
 const IP4_DESTINATION: usize = 14 + 16;
