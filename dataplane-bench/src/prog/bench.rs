@@ -39,7 +39,7 @@ pub(super) enum Keeps {
     /// Nothing but themselves.
     Nothing,
     /// The dataplane whose maps they share: the rings' contents go with their last owner.
-    Tables { _dataplane: Dataplane },
+    Tables { _dataplane: Box<Dataplane> },
     /// The object that they call: a slot of a program array goes with its maps.
     Foreign { _foreign: Foreign },
 }

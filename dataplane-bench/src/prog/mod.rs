@@ -34,7 +34,7 @@ pub(crate) struct Options {
     #[arg(long, default_value_t = 11, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     rounds: u32,
     /// Packets a program sees in each round.
-    #[arg(long, default_value_t = 500_000, value_parser = clap::value_parser!(u32).range(1..=100_000_000))]
+    #[arg(long, default_value_t = 300_000, value_parser = clap::value_parser!(u32).range(1..=100_000_000))]
     repeat: u32,
     /// Core to measure on; the last one where absent.
     #[arg(long)]
@@ -93,7 +93,7 @@ fn measure(mut benches: Vec<Bench>, rounds: u32, repeat: u32) -> anyhow::Result<
     for round in 0..rounds {
         for (bench, measured) in benches.iter_mut().zip(&mut measured) {
             // What runs second finds warmer caches or a hotter core: each is second in turn.
-            measured.push(bench.round(repeat, round % 2 == 0)?);
+            measured.push(bench.round(repeat, round.is_multiple_of(2))?);
         }
     }
     Ok(benches.into_iter().zip(measured).map(|(bench, rounds)| rows::row(bench.label, &rounds)).collect())

@@ -75,7 +75,7 @@ fn load(world: &World, cases: &[Case]) -> anyhow::Result<Vec<Bench>> {
         specialise(open, compiled.features, &compiled.parameters)?;
         share(open, &dataplane, &compiled.parameters)
     })?;
-    let subject = Rc::new(Subject { loaded, _keeps: Keeps::Tables { _dataplane: dataplane } });
+    let subject = Rc::new(Subject { loaded, _keeps: Keeps::Tables { _dataplane: Box::new(dataplane) } });
     cases.iter().zip(frames).map(|(case, frame)| bench(case, frame, &subject)).collect()
 }
 
