@@ -14,6 +14,11 @@ enum {
 	SAMPLE_BYTES = 128, /* of each, from its start */
 	IP4_DESTINATION = ETH_HLEN + 16,
 	IP6_DESTINATION = ETH_HLEN + 24,
+	/* Latencies in ns, in buckets of a width that is 1/128 of their start: bits, and buckets up to 2^32. */
+	BUCKET_BITS = 7,
+	BUCKETS = (32 - BUCKET_BITS + 1) << BUCKET_BITS,
+	/* From the end of an IP packet back to the send time in pktgen's stamp. */
+	STAMP_TIME = 6,
 };
 
 struct count {
@@ -41,10 +46,18 @@ struct {
 	__type(value, struct sample);
 } samples SEC(".maps");
 
-/* Frames to keep, and kept so far. */
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, BUCKETS);
+	__type(key, __u32);
+	__type(value, __u64);
+} latencies SEC(".maps");
+
+/* Frames to keep, and kept so far; whether latencies are taken. */
 struct sampling {
 	__u32 wanted;
 	__u32 kept;
+	__u32 timed;
 } sampling;
 
 /* Where `lab_redirect` sends, and how the frame is addressed there. */
@@ -87,6 +100,50 @@ static __always_inline void keep(struct xdp_md *ctx)
 		bpf_xdp_load_bytes(ctx, 0, sample->bytes, bytes);
 }
 
+static __always_inline __u32 bucket_of(__u32 ns)
+{
+	__u32 exponent = 0, rest = ns;
+
+#pragma unroll
+	for (__u32 step = 16; step; step /= 2) {
+		if (rest >> step) {
+			rest >>= step;
+			exponent += step;
+		}
+	}
+	if (exponent < BUCKET_BITS)
+		return ns;
+	exponent -= BUCKET_BITS;
+	/* The leading bit of what is left counts one exponent more. */
+	return (exponent << BUCKET_BITS) + (ns >> exponent);
+}
+
+/* The time since the stamp of pktgen's, which is the low half of the same clock. */
+static __always_inline void take_latency(struct xdp_md *ctx, void *data, void *end, __u32 now)
+{
+	struct ethhdr *eth = data;
+	__u32 length, bucket;
+	__be32 sent;
+	__u64 *count;
+	__be16 *word;
+
+	if (data + IP4_DESTINATION + 4 > end)
+		return;
+	if (eth->h_proto == bpf_htons(ETH_P_IP)) {
+		word = data + ETH_HLEN + 2;
+		length = ETH_HLEN + bpf_ntohs(*word);
+	} else {
+		word = data + ETH_HLEN + 4;
+		length = ETH_HLEN + 40 + bpf_ntohs(*word);
+	}
+	if (bpf_xdp_load_bytes(ctx, length - STAMP_TIME, &sent, sizeof(sent)))
+		return;
+	bucket = bucket_of(now - bpf_ntohl(sent));
+	count = bpf_map_lookup_elem(&latencies, &bucket);
+	if (count)
+		*count += 1;
+}
+
 SEC("xdp")
 int lab_sink(struct xdp_md *ctx)
 {
@@ -103,6 +160,8 @@ int lab_sink(struct xdp_md *ctx)
 	}
 	count->packets++;
 	count->bytes += end - data;
+	if (sampling.timed)
+		take_latency(ctx, data, end, (__u32)bpf_ktime_get_ns());
 	if (sampling.kept < sampling.wanted)
 		keep(ctx);
 	return XDP_DROP;

@@ -7,10 +7,11 @@ use std::time::{Duration, Instant};
 use anyhow::Context as _;
 use packet::layer::Mac;
 use pktgen::interface::Interface;
+use pktgen::progress::Progress;
 use testkit::netns::Netns;
 
 use super::sender::{Load, Sent, pktgen as sender};
-use super::sink::{Count, Sink};
+use super::sink::{Count, Latencies, Sink};
 use super::traffic::Traffic;
 use super::{FROM, FROM_MAC, IN_MAC, Lab, OUT_MAC, Pair, TO_MAC, frame};
 
@@ -25,7 +26,6 @@ pub(crate) struct Path {
     /// Namespace of both ends; the caller's own where absent.
     netns: Option<Arc<Netns>>,
     from: String,
-    to: String,
     /// Where frames are sent to on the first link.
     next_hop: Mac,
     ends: Option<frame::Ends>,
@@ -78,7 +78,7 @@ impl Path {
             Interface::new(from)?;
             Sink::attach(Interface::new(to)?.index()).with_context(|| format!("the sink on {to}"))
         })??;
-        Ok(Self { netns, from: from.to_owned(), to: to.to_owned(), next_hop, ends, sink })
+        Ok(Self { netns, from: from.to_owned(), next_hop, ends, sink })
     }
 
     /// Runs `work` on a thread inside the namespace of both ends.
@@ -104,17 +104,32 @@ impl Path {
         (&self.from, self.next_hop)
     }
 
-    /// The receiving interface.
-    pub(crate) fn to(&self) -> &str {
-        &self.to
-    }
-
     /// Sends a load with pktgen and counts what arrives, to the last packet.
     ///
     /// # Errors
     /// The load cannot be sent.
     pub(crate) fn trial(&self, traffic: &Traffic, load: &Load) -> anyhow::Result<Trial> {
-        self.counted(|| sender::send(&self.from, self.next_hop, traffic, load))
+        self.watched(traffic, load, &Progress::default())
+    }
+
+    /// The same; `progress` can end it early.
+    ///
+    /// # Errors
+    /// The load cannot be sent.
+    pub(crate) fn watched(&self, traffic: &Traffic, load: &Load, progress: &Progress) -> anyhow::Result<Trial> {
+        self.counted(|| sender::send(&self.from, self.next_hop, traffic, load, progress))
+    }
+
+    /// The same with the latencies of the packets that arrived, from the time in each packet's stamp to the sink.
+    ///
+    /// # Errors
+    /// The load cannot be sent.
+    pub(crate) fn timed(&self, traffic: &Traffic, load: &Load) -> anyhow::Result<(Trial, Latencies)> {
+        let before = self.sink.latencies()?;
+        self.sink.time(true)?;
+        let trial = self.trial(traffic, &Load { timed: true, ..load.clone() });
+        self.sink.time(false)?;
+        Ok((trial?, self.sink.latencies()?.since(&before)))
     }
 
     /// What the sink has counted from before `send` until nothing more arrives after it.

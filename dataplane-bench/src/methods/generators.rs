@@ -59,7 +59,10 @@ impl Contestant {
         match self.kind {
             Kind::Pktgen(backend) => {
                 let cores = cores.iter().copied().take(self.cores).collect();
-                path.trial(&traffic, &Load { pps: None, duration, packets: None, cores, backend: Some(backend) })
+                path.trial(
+                    &traffic,
+                    &Load { pps: None, duration, packets: None, cores, backend: Some(backend), timed: false },
+                )
             }
             Kind::Rival(rival) => {
                 rival.trial(path, &pair.netns, &traffic, cores.first().copied().unwrap_or(0), duration)

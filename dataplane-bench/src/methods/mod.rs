@@ -5,7 +5,13 @@
 //! all rounds of one. What could not run is in the result with the reason. Every trial is recorded.
 
 pub(crate) mod generators;
+pub(crate) mod latency;
+pub(crate) mod ndr;
 pub(crate) mod rate;
+pub(crate) mod reconf;
+pub(crate) mod rfc2544;
+pub(crate) mod rfc9004;
+pub(crate) mod soak;
 mod station;
 mod stop;
 
@@ -13,14 +19,14 @@ use std::fmt::Display;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use anyhow::{bail, ensure};
+use anyhow::{Context as _, bail, ensure};
 use packet::layer::{Layer, Mac};
 use serde::Serialize;
 
 use crate::lab::cores::Cores;
 use crate::lab::dut::{self, Surroundings};
 use crate::lab::traffic::SHORTEST;
-use crate::result::{BenchResult, Keep, NotRun, Object};
+use crate::result::{BenchResult, Deviation, Keep, NotRun, Object};
 use station::Station;
 pub(crate) use stop::Stop;
 
@@ -142,6 +148,44 @@ impl Common {
     }
 }
 
+/// Devices of the methods that take long for each, where none are named: margay's three uses and what else would do them.
+const FEW: [&str; 6] = [
+    "kernel/forward",
+    "nft/rules-100",
+    "iptables-legacy/rules-100",
+    "margay/forward",
+    "margay/policy-100",
+    "margay/lb-100",
+];
+
+/// The least load that searches ask for, packets a second: a device that loses at less is not worth the name.
+const LEAST_LOAD: f64 = 500.0;
+
+/// Seconds as text.
+fn seconds(text: &str) -> anyhow::Result<Duration> {
+    let (number, unit) = match text.as_bytes() {
+        [.., b'm', b's'] => (text.trim_end_matches("ms"), 1e-3),
+        [.., b's'] => (text.trim_end_matches('s'), 1.0),
+        [.., b'm'] => (text.trim_end_matches('m'), 60.0),
+        [.., b'h'] => (text.trim_end_matches('h'), 3600.0),
+        _ => (text, 1.0),
+    };
+    let number: f64 = number.parse().context("write a time as 10, 0.5s, 200ms, 30m or 2h")?;
+    let time = Duration::try_from_secs_f64(number * unit).context("write a time as 10, 0.5s, 200ms, 30m or 2h")?;
+    ensure!(!time.is_zero(), "a time is longer than nothing");
+    Ok(time)
+}
+
+/// Adds what deviates from a standard, each thing once.
+fn deviate(result: &mut BenchResult, from: &str, what: Vec<String>) {
+    for what in what {
+        let deviation = Deviation { from: from.to_owned(), what };
+        if !result.deviations.contains(&deviation) {
+            result.deviations.push(deviation);
+        }
+    }
+}
+
 /// Labs need it, and each of their parts would say so in its own words.
 fn ensure_root() -> anyhow::Result<()> {
     ensure!(
@@ -187,6 +231,16 @@ fn quartiles(values: &[f64]) -> [f64; 3] {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn times_have_units() {
+        for (text, expected) in [("10", 10.0), ("0.5s", 0.5), ("200ms", 0.2), ("30m", 1800.0), ("2h", 7200.0)] {
+            assert_eq!(seconds(text).unwrap().as_secs_f64(), expected, "{text}");
+        }
+        for text in ["", "s", "-1", "0", "1d", "1e400"] {
+            assert!(seconds(text).is_err(), "{text}");
+        }
+    }
 
     #[test]
     fn quartiles_lie_between_the_closest_ranks() {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use comfy_table::Table;
 use comfy_table::presets::NOTHING;
 
-use super::{Budget, Common, Station, generators, progress, quartiles};
+use super::{Budget, Common, Station, generators, progress, quartiles, seconds};
 use crate::result::RateRow;
 
 /// Devices where none are named: each kind once, at a size that tells.
@@ -41,12 +41,12 @@ pub(crate) struct Options {
     /// Rounds over all devices.
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..))]
     rounds: u32,
-    /// Seconds of each trial.
-    #[arg(long, value_name = "SECS", default_value_t = 1.0)]
-    trial: f64,
-    /// Begin no further round after this many seconds.
-    #[arg(long, value_name = "SECS")]
-    budget: Option<f64>,
+    /// How long a trial is (0.5, 200ms).
+    #[arg(long, value_name = "TIME", default_value = "1", value_parser = seconds)]
+    trial: Duration,
+    /// Begin no further round after this time.
+    #[arg(long, value_name = "TIME", value_parser = seconds)]
+    budget: Option<Duration>,
 }
 
 /// Measures and prints.
@@ -54,8 +54,7 @@ pub(crate) struct Options {
 /// # Errors
 /// Nothing can run, or a trial cannot be made.
 pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
-    let trial = Duration::try_from_secs_f64(options.trial)?;
-    let budget = options.budget.map(Duration::try_from_secs_f64).transpose()?;
+    let (trial, budget) = (options.trial, options.budget);
     if options.generators {
         return generators::run(&options.common, options.rounds, trial, budget);
     }

@@ -7,6 +7,7 @@ use anyhow::Context as _;
 use packet::layer::Mac;
 use pktgen::interface::Interface;
 
+use super::Stop;
 use crate::lab::Lab;
 use crate::lab::cores::Cores;
 use crate::lab::dut::{self, Dut, Running};
@@ -14,10 +15,13 @@ use crate::lab::path::{self, Path};
 use crate::lab::sender::Load;
 use crate::lab::traffic::Traffic;
 use crate::result::{Scale, Trial};
+use crate::search::{Outcome, Trials};
 
 /// A trial may take this much longer than asked for until all its packets are sent; what is not sent then is lost.
 const LATE_SHARE: f64 = 0.005;
 const LATE: Duration = Duration::from_millis(1);
+/// Share of the rate reached at full speed that can be asked for again and again.
+const STEADY_SHARE: f64 = 0.9;
 
 /// One device. Its parts end in the order of the fields.
 pub(super) struct Station {
@@ -95,6 +99,34 @@ impl Station {
         done
     }
 
+    /// How much is offered in a trial. A load of `None` is as much as the generator can.
+    pub(super) fn load(&self, pps: Option<f64>, duration: Duration) -> Load {
+        Load {
+            pps,
+            duration: if pps.is_some() { duration.mul_f64(1.0 + LATE_SHARE) + LATE } else { duration },
+            packets: pps.map(|pps| (pps * duration.as_secs_f64()).round().max(1.0) as u64),
+            cores: self.cores.generator.clone(),
+            backend: None,
+            timed: false,
+        }
+    }
+
+    /// The greatest load that a search may ask for: what the generator reaches on this path, less what it varies by. A
+    /// wire has a line rate; a veth pair has none.
+    pub(super) fn greatest_load(&self, record: &mut Vec<Trial>) -> anyhow::Result<f64> {
+        let mut least = f64::INFINITY;
+        for _ in 0..3 {
+            let trial = self.trial("greatest load", None, Duration::from_millis(200), record)?;
+            least = least.min(trial.sent.packets as f64 / trial.sent.seconds.max(f64::MIN_POSITIVE));
+        }
+        Ok(least * STEADY_SHARE)
+    }
+
+    /// The trials of a search on it.
+    pub(super) fn searched<'a>(&'a self, test: &'a str, record: &'a mut Vec<Trial>, stop: &'a Stop) -> Searched<'a> {
+        Searched { station: self, test, record, stop }
+    }
+
     /// One trial, recorded. A load of `None` is as much as the generator can.
     pub(super) fn trial(
         &self,
@@ -105,14 +137,7 @@ impl Station {
     ) -> anyhow::Result<path::Trial> {
         let seconds = duration.as_secs_f64();
         let wanted = pps.map(|pps| (pps * seconds).round().max(1.0) as u64);
-        let load = Load {
-            pps,
-            duration: if pps.is_some() { duration.mul_f64(1.0 + LATE_SHARE) + LATE } else { duration },
-            packets: wanted,
-            cores: self.cores.generator.clone(),
-            backend: None,
-        };
-        let trial = self.path.trial(&self.traffic, &load)?;
+        let trial = self.path.trial(&self.traffic, &self.load(pps, duration))?;
         record.push(Trial {
             test: test.to_owned(),
             dut: self.name.clone(),
@@ -124,5 +149,35 @@ impl Station {
             received: trial.received,
         });
         Ok(trial)
+    }
+}
+/// The trials that a search asks for, on one device.
+pub(super) struct Searched<'a> {
+    pub(super) station: &'a Station,
+    pub(super) test: &'a str,
+    pub(super) record: &'a mut Vec<Trial>,
+    pub(super) stop: &'a Stop,
+}
+
+/// Why a trial could not be made, whole.
+#[derive(Debug, thiserror::Error)]
+#[error("{0:#}")]
+pub(super) struct TrialError(pub(super) anyhow::Error);
+
+impl Trials for Searched<'_> {
+    type Error = TrialError;
+
+    fn trial(&mut self, load_pps: f64, duration_s: f64) -> Result<Outcome, TrialError> {
+        self.offer(load_pps, duration_s).map_err(TrialError)
+    }
+}
+
+impl Searched<'_> {
+    fn offer(&mut self, load_pps: f64, duration_s: f64) -> anyhow::Result<Outcome> {
+        self.stop.check()?;
+        let duration = Duration::try_from_secs_f64(duration_s).context("the duration of a trial")?;
+        let trial = self.station.trial(self.test, Some(load_pps), duration, self.record)?;
+        let wanted = (load_pps * duration_s).round().max(1.0) as u64;
+        Ok(Outcome { offered: load_pps, duration_s, sent: trial.sent.packets, received: trial.received, wanted })
     }
 }

@@ -6,6 +6,7 @@ use anyhow::Context as _;
 use packet::layer::Mac;
 use pktgen::backend::Backend;
 use pktgen::pace::Pace;
+use pktgen::progress::Progress;
 use pktgen::receive::Options;
 use pktgen::run::Config;
 use pktgen::scenario::quick::{Families, Quick};
@@ -28,6 +29,8 @@ pub(crate) struct Load {
     pub(crate) cores: Vec<usize>,
     /// The way to the wire; pktgen's choice where absent.
     pub(crate) backend: Option<Backend>,
+    /// Every packet bears the time at which it leaves, as exactly as the back end knows it.
+    pub(crate) timed: bool,
 }
 
 /// How a back end sends.
@@ -39,12 +42,12 @@ pub(crate) fn about(backend: Backend) -> &'static str {
     }
 }
 
-/// Sends from an interface of the caller's namespace.
+/// Sends from an interface of the caller's namespace; `progress` can end it early.
 ///
 /// # Errors
 /// Those of pktgen.
-pub(crate) fn send(from: &str, to: Mac, traffic: &Traffic, load: &Load) -> anyhow::Result<Sent> {
-    let report = pktgen::run::run(config(from, to, traffic, load)?).context("pktgen")?;
+pub(crate) fn send(from: &str, to: Mac, traffic: &Traffic, load: &Load, progress: &Progress) -> anyhow::Result<Sent> {
+    let report = pktgen::run::run_watched(config(from, to, traffic, load)?, progress).context("pktgen")?;
     Ok(Sent { packets: report.sent.packets, seconds: report.sent.seconds })
 }
 
@@ -63,6 +66,6 @@ fn config(from: &str, to: Mac, traffic: &Traffic, load: &Load) -> Result<Config,
         limit: Limit { count: load.packets, duration: Some(load.duration) },
         queues: (0..u32::try_from(load.cores.len()).unwrap_or(1)).collect(),
         cores: load.cores.clone(),
-        receive: Options::default(),
+        receive: Options { latency: load.timed, ..Options::default() },
     })
 }
