@@ -98,6 +98,7 @@ impl Rates {
             dut: station.name.clone(),
             scenario: format!("maximum offered load, {}", station.traffic.describe()),
             baseline: !station.name.starts_with("margay/"),
+            rival: crate::lab::dut::rival(&station.name),
             frame_bytes: u32::try_from(station.traffic.frame_bytes).unwrap_or(u32::MAX),
             flows: station.traffic.flows.into(),
             cores: None,

@@ -146,13 +146,17 @@ fn other_tools(result: &BenchResult, row: &RateRow, baseline: &RateRow) -> Vec<S
 }
 
 fn drop_free(result: &BenchResult) -> Vec<Headline> {
-    let Some(baseline) = rivals::baseline_dut(result, result.ndr.iter().map(|row| row.dut.as_str())) else {
-        return Vec::new();
-    };
-    let ours = result.ndr.iter().filter(|row| rivals::is_ours(&row.dut));
+    // The strictest goal: searches list it first.
+    let Some(goal) = result.ndr.first().map(|row| &row.goal) else { return Vec::new() };
+    let ours = result.ndr.iter().filter(|row| rivals::is_ours(&row.dut) && row.goal == *goal);
     let card = |row: &NdrRow| {
-        let same =
-            |other: &&NdrRow| other.dut == baseline && other.goal == row.goal && other.frame_bytes == row.frame_bytes;
+        let rival = rivals::of_dut(result, &row.dut, result.ndr.iter().map(|row| row.dut.as_str()))?;
+        let same = |other: &&NdrRow| {
+            other.dut == rival
+                && other.goal == row.goal
+                && other.frame_bytes == row.frame_bytes
+                && other.flows == row.flows
+        };
         let rival = result.ndr.iter().find(same)?;
         let both = row.relevant_lower_pps > 0.0 && rival.relevant_lower_pps > 0.0;
         let times = both.then(|| row.relevant_lower_pps / rival.relevant_lower_pps)?;
@@ -167,16 +171,16 @@ fn drop_free(result: &BenchResult) -> Vec<Headline> {
             detail: format!("lower bounds after {} and {} trials", row.trials, rival.trials),
         })
     };
-    ours.filter_map(card).take(1).collect()
+    ours.filter_map(card).collect()
 }
 
 fn latencies(result: &BenchResult) -> Option<Headline> {
-    let baseline = rivals::baseline_dut(result, result.latency.iter().map(|row| row.dut.as_str()))?;
     // The load nearest to half: idle flatters everybody and the edge nobody.
     let distance = |row: &&LatencyRow| (row.load_percent - 50.0).abs();
     let ours = result.latency.iter().filter(|row| rivals::is_ours(&row.dut));
     let row = ours.min_by(|a, b| distance(a).total_cmp(&distance(b)))?;
-    let rival = result.latency.iter().find(|other| other.dut == baseline && other.load_percent == row.load_percent)?;
+    let rival = rivals::of_dut(result, &row.dut, result.latency.iter().map(|row| row.dut.as_str()))?;
+    let rival = result.latency.iter().find(|other| other.dut == rival && other.load_percent == row.load_percent)?;
     let times = (row.p99 > 0.0).then(|| rival.p99 / row.p99)?;
     let (figure, meaning, good) = verdict(times, ["lower latency, 99th percentile", "higher latency, 99th percentile"]);
     Some(Headline {

@@ -1,5 +1,5 @@
-//! One colour for one device over the whole page. The colours are those of Okabe and Ito, told apart with any kind of colour
-//! vision; ours are blue, the rivals the others, in the order in which they appear.
+//! Bars are blue for ours and grey for rivals. Curves have a colour for each device over the whole page: those of Okabe
+//! and Ito, told apart with any kind of colour vision; ours are blue, the rivals the others, in the order in which they appear.
 
 use super::rivals;
 use crate::result::BenchResult;
@@ -7,17 +7,20 @@ use crate::result::BenchResult;
 const OURS: [&str; 3] = ["own1", "own2", "own3"];
 const RIVALS: [&str; 5] = ["rival1", "rival2", "rival3", "rival4", "rival5"];
 
-/// Device -> class.
+/// The class of a bar.
+pub(crate) fn bar(ours: bool) -> String {
+    if ours { "own1" } else { "base" }.to_owned()
+}
+
+/// Device -> class of its curves.
 pub(crate) struct Palette(Vec<(String, &'static str)>);
 
 impl Palette {
-    /// Gives every device of a result its class.
+    /// Gives every device that has curves its class.
     pub(crate) fn of(result: &BenchResult) -> Self {
-        let rates = result.rates.iter().filter(|row| !rivals::is_generator(row)).map(|row| &row.dut);
-        let searched = result.ndr.iter().map(|row| &row.dut).chain(result.loss.iter().map(|row| &row.dut));
-        let timed = result.latency.iter().map(|row| &row.dut).chain(result.reconf.iter().map(|row| &row.dut));
+        let drawn = result.loss.iter().map(|row| &row.dut).chain(result.latency.iter().map(|row| &row.dut));
         let mut known: Vec<(String, &'static str)> = Vec::new();
-        for dut in rates.chain(searched).chain(timed) {
+        for dut in drawn {
             if known.iter().any(|(name, _)| name == dut) {
                 continue;
             }

@@ -2,7 +2,7 @@
 
 use super::chart::{Axis, Bar, Bars, Group, Lines, Series};
 use super::figure::{self, Quartiles, Unit, ratio};
-use super::palette::Palette;
+use super::palette::{self, Palette};
 use super::rivals;
 use crate::result::{BenchResult, LatencyRow, RateRow, Scale};
 
@@ -20,7 +20,7 @@ pub(crate) fn costs(result: &BenchResult) -> Option<Bars> {
         let net = Quartiles::of(&row.net_ns);
         let bar = Bar {
             label: row.case.clone(),
-            class: if row.baseline { "base" } else { "own1" }.to_owned(),
+            class: palette::bar(!row.baseline),
             value: row.ns_net,
             low: net.map(|net| net.p25),
             high: net.map(|net| net.p75),
@@ -52,12 +52,12 @@ pub(crate) fn costs(result: &BenchResult) -> Option<Bars> {
 }
 
 /// Rates by scenario: of generators, or of devices. Devices span decades (rule sets), generators do not.
-pub(crate) fn rates(result: &BenchResult, palette: &Palette, generators: bool) -> Option<Bars> {
+pub(crate) fn rates(result: &BenchResult, generators: bool) -> Option<Bars> {
     let mut groups: Vec<Group> = Vec::new();
     let rows = || result.rates.iter().filter(|row| rivals::is_generator(row) == generators);
     for row in rows() {
         let heading = row.scenario.clone();
-        let bar = rate_bar(result, palette, row);
+        let bar = rate_bar(result, row);
         match groups.iter_mut().find(|group| group.heading == heading) {
             Some(group) => group.bars.push(bar),
             None => groups.push(Group { heading, bars: vec![bar] }),
@@ -79,7 +79,7 @@ pub(crate) fn rates(result: &BenchResult, palette: &Palette, generators: bool) -
     })
 }
 
-fn rate_bar(result: &BenchResult, palette: &Palette, row: &RateRow) -> Bar {
+fn rate_bar(result: &BenchResult, row: &RateRow) -> Bar {
     let note = match (rivals::of_rate(result, row), rivals::on_one_core(result, row)) {
         (_, Some(single)) => rivals::rate_ratio(row, single).map(|times| format!("{} one core", ratio(times))),
         (Some(rival), None) => {
@@ -94,13 +94,7 @@ fn rate_bar(result: &BenchResult, palette: &Palette, row: &RateRow) -> Bar {
         if row.frame_bytes == 60 || row.frame_bytes == 64 { String::new() } else { format!(", {} B", row.frame_bytes) };
     Bar {
         label: format!("{name}, {}{cores}{size}", figure::flows(row.flows)),
-        class: if !rivals::is_generator(row) {
-            palette.class(&row.dut)
-        } else if rivals::is_ours(&row.dut) {
-            "own1".to_owned()
-        } else {
-            "base".to_owned()
-        },
+        class: palette::bar(rivals::is_ours(&row.dut)),
         value: row.median,
         low: Some(row.p25),
         high: Some(row.p75),
@@ -110,7 +104,7 @@ fn rate_bar(result: &BenchResult, palette: &Palette, row: &RateRow) -> Bar {
 }
 
 /// Bounds of searches: the bar ends at the lower bound, the whisker spans to the upper, the tick is conditional throughput.
-pub(crate) fn bounds(result: &BenchResult, palette: &Palette) -> Option<Bars> {
+pub(crate) fn bounds(result: &BenchResult) -> Option<Bars> {
     let mut groups: Vec<Group> = Vec::new();
     for row in &result.ndr {
         let heading = match row.frame_bytes {
@@ -119,7 +113,7 @@ pub(crate) fn bounds(result: &BenchResult, palette: &Palette) -> Option<Bars> {
         };
         let bar = Bar {
             label: row.dut.clone(),
-            class: palette.class(&row.dut),
+            class: palette::bar(rivals::is_ours(&row.dut)),
             value: row.relevant_lower_pps,
             low: row.relevant_upper_pps.map(|_| row.relevant_lower_pps),
             high: row.relevant_upper_pps,
@@ -269,12 +263,12 @@ pub(crate) fn losses(result: &BenchResult, palette: &Palette) -> Option<Lines> {
 }
 
 /// Blocked time by change.
-pub(crate) fn blocked(result: &BenchResult, palette: &Palette) -> Option<Bars> {
+pub(crate) fn blocked(result: &BenchResult) -> Option<Bars> {
     let mut groups: Vec<Group> = Vec::new();
     for row in &result.reconf {
         let bar = Bar {
             label: row.dut.clone(),
-            class: palette.class(&row.dut),
+            class: palette::bar(rivals::is_ours(&row.dut)),
             value: row.blocked_ms,
             note: if row.lost == 0 { "no frame lost".to_owned() } else { format!("{} frames lost", row.lost) },
             ..Bar::default()

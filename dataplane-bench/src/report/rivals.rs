@@ -45,14 +45,14 @@ pub(crate) fn cost_ratio(row: &ProgRow, rival: &ProgRow) -> Option<Quartiles> {
 /// same flows where there is one of them.
 pub(crate) fn of_rate<'a>(result: &'a BenchResult, row: &RateRow) -> Option<&'a RateRow> {
     let comparable = |other: &&RateRow| {
-        other.scenario == row.scenario
-            && other.frame_bytes == row.frame_bytes
+        other.frame_bytes == row.frame_bytes
             && other.dut != row.dut
             && is_generator(other) == is_generator(row)
             && cores(other) == cores(row)
             && match &row.rival {
+                // The same work, if with other packets: a service's address is none that a router is sent.
                 Some(rival) => other.dut == *rival,
-                None => other.baseline && !row.baseline,
+                None => other.baseline && !row.baseline && other.scenario == row.scenario,
             }
     };
     let candidates = || result.rates.iter().filter(comparable);
@@ -87,13 +87,18 @@ pub(crate) fn rate_ratio(row: &RateRow, rival: &RateRow) -> Option<f64> {
     (row.median > 0.0 && rival.median > 0.0).then(|| row.median / rival.median)
 }
 
-/// The device that searches and latencies are held against: the baseline of the rates, else the kernel's.
-pub(crate) fn baseline_dut<'a>(
+/// The device that the searches and latencies of `dut` are held against, among those measured: the rival that its rates name,
+/// else the kernel.
+pub(crate) fn of_dut<'a>(
     result: &'a BenchResult,
-    duts: impl Iterator<Item = &'a str> + Clone,
+    dut: &str,
+    mut duts: impl Iterator<Item = &'a str>,
 ) -> Option<&'a str> {
-    let named = |dut: &&str| result.rates.iter().any(|row| row.baseline && row.dut == *dut);
-    duts.clone().find(named).or_else(|| duts.clone().find(|dut| dut.starts_with("kernel")))
+    let named = result.rates.iter().find(|row| row.dut == dut).and_then(|row| row.rival.as_deref());
+    match named {
+        Some(rival) => duts.find(|other| *other == rival),
+        None => duts.find(|other| other.starts_with("kernel")),
+    }
 }
 
 #[cfg(test)]

@@ -111,6 +111,19 @@ fn scale(family: &str, unit: &str, value: u32) -> Scale {
     Scale { family: family.to_owned(), unit: unit.to_owned(), value: value.into() }
 }
 
+/// The device of the standard set that does the same work in the usual way: what a device of ours is held against.
+pub(crate) fn rival(name: &str) -> Option<String> {
+    let device = name.strip_prefix("margay/")?;
+    let numbered = [("policy-", "nft/rules-"), ("denylist-", "nft/set-")];
+    let same = numbered.iter().find_map(|(ours, theirs)| Some(format!("{theirs}{}", device.strip_prefix(ours)?)));
+    same.or_else(|| match device {
+        "forward" => Some("kernel/forward".to_owned()),
+        // A service of one VIP: its cost does not hang on the services beside it, that of a chain of rules does.
+        "lb-100" => Some("iptables/service-nat-1000".to_owned()),
+        _ => None,
+    })
+}
+
 /// What devices need of their surroundings.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Surroundings {
@@ -259,6 +272,15 @@ mod tests {
     #[test]
     fn every_device_of_the_standard_set_bears_its_name() {
         assert_eq!(names(&["*"]).unwrap(), STANDARD);
+    }
+
+    #[test]
+    fn rivals_are_of_the_standard_set() {
+        for name in STANDARD {
+            let rival = rival(name);
+            assert_eq!(rival.is_some(), name.starts_with("margay/"), "{name}");
+            assert!(rival.is_none_or(|rival| STANDARD.contains(&rival.as_str())), "{name}");
+        }
     }
 
     #[test]

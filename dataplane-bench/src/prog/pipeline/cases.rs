@@ -157,8 +157,8 @@ fn forwarding() -> Vec<Case> {
     vec![
         case("parse/ip4-tcp", "stage: Ethernet, IPv4 with checksum, ports", tcp4(CLIENT, FAR)).of(Part::Parse),
         case("parse/ip6-tcp", "stage: Ethernet, IPv6, ports", tcp6("2400::9")).of(Part::Parse),
-        case("forward/ip4", "few routes, one flow", tcp4(CLIENT, FAR)).rival("baseline/fib-lookup-forward"),
-        case("forward/ip6", "few routes, one flow", tcp6("2400::9")),
+        case("forward/ip4", "IPv4, few routes, one flow", tcp4(CLIENT, FAR)).rival("baseline/fib-lookup-forward"),
+        case("forward/ip6", "IPv6, few routes, one flow", tcp6("2400::9")),
         case("forward/pass-local", "for the node itself", tcp4(CLIENT, "10.0.0.1")).ends(Verdict::Pass),
     ]
 }
@@ -173,12 +173,12 @@ fn fib() -> Vec<Case> {
     let ip6 = || tcp6("2400::9");
     vec![
         case("fib/ip4-hot", "stage: 65,536 /24, one destination", ip4()).of(Part::Fib),
-        case("fib/ip4-64k-random", "stage: the same, a destination in each", ip4())
+        case("fib/ip4-64k-random", "stage: 65,536 /24, a destination in each", ip4())
             .of(Part::Fib)
             .flows(Flows::Ip4Networks)
             .rival("baseline/dir24-8-1m-random"),
         case("fib/ip6-hot", "stage: 65,536 /48, one destination", ip6()).of(Part::Fib),
-        case("fib/ip6-64k-random", "stage: the same, a destination in each", ip6())
+        case("fib/ip6-64k-random", "stage: 65,536 /48, a destination in each", ip6())
             .of(Part::Fib)
             .flows(Flows::Ip6Networks),
         case("forward/ip4-64k-random", "65,536 /24, a destination in each", ip4()).flows(Flows::Ip4Networks),
@@ -192,7 +192,7 @@ fn balancing() -> Vec<Case> {
     vec![
         case("lb/ipip4-hot", "VIP with 100 IPIP backends, one flow", tcp4(CLIENT, "192.0.2.10"))
             .scale(family, "flows", 1),
-        case("lb/ipip4-64k", "the same, 65,536 flows, flow table of 262,144", tcp4(CLIENTS, "192.0.2.10"))
+        case("lb/ipip4-64k", "the same VIP, 65,536 flows, flow table of 262,144", tcp4(CLIENTS, "192.0.2.10"))
             .flows(Flows::Ip4Source(MANY))
             .scale(family, "flows", MANY),
         case("lb/ipip6-hot", "IPv6 in IPv6, one flow", tcp6("2001:db8:100::10")),
