@@ -171,7 +171,7 @@ mod tests {
         let mut seen = 0;
         for entry in std::fs::read_dir(root().join("examples/pktgen")).unwrap() {
             let path = entry.unwrap().path();
-            let line = ["pktgen", "run", "eth0", "--dst-mac=02::1", "--scenario", path.to_str().unwrap()];
+            let line = ["pktgen", "run", "eth0", "--to=eth1", "--dst-mac=02::1", "--scenario", path.to_str().unwrap()];
             let (args, loaded) = parse(line.map(OsString::from)).unwrap_or_else(|e| panic!("{e}"));
             let super::super::Command::Run(run) = args.command else { panic!("run") };
             let config = run.config(loaded.as_ref()).unwrap();
@@ -220,9 +220,9 @@ mod tests {
     #[test]
     fn mistakes_in_the_file_have_their_place() {
         for (run, expected) in [
-            ("{from: eth0, fro: eth1}", "a.yaml:1:20: error: run.fro: no flag of a run"),
+            ("{from: eth0, fro: eth1}", "a.yaml:1:24: error: run.fro: no flag of a run"),
             ("{from: eth0, fro: eth1}", "did you mean 'from'?"),
-            ("{from: eth0, pps: fast, count: 1}", "a.yaml:1:19: error: run.pps: invalid value 'fast'"),
+            ("{from: eth0, pps: fast, count: 1}", "a.yaml:1:24: error: run.pps: invalid value 'fast'"),
             ("{from: eth0, latency: 5, count: 1}", "run.latency: write true or false"),
             ("{seed: 1}", "run.seed: no flag of a run that may stand in a file"),
         ] {

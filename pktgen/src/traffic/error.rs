@@ -147,6 +147,17 @@ pub enum Fault {
         /// The most.
         max: u64,
     },
+    /// A packet that is not fragmented.
+    #[error("these packets cannot be sent as fragments: {0}")]
+    NoFragments(&'static str),
+    /// No room in a fragment.
+    #[error("fragment {mtu}: these fragments have at least {min} bytes")]
+    Mtu {
+        /// What was asked for.
+        mtu: usize,
+        /// The least possible.
+        min: usize,
+    },
     /// More fields or checksums than a frame may have.
     #[error("more than {max} {what} in one frame")]
     Many {

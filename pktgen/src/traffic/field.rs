@@ -6,6 +6,7 @@ use packet::field::{Field, fields};
 
 use super::arithmetic::{Divisor, Ranks, SplitMix, below, mix};
 use super::error::{Fault, Place};
+use super::fragment;
 use crate::scenario::{Each, Order, Stream, Vary};
 use crate::stamp::FLOWS_MAX;
 
@@ -81,13 +82,17 @@ impl Values {
 
 /// The fields of `stream` that vary. `layout` is that of its layers.
 pub(super) fn resolve(stream: &Stream, layout: &Layout, seed: u64) -> Result<Vec<Varying>, (Place, Fault)> {
-    let implied;
-    let vary = if stream.vary.is_empty() {
-        implied = five_tuple(&stream.layers, layout, stream.flows);
-        &implied
-    } else {
-        &stream.vary
-    };
+    let mut vary = stream.vary.clone();
+    if vary.is_empty() {
+        vary = five_tuple(&stream.layers, layout, stream.flows);
+    }
+    // Datagrams that are fragmented are told apart by their identification.
+    if let Some(id) = stream.fragment.and_then(|_| fragment::identification(&stream.layers))
+        && vary.iter().all(|vary| vary.field != id && vary.field != id.replace(".0", ""))
+    {
+        let count = if id.starts_with("ip4") { 1 << 16 } else { u32::MAX };
+        vary.push(Vary { field: id.to_owned(), count, step: 1, order: Order::Sequential, each: Each::Packet });
+    }
     let mut found: Vec<Varying> = Vec::new();
     let mut divide = 1u64;
     for (number, vary) in vary.iter().enumerate() {

@@ -11,6 +11,7 @@
 mod arithmetic;
 mod error;
 mod field;
+mod fragment;
 mod plan;
 mod source;
 mod template;

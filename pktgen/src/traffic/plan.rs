@@ -10,6 +10,7 @@ use packet::proto::ip;
 use super::arithmetic::{Divisor, mix, turns};
 use super::error::{Fault, Place, TrafficError};
 use super::field::{self, Varying};
+use super::fragment;
 use super::source::{PlanSource, Share};
 use super::template::{self, Edit, Feed, SUMS_MAX, Template, Width};
 use crate::receive::judge::{Reference, Shape};
@@ -59,9 +60,21 @@ pub(super) struct StreamPlan {
     pub(super) order: Order,
     fields: Vec<Varying>,
     templates: Vec<Template>,
-    /// Template of each packet of a round.
-    round: Vec<u32>,
+    /// The packets of a round.
+    round: Vec<Slot>,
     round_len: Divisor,
+    /// Datagrams of a round, where they are fragmented.
+    datagrams: Option<u32>,
+}
+
+/// One packet in a round of sizes.
+#[derive(Clone, Copy, Debug)]
+struct Slot {
+    template: u32,
+    /// Number of its datagram in the round.
+    datagram: u32,
+    /// Fragments of that from this one on.
+    left: u32,
 }
 
 impl Plan {
@@ -190,7 +203,7 @@ impl Reference for Plan {
 
     fn shape(&self, flow: u32, seq: u32) -> Option<Shape> {
         let stream = self.inner.streams.get(self.stream_of(flow)?)?;
-        stream.template(flow - stream.first, seq)?.shape
+        stream.turn(flow - stream.first, seq)?.0.shape
     }
 }
 
@@ -235,14 +248,43 @@ impl StreamPlan {
         {
             return Err((Place::Order, Fault::Exponent(exponent.to_string())));
         }
+        let (name, flows, order, stamped) = (stream.name.clone(), stream.flows, stream.order, stream.stamp);
+        let prepared;
+        let stream = match stream.fragment {
+            Some(_) => {
+                prepared = fragment::prepared(stream).map_err(|fault| (Place::Fragment, fault))?;
+                &prepared
+            }
+            None => stream,
+        };
         let layout = template::described(stream).map_err(|fault| (Place::Frame, fault))?;
         let fields = field::resolve(stream, &layout, seed)?;
-        let (sizes, round) = sizes(stream)?;
-        let templates = sizes.into_iter().map(|size| template::template(stream, &fields, size));
-        let templates = templates.collect::<Result<Vec<_>, _>>()?;
-        let round_len = Divisor::new(u32::try_from(round.len()).unwrap_or(1));
-        let (name, flows, order, stamped) = (stream.name.clone(), stream.flows, stream.order, stream.stamp);
-        Ok(Self { name, first, flows, stamped, order, fields, templates, round, round_len })
+        let (sizes, turns) = sizes(stream)?;
+        let mut templates = Vec::new();
+        // Of each size, the templates of its fragments.
+        let mut pieces = Vec::with_capacity(sizes.len());
+        for size in sizes {
+            let from = templates.len();
+            match stream.fragment {
+                Some(mtu) => templates.extend(fragment::templates(stream, &fields, size, mtu)?),
+                None => templates.push(template::template(stream, &fields, size)?),
+            }
+            pieces.push(from..templates.len());
+        }
+        let narrow = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
+        let mut round = Vec::new();
+        for (datagram, turn) in turns.iter().enumerate() {
+            let pieces = usize::try_from(*turn).ok().and_then(|turn| pieces.get(turn)).cloned().unwrap_or_default();
+            let end = pieces.end;
+            round.extend(pieces.map(|template| Slot {
+                template: narrow(template),
+                datagram: narrow(datagram),
+                left: narrow(end - template),
+            }));
+        }
+        let round_len = Divisor::new(narrow(round.len()));
+        let datagrams = stream.fragment.map(|_| narrow(turns.len()));
+        Ok(Self { name, first, flows, stamped, order, fields, templates, round, round_len, datagrams })
     }
 
     /// Numbers of its flows in the run.
@@ -254,35 +296,51 @@ impl StreamPlan {
         &self.name
     }
 
-    /// Sizes go round over the packets of a flow, and each flow starts elsewhere in the round.
+    /// Template of packet `seq` of a flow, and the number of its datagram in the flow. Sizes go round over the packets of a flow,
+    /// and each flow starts elsewhere in the round, but for fragments, which must not start within a datagram.
     #[inline]
-    fn template(&self, flow: u32, seq: u32) -> Option<&Template> {
-        if let [only] = self.templates.as_slice() {
-            return Some(only);
+    fn turn(&self, flow: u32, seq: u32) -> Option<(&Template, u32)> {
+        if let ([only], None) = (self.templates.as_slice(), self.datagrams) {
+            return Some((only, seq));
         }
-        let start = self.round_len.split(flow).1;
-        let turn = self.round_len.split(seq.wrapping_add(start)).1;
-        let index = self.round.get(usize::try_from(turn).ok()?)?;
-        self.templates.get(usize::try_from(*index).ok()?)
+        let start = if self.datagrams.is_some() { 0 } else { self.round_len.split(flow).1 };
+        let (rounds, turn) = self.round_len.split(seq.wrapping_add(start));
+        let slot = self.round.get(usize::try_from(turn).ok()?)?;
+        let packet = self.datagrams.map_or(seq, |datagrams| rounds.wrapping_mul(datagrams).wrapping_add(slot.datagram));
+        Some((self.templates.get(usize::try_from(slot.template).ok()?)?, packet))
+    }
+
+    /// Fragments of a datagram from packet `seq` on; 1 where nothing is fragmented.
+    #[inline]
+    pub(super) fn pieces(&self, seq: u32) -> u32 {
+        if self.datagrams.is_none() {
+            return 1;
+        }
+        let slot = usize::try_from(self.round_len.split(seq).1).ok().and_then(|turn| self.round.get(turn));
+        slot.map_or(1, |slot| slot.left)
     }
 
     /// Writes the frame of `stamp`, whose flow is one of this stream.
     #[inline]
     pub(super) fn write(&self, magic: u32, stamp: Stamp, out: &mut [u8]) -> Written {
         let flow = stamp.flow.wrapping_sub(self.first);
-        let Some(template) = self.template(flow, stamp.seq) else { return NOTHING };
+        let Some((template, packet)) = self.turn(flow, stamp.seq) else { return NOTHING };
         let Some(out) = out.get_mut(..template.bytes.len()) else { return NOTHING };
         out.copy_from_slice(&template.bytes);
         let mut totals = [0; SUMS_MAX];
         for edit in &template.edits {
             let Some(field) = self.fields.get(edit.field) else { continue };
-            edit.store(field.values.at(flow, stamp.seq), out, &mut totals);
+            edit.store(field.values.at(flow, packet), out, &mut totals);
         }
         if let Some(place) = &template.stamp
             && let Some(bytes) = out.get_mut(place.at..place.at + STAMP_LEN)
         {
             stamp::write(bytes, magic, stamp);
-            feed(&place.feeds, stamp_sum(bytes), &mut totals);
+            let sum = stamp_sum(bytes);
+            feed(&place.feeds, sum, &mut totals);
+            if let Some(at) = place.balance {
+                put(out, at, (!fold(sum)).to_be_bytes());
+            }
         }
         template.sum(out, &mut totals);
         Written { len: out.len(), late: template.late }

@@ -1,10 +1,12 @@
 //! One thread's share of a run: which packet is next.
 
+use std::cmp::Ordering;
+
 use rand_core::RngCore as _;
 
 use super::arithmetic::{Ranks, SplitMix, below, mix};
 use super::error::{Fault, Place, TrafficError};
-use super::plan::Plan;
+use super::plan::{Plan, StreamPlan};
 use crate::clock::low_bits;
 use crate::scenario::Order;
 use crate::source::{Source, Written};
@@ -58,42 +60,66 @@ struct Cursor {
 
 #[derive(Debug)]
 enum Walk {
-    /// Round after round: the number that all flows are at, and the flow whose turn it is.
-    Rounds { seq: u64, at: u32 },
-    /// Any flow may be next, so each counts its own packets.
-    Drawn { random: SplitMix, ranks: Option<Ranks>, sent: Vec<u64> },
+    /// Round after round: the number that all flows are at, the flow whose turn it is, and how many of its fragments have
+    /// been sent of how many.
+    Rounds { seq: u64, at: u32, sent: u32, pieces: u32 },
+    /// Any flow may be next, so each counts its own packets. Of the one that was drawn last so many fragments are left.
+    Drawn { random: SplitMix, ranks: Option<Ranks>, sent: Vec<u64>, flow: u32, left: u32 },
 }
 
 impl Cursor {
     /// The flow that is next, counted within the share, and its sequence number.
     #[inline]
-    fn next(&mut self) -> (u32, u64) {
+    fn next(&mut self, stream: &StreamPlan) -> (u32, u64) {
         match &mut self.walk {
-            Walk::Rounds { seq, at } => {
-                let next = (*at, *seq);
-                *at += 1;
-                if *at == self.flows {
-                    (*seq, *at) = (*seq + 1, 0);
+            Walk::Rounds { seq, at, sent, pieces } => {
+                let next = (*at, *seq + u64::from(*sent));
+                *sent += 1;
+                if *sent == *pieces {
+                    (*sent, *at) = (0, *at + 1);
+                    if *at == self.flows {
+                        (*seq, *at) = (*seq + u64::from(*pieces), 0);
+                        *pieces = stream.pieces(low_bits(*seq));
+                    }
                 }
                 next
             }
-            Walk::Drawn { random, ranks, sent } => {
-                let flow = match ranks {
-                    Some(ranks) => ranks.draw(random),
-                    None => below(random.next_u64(), self.flows),
+            Walk::Drawn { random, ranks, sent, flow, left } => {
+                if *left == 0 {
+                    *flow = match ranks {
+                        Some(ranks) => ranks.draw(random),
+                        None => below(random.next_u64(), self.flows),
+                    };
+                }
+                let Some(count) = usize::try_from(*flow).ok().and_then(|flow| sent.get_mut(flow)) else {
+                    return (*flow, 0);
                 };
-                let Some(count) = usize::try_from(flow).ok().and_then(|flow| sent.get_mut(flow)) else {
-                    return (flow, 0);
-                };
+                if *left == 0 {
+                    *left = stream.pieces(low_bits(*count));
+                }
+                *left -= 1;
                 *count += 1;
-                (flow, *count - 1)
+                (*flow, *count - 1)
             }
+        }
+    }
+
+    /// Whether the next packet is a fragment of the same datagram.
+    #[inline]
+    fn is_within(&self) -> bool {
+        match &self.walk {
+            Walk::Rounds { sent, .. } => *sent > 0,
+            Walk::Drawn { left, .. } => *left > 0,
         }
     }
 
     fn sent_of(&self, flow: u32) -> Option<u64> {
         match &self.walk {
-            Walk::Rounds { seq, at } => Some(seq + u64::from(flow < *at)),
+            Walk::Rounds { seq, at, sent, pieces } => Some(match flow.cmp(at) {
+                Ordering::Less => seq + u64::from(*pieces),
+                Ordering::Equal => seq + u64::from(*sent),
+                Ordering::Greater => *seq,
+            }),
             Walk::Drawn { sent, .. } => usize::try_from(flow).ok().and_then(|flow| sent.get(flow)).copied(),
         }
     }
@@ -114,11 +140,13 @@ impl PlanSource {
             let own = (flows.end - first).div_ceil(share.threads);
             let ranks = if let Order::Zipf(exponent) = stream.order { Ranks::new(own, exponent) } else { None };
             let walk = match stream.order {
-                Order::Sequential => Walk::Rounds { seq: 0, at: 0 },
+                Order::Sequential => Walk::Rounds { seq: 0, at: 0, sent: 0, pieces: stream.pieces(0) },
                 Order::Random | Order::Zipf(_) => Walk::Drawn {
                     random: SplitMix(mix(mix(plan.seed(), first.into()), share.threads.into())),
                     ranks,
                     sent: vec![0; usize::try_from(own).unwrap_or(0)],
+                    flow: 0,
+                    left: 0,
                 },
             };
             cursors.push(Cursor { first, flows: own, walk, written: Volume::default() });
@@ -162,12 +190,15 @@ impl Source for PlanSource {
         self.left = self.left.checked_sub(1)?;
         let turns = self.plan.turns();
         let index = usize::try_from(*turns.get(self.turn)?).ok()?;
-        self.turn = if self.turn + 1 == turns.len() { 0 } else { self.turn + 1 };
+        let stream = self.plan.stream(index)?;
         let cursor = self.cursors.get_mut(index)?;
-        let (nth, seq) = cursor.next();
+        let (nth, seq) = cursor.next(stream);
+        if !cursor.is_within() {
+            self.turn = if self.turn + 1 == turns.len() { 0 } else { self.turn + 1 };
+        }
         let flow = cursor.first + nth * self.share.threads;
         let stamp = Stamp { flow, seq: low_bits(seq), sent_ns: low_bits(now_ns) };
-        let written = self.plan.stream(index)?.write(self.plan.magic(), stamp, out);
+        let written = stream.write(self.plan.magic(), stamp, out);
         cursor.written.packets += 1;
         cursor.written.bytes += written.len as u64;
         Some(written)

@@ -71,7 +71,7 @@ impl Width {
         }
     }
 
-    fn bytes(self) -> usize {
+    pub(super) fn bytes(self) -> usize {
         match self {
             Self::B1 => 1,
             Self::B2 => 2,
@@ -107,6 +107,8 @@ pub(super) struct Resum {
 #[derive(Clone, Debug)]
 pub(super) struct StampPlace {
     pub(super) at: usize,
+    /// Where the complement of its sum goes, so that no checksum around it changes.
+    pub(super) balance: Option<usize>,
     pub(super) feeds: Box<[Feed]>,
 }
 
@@ -204,7 +206,7 @@ pub(super) fn template(stream: &Stream, fields: &[Varying], size: usize) -> Resu
 }
 
 /// A frame of this size, with zeros where the stamp goes, and the offset of the stamp.
-fn filled(stream: &Stream, size: usize) -> Result<(Layout, usize), Fault> {
+pub(super) fn filled(stream: &Stream, size: usize) -> Result<(Layout, usize), Fault> {
     let parts = Parts::of(stream);
     let refused = || Fault::Size { size, min: possible(stream, 0).unwrap_or(FRAME_MIN) };
     if !(FRAME_MIN..=FRAME_MAX).contains(&size) {
@@ -249,7 +251,7 @@ fn stamp_place(stream: &Stream, layout: &Layout, at: usize) -> Result<usize, Fau
     }
 }
 
-fn assemble(
+pub(super) fn assemble(
     stream: &Stream,
     fields: &[Varying],
     layout: Layout,
@@ -291,9 +293,11 @@ fn assemble(
     }
     let frame = |fault| (Place::Frame, fault);
     let stamp = match stamp {
-        Some(at) => {
-            Some(StampPlace { at, feeds: feeds(&(at..at + STAMP_LEN), at, false, "the stamp").map_err(frame)? })
-        }
+        Some(at) => Some(StampPlace {
+            at,
+            balance: None,
+            feeds: feeds(&(at..at + STAMP_LEN), at, false, "the stamp").map_err(frame)?,
+        }),
         None => None,
     };
     let late = stamp.as_ref().and_then(|stamp| late(stamp, &sums));
@@ -389,7 +393,7 @@ impl Window {
 }
 
 /// What the receiver looks for: the innermost IP header and what follows it.
-fn shape(layers: &[Layer], layout: &Layout) -> Option<Shape> {
+pub(super) fn shape(layers: &[Layer], layout: &Layout) -> Option<Shape> {
     let starts = layout.starts.get(..layers.len().min(layout.starts.len()))?;
     let is_ip = |layer: &Layer| matches!(layer, Layer::Ip4(_) | Layer::Ip6(_));
     let inner = layers.iter().rposition(is_ip)?;

@@ -187,7 +187,119 @@ prop_compose! {
 const STRUCTURAL: [&str; 12] =
     ["type", "ver", "ihl", "len", "proto", "off", "csum", "frag", "mf", "code", "flags", "version"];
 
+/// The datagram that these frames are fragments of, put together by what their headers say.
+fn reassembled(frames: &[Vec<u8>]) -> Vec<u8> {
+    let v6 = frames[0][12..14] == [0x86, 0xdd];
+    let start = if v6 { 14 + 48 } else { 14 + 20 };
+    let mut out = frames[0][..start].to_vec();
+    for (number, frame) in frames.iter().enumerate() {
+        let word = |at: usize| u16::from_be_bytes([frame[at], frame[at + 1]]);
+        let (offset, more) = if v6 { (word(56) & !7, word(56) & 1) } else { (word(20) << 3, word(20) >> 13 & 1) };
+        assert_eq!(usize::from(offset), out.len() - start, "fragment {number}");
+        assert_eq!(more == 0, number + 1 == frames.len());
+        let id = if v6 { 58..62 } else { 18..20 };
+        assert_eq!(frame[id.clone()], frames[0][id]);
+        out.extend(&frame[start..]);
+    }
+    let len = out.len();
+    if v6 {
+        // Without the fragment header, as it was before.
+        let next = out[54];
+        out.drain(54..62);
+        out[20] = next;
+        out[18..20].copy_from_slice(&((len - 8 - 54) as u16).to_be_bytes());
+    } else {
+        out[16..18].copy_from_slice(&((len - 14) as u16).to_be_bytes());
+        out[20..22].copy_from_slice(&[0, 0]);
+        out[24..26].copy_from_slice(&[0, 0]);
+        let csum = packet::checksum::internet(&out[14..34]);
+        out[24..26].copy_from_slice(&csum.to_be_bytes());
+    }
+    out
+}
+
+#[test]
+fn fragments_follow_each_other_and_have_ports_in_the_first() {
+    let sizes = Sizes::Mix { parts: vec![(1514, 1), (90, 1)], raise: false };
+    let base = stream("ip4 198.18.0.1 > 198.19.0.1 / udp 1024 > 9");
+    let plan = plan(Stream { sizes, flows: 2, fragment: Some(576), ..base });
+    let mut source = plan.source(Share::ALL).unwrap();
+    let mut out = vec![0; plan.longest()];
+    let texts: Vec<String> = (0..8)
+        .map(|_| {
+            let len = source.next(0, &mut out).unwrap().len;
+            notation::decode(&out[..len]).split(" / hex").next().unwrap()[44..].to_owned()
+        })
+        .collect();
+    assert_eq!(
+        texts.iter().map(|text| text.split(" csum").next().unwrap()).collect::<Vec<_>>(),
+        [
+            "ip4 198.18.0.1 > 198.19.0.1 mf / udp 1024 > 9 len=1480",
+            "ip4 198.18.0.1 > 198.19.0.1 mf frag=552 proto=udp",
+            "ip4 198.18.0.1 > 198.19.0.1 frag=1104 proto=udp",
+            "ip4 198.18.0.1 > 198.19.0.1 id=1 mf / udp 1025 > 9 len=1480",
+            "ip4 198.18.0.1 > 198.19.0.1 id=1 mf frag=552 proto=udp",
+            "ip4 198.18.0.1 > 198.19.0.1 id=1 frag=1104 proto=udp",
+            "ip4 198.18.0.1 > 198.19.0.1 id=2 / udp 1024 > 9",
+            "ip4 198.18.0.1 > 198.19.0.1 id=3 / udp 1025 > 9",
+        ]
+    );
+    assert_eq!((source.sent_of(0), source.sent_of(1)), (Some(4), Some(4)));
+    for (rest, mtu, expected) in [
+        ("ip4 1.1.1.1 > 2.2.2.2 df / udp 1 > 2", 576, "ip4 has df"),
+        ("ip6 ::1 > ::2 / hbh / udp 1 > 2", 576, "extension headers"),
+        ("ip4 1.1.1.1 > 2.2.2.2 / udp 1 > 2", 40, "fragment 40: these fragments have at least 52 bytes"),
+        ("ip4 1.1.1.1 > 2.2.2.2 / sctp 1 > 2", 576, "SCTP's CRC covers"),
+        ("ip4 1.1.1.1 > 2.2.2.2 / ip6 ::1 > ::2 / udp 1 > 2", 76, "do not fit into the first fragment"),
+    ] {
+        let error = fault(Stream { fragment: Some(mtu), sizes: Sizes::one(1002), ..stream(rest) });
+        assert!(error.contains(expected), "{error}");
+    }
+}
+
 proptest! {
+    /// Put together again, fragments are a datagram with right checksums, at whatever times they were sent; each is
+    /// recognised by itself.
+    #[test]
+    fn fragments_make_a_datagram(
+        stack in prop::sample::select(&[
+            "ip4 198.18.0.1 > 198.19.0.1 / udp 1024 > 80",
+            "ip6 2001:2::1 > 2001:2:0:1::1 / udp 1024 > 80",
+            "ip4 198.18.0.1 > 198.19.0.1 ttl=9 / icmp echo",
+            "ip6 2001:2::1 > 2001:2:0:1::1 / tcp 1024 > 80 A",
+            "ip4 10.0.0.1 > 10.0.0.2 / udp 9 > 4789 / vxlan vni=7 / eth 02::3 > 02::4 / ip4 198.18.0.1 > 198.19.0.1 / udp 1024 > 80",
+        ][..]),
+        size in 200..9000usize, mtu in 200..1500usize, flow in 0..1000u32, datagram in 0..100u32, stamp: bool, times: u64,
+    ) {
+        let described = stream(stack);
+        let names: Vec<_> = described.layers.iter().map(|layer| layer.name()).collect();
+        let plan = plan(Stream { flows: 1000, fragment: Some(mtu), sizes: Sizes::one(size), stamp, ..described });
+        let pieces = (0..).find(|seq| {
+            let first = frame(&plan, flow, *seq);
+            let flags = if first[12] == 8 { first[20] & 0x20 } else { first[57] & 1 };
+            flags == 0
+        }).unwrap() + 1;
+        let frames: Vec<Vec<u8>> = (datagram * pieces..(datagram + 1) * pieces).map(|seq| {
+            let mut out = vec![0; plan.longest()];
+            let sent_ns = (times >> (seq % 32)) as u32;
+            let len = plan.write(flow, seq, sent_ns, &mut out).len;
+            out.truncate(len);
+            out
+        }).collect();
+        prop_assert!(frames.iter().all(|frame| frame.len() <= mtu + 14 && frame.len() >= 60));
+        if stamp {
+            for (frame, seq) in frames.iter().zip(datagram * pieces..) {
+                let Arrival::Ours(verdict) = Judge::new(&plan, MAGIC).judge(frame) else { panic!("{seq}") };
+                prop_assert_eq!((verdict.stamp.seq, verdict.corrupt, verdict.hops), (seq, false, Some(0)));
+            }
+        }
+        let layers = packet::dissect(&reassembled(&frames));
+        let text = notation::print(&layers);
+        let found: Vec<_> = layers.iter().map(|layer| layer.name()).collect();
+        prop_assert!(found.starts_with(&names), "{}", text);
+        prop_assert!(!text.contains("csum=") && !text.contains("len="), "{}", text);
+    }
+
     /// Whatever varies, the frame has the described layers, every checksum is right, and the stamp is its end.
     #[test]
     fn every_frame_is_whole(stream in streams(), flow: u32, seq: u32) {
