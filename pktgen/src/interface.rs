@@ -188,11 +188,18 @@ impl Interface {
 
     /// Receive queues in use; 1 where the driver does not say.
     pub fn rx_queues(&self) -> u32 {
+        self.channels().map_or(1, |channels| channels.rx + channels.combined).max(1)
+    }
+
+    /// Transmit queues in use; 1 where the driver does not say.
+    pub fn tx_queues(&self) -> u32 {
+        self.channels().map_or(1, |channels| channels.tx + channels.combined).max(1)
+    }
+
+    fn channels(&self) -> Option<Channels> {
         let mut channels = Channels { cmd: GCHANNELS, ..Channels::default() };
-        match self.ethtool(&raw mut channels) {
-            Ok(()) => (channels.rx + channels.combined).max(1),
-            Err(_) => 1,
-        }
+        self.ethtool(&raw mut channels).ok()?;
+        Some(channels)
     }
 
     fn request(&self) -> libc::ifreq {

@@ -28,5 +28,6 @@ pub mod source;
 pub mod stamp;
 pub mod threshold;
 pub mod traffic;
+pub mod transmit;
 pub mod umem;
 pub mod units;

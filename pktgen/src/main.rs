@@ -6,7 +6,6 @@ mod output;
 mod tui;
 
 use std::io::{BufReader, Write as _};
-use std::os::fd::AsFd as _;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -14,10 +13,9 @@ use std::sync::atomic::AtomicBool;
 use anyhow::{Context as _, bail};
 use pktgen::interface::Interface;
 use pktgen::progress::Progress;
-use pktgen::receive::redirect;
 use pktgen::remote::agent;
 use pktgen::scenario::file::Loaded;
-use pktgen::{connect, run, umem};
+use pktgen::{connect, run};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::flag;
 
@@ -71,6 +69,9 @@ fn run_command(args: &RunArgs, scenario: Option<&Loaded>) -> anyhow::Result<Exit
     {
         bail!("{} has gone: the report is that of the time before", to.interface);
     }
+    if let Some(why) = &report.sending.broke_off {
+        bail!("sending broke off: {why}");
+    }
     Ok(if passed { ExitCode::SUCCESS } else { EXIT_THRESHOLD.into() })
 }
 
@@ -101,49 +102,13 @@ fn stop_on_signals(stop: &Arc<AtomicBool>) -> std::io::Result<()> {
     Ok(())
 }
 
-#[derive(serde::Serialize)]
-struct Probe {
-    interface: String,
-    driver: Option<String>,
-    rx_queues: u32,
-    /// Programs run in the driver; none: the kernel does not tell.
-    native_xdp: Option<bool>,
-    /// A program that is attached now.
-    attached: Option<redirect::XdpMode>,
-    /// AF_XDP on queue 0: zero-copy, copy or why not.
-    af_xdp: String,
-}
-
 fn probe(args: &ProbeArgs) -> anyhow::Result<ExitCode> {
     let interface = Interface::new(&args.interface)?;
-    let features = redirect::features(&interface, std::io::stdin().as_fd());
-    // Asking by doing: a driver may promise zero-copy and refuse it on this queue or with this MTU.
-    let af_xdp = match umem::open(interface.name(), 0, 1514) {
-        Ok(opened) if opened.zero_copy => "zero-copy".to_owned(),
-        Ok(_) => "copy".to_owned(),
-        Err(error) => error.to_string(),
-    };
-    let probe = Probe {
-        interface: interface.name().to_owned(),
-        driver: interface.driver(),
-        rx_queues: interface.rx_queues(),
-        native_xdp: features.map(|features| features.native),
-        attached: features.and_then(|features| features.attached),
-        af_xdp,
-    };
+    let probe = pktgen::backend::probe::probe(&interface, (!args.no_send).then_some(args.time));
     if args.json {
         println!("{}", serde_json::to_string_pretty(&probe)?);
     } else {
-        let native = match probe.native_xdp {
-            Some(true) => "native",
-            Some(false) => "generic only",
-            None => "unknown (kernel older than 6.3)",
-        };
-        println!("interface  {}", probe.interface);
-        println!("driver     {}", probe.driver.as_deref().unwrap_or("unknown"));
-        println!("RX queues  {}", probe.rx_queues);
-        println!("XDP        {native}{}", if probe.attached.is_some() { ", a program is attached" } else { "" });
-        println!("AF_XDP     {}", probe.af_xdp);
+        print!("{probe}");
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -3,14 +3,9 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use core_affinity::CoreId;
 use packet::layer::Mac;
 
-use crate::backend::live::{Live, LiveError};
-use crate::backend::packet::{PacketError, PacketRing};
-use crate::backend::xsk::Xsk;
-use crate::backend::{Backend, Sending, Tx, TxError, choose};
-use crate::clock::now_ns;
+use crate::backend::{Backend, TxError};
 use crate::interface::{Interface, InterfaceError};
 use crate::pace::{Pace, PaceError};
 use crate::progress::Progress;
@@ -18,16 +13,16 @@ use crate::receive::Options;
 use crate::receive::side::{Judged, Side, SideError};
 use crate::report::{Endpoint, LostFlow, Report, StreamReport};
 use crate::scenario::Scenario;
-use crate::send::{Job, Limit, Sent, TOGETHER_NS, send};
+use crate::send::{Limit, Sent};
 use crate::traffic::{Plan, PlanSource, Share, TrafficError};
-use crate::umem::{self, OpenError};
+use crate::transmit::{self, TransmitError, Transmitters};
 
 /// How long a link may take to come back after a program was attached.
 const LINK_PATIENCE: Duration = Duration::from_secs(10);
 /// Flows with loss that a report names.
 const LOST_FLOWS_MAX: usize = 10;
-/// Threads need so long to start, so that they start together.
-const START_NS: u64 = 2_000_000;
+/// The run that finds out what goes at most.
+const MAXIMUM_TIME: Duration = Duration::from_millis(500);
 
 /// What to run.
 #[derive(Clone, Debug)]
@@ -44,6 +39,8 @@ pub struct Config {
     pub dst_mac: Option<Mac>,
     /// How fast, all threads together.
     pub pace: Pace,
+    /// The rates of the pace are shares of what goes at most, which a short run finds out first.
+    pub of_maximum: bool,
     /// How to send; `None`: what [`choose`] says.
     pub backend: Option<Backend>,
     /// When to stop.
@@ -69,15 +66,9 @@ pub enum RunError {
     /// An interface does not answer.
     #[error(transparent)]
     Interface(#[from] InterfaceError),
-    /// A socket cannot be opened.
+    /// Nothing can be sent.
     #[error(transparent)]
-    Open(#[from] OpenError),
-    /// Live frames cannot be sent.
-    #[error(transparent)]
-    Live(#[from] LiveError),
-    /// There is no TX ring.
-    #[error(transparent)]
-    Packet(#[from] PacketError),
+    Transmit(#[from] TransmitError),
     /// Not a pace.
     #[error(transparent)]
     Pace(#[from] PaceError),
@@ -103,9 +94,6 @@ pub enum RunError {
     /// A core for both.
     #[error("core {0} is given to a sending and a receiving thread: each would measure how the other is scheduled")]
     SharedCore(usize),
-    /// A thread cannot run where it should.
-    #[error("cannot run on core {0}: is it online, and allowed by taskset or cgroup?")]
-    Pin(usize),
     /// Sending broke off.
     #[error("sending on {interface} failed: {source}")]
     Send {
@@ -114,9 +102,6 @@ pub enum RunError {
         /// Why.
         source: TxError,
     },
-    /// A thread panicked.
-    #[error("a thread of the run panicked")]
-    Thread,
 }
 
 /// Runs to the end and reports.
@@ -132,6 +117,10 @@ pub fn run(config: Config) -> Result<Report, RunError> {
 /// # Errors
 /// [`RunError`].
 pub fn run_watched(mut config: Config, progress: &Progress) -> Result<Report, RunError> {
+    let maximum_pps = if config.of_maximum { Some(maximum(&config, progress)?) } else { None };
+    if let Some(maximum) = maximum_pps {
+        config.pace = config.pace.times(maximum);
+    }
     config.pace.check()?;
     let senders = config.queues.len();
     let from = Interface::new(&config.from)?;
@@ -145,7 +134,7 @@ pub fn run_watched(mut config: Config, progress: &Progress) -> Result<Report, Ru
         };
         config.scenario.fill_eth(src, dst);
     }
-    let receiving_cores = receiving_cores(&config)?;
+    let (sending_cores, receiving_cores) = cores(&config)?;
     let magic = magic();
     let plan = Plan::new(&config.scenario, magic)?;
     let threads = u32::try_from(senders).ok().filter(|threads| (1..=plan.flows()).contains(threads));
@@ -153,12 +142,24 @@ pub fn run_watched(mut config: Config, progress: &Progress) -> Result<Report, Ru
     // A stream with too few flows for the threads is known before anything is sent.
     let sources = (0..threads).map(|thread| plan.source(Share { thread, threads })).collect::<Result<Vec<_>, _>>()?;
     let mut side = to.map(|to| Side::attach(to, magic, &config.receive)).transpose()?;
-    // Asked only now: whether a veth takes redirected frames depends on the program at its other end.
-    let choice = match config.backend {
-        Some(backend) => (backend, "as asked for".to_owned()),
-        None => choose(&from, plan.longest()),
+    // Only now: whether a veth takes redirected frames depends on the program at its other end.
+    let how = transmit::Plan {
+        interface: &from,
+        backend: config.backend,
+        queues: &config.queues,
+        cores: sending_cores,
+        pace: &config.pace,
+        late_stamps: config.receive.latency,
     };
-    let transmitters = Transmitters::open(&from, choice.0, &config, side.as_mut(), plan.longest())?;
+    // On the interface that receives, the other halves of sending sockets receive.
+    let mut shared = side.as_mut().filter(|side| side.interface().index() == from.index());
+    let transmitters = Transmitters::open(how, plan.longest(), |queue, receiver, zero_copy| match &mut shared {
+        Some(side) => {
+            side.adopt(queue, receiver, zero_copy);
+            None
+        }
+        None => Some(receiver),
+    })?;
     if let Some(side) = &mut side {
         side.open(plan.longest())?;
     }
@@ -166,70 +167,65 @@ pub fn run_watched(mut config: Config, progress: &Progress) -> Result<Report, Ru
 
     let to = side.as_ref().map(Side::endpoint);
     let sent_all = AtomicBool::new(false);
-    let config = &config;
+    let zero_copy = transmitters.zero_copy();
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let counts_before = from.tx_counts();
-    let start_ns = now_ns() + START_NS;
     let (sent, received) = std::thread::scope(|scope| {
         let receiving = side.as_mut().map(|side| {
             let (plan, sent_all) = (&plan, &sent_all);
             let threads = cores.saturating_sub(senders);
             scope.spawn(move || side.run(plan, magic, sent_all, progress, receiving_cores, threads))
         });
-        let from = &from;
-        let mut sending = Vec::new();
-        let own = transmitters.all.into_iter().zip(sources).zip(0..threads);
-        for (((mut tx, mut source), thread), core) in own.zip(cores_of_threads(&config.cores)) {
-            sending.push(scope.spawn(move || {
-                pin(core)?;
-                if let Some(count) = config.limit.count {
-                    source = source.limited(count);
-                }
-                let job = Job {
-                    interface: from,
-                    pace: &config.pace,
-                    thread,
-                    threads,
-                    start_ns,
-                    duration: config.limit.duration,
-                    progress,
-                };
-                let sent = send(tx.as_mut(), &mut source, &job);
-                Ok((sent, source))
-            }));
-        }
-        // All are joined before anything is returned, so that the receiver always learns that it may stop.
-        let sent: Vec<_> = sending.into_iter().map(|thread| thread.join().unwrap_or(Err(RunError::Thread))).collect();
+        let limited = |source: PlanSource| match config.limit.count {
+            Some(count) => source.limited(count),
+            None => source,
+        };
+        let sources = sources.into_iter().map(|source| (limited(source), None));
+        let sent = transmitters.send(sources, config.limit, progress);
+        // Before anything is returned, so that the receiver always learns that it may stop.
         sent_all.store(true, Ordering::Release);
         let received = receiving.map(|thread| thread.join().unwrap_or(Err(SideError::Thread)));
-        Ok::<_, RunError>((sent.into_iter().collect::<Result<Vec<_>, _>>()?, received.transpose()?))
+        Ok::<_, RunError>((sent?, received.transpose()?))
     })?;
-    let (mut sent, sources): (Vec<Sent>, Vec<PlanSource>) = sent.into_iter().unzip();
-    if let Some(source) = sent.iter_mut().find(|sent| sent.packets == 0).and_then(|sent| sent.broke_off.take()) {
+    let (mut threads, sources): (Vec<Sent>, Vec<PlanSource>) = sent.threads.into_iter().unzip();
+    if let Some(source) = threads.iter_mut().find(|sent| sent.packets == 0).and_then(|sent| sent.broke_off.take()) {
         return Err(RunError::Send { interface: config.from.clone(), source });
     }
-    let counts = from.tx_counts().zip(counts_before).map(|(after, before)| after.since(before));
-    let sent: Vec<&Sent> = sent.iter().collect();
+    let threads: Vec<&Sent> = threads.iter().collect();
     let judged = received.as_ref().and_then(|received| received.judged.as_ref());
     let streams = streams(&plan, &sources, judged);
-    let mut report = Report::new(&config.pace, Sending::new(choice, &sent, counts), &sent, received.as_ref(), streams);
+    let mut report = Report::new(&config.pace, sent.sending, &threads, received.as_ref(), streams);
     report.seed = plan.seed();
-    report.from = Endpoint {
-        interface: from.name().to_owned(),
-        driver: from.driver(),
-        zero_copy: transmitters.zero_copy,
-        xdp_mode: None,
-    };
+    report.pace.maximum_pps = maximum_pps;
+    report.from = Endpoint { interface: from.name().to_owned(), driver: from.driver(), zero_copy, xdp_mode: None };
     report.to = to;
     report.lost_flows = judged.map_or_else(Vec::new, |judged| lost_flows(&plan, &sources, judged));
     Ok(report)
 }
 
-/// The cores behind those of the sending threads. A receiver on a sender's core would judge the scheduler.
-fn receiving_cores(config: &Config) -> Result<&[usize], RunError> {
+/// How many packets of this traffic a second the interface takes, the receiving side as in the run itself.
+fn maximum(config: &Config, progress: &Progress) -> Result<f64, RunError> {
+    let config = Config {
+        pace: Pace::MAX,
+        of_maximum: false,
+        limit: Limit { count: None, duration: Some(MAXIMUM_TIME) },
+        ..config.clone()
+    };
+    // With counts of its own: nobody looks on.
+    let own = Progress::default();
+    if progress.stopped() {
+        own.stop();
+    }
+    let report = run_watched(config, &own)?;
+    let dropped = report.sending.interface.map_or(0, |counts| counts.dropped);
+    let taken = report.sent.packets.saturating_sub(dropped).max(1);
+    Ok(taken as f64 / report.sent.seconds.max(1e-9))
+}
+
+/// The cores of the sending threads, and those behind them. A receiver on a sender's core would judge the scheduler.
+fn cores(config: &Config) -> Result<(&[usize], &[usize]), RunError> {
     let wanted = config.queues.len() + usize::from(config.to.is_some());
     if config.cores.is_empty() {
-        return Ok(&[]);
+        return Ok((&[], &[]));
     }
     let Some((sending, receiving)) =
         config.cores.split_at_checked(config.queues.len()).filter(|(_, rest)| config.to.is_none() == rest.is_empty())
@@ -238,7 +234,7 @@ fn receiving_cores(config: &Config) -> Result<&[usize], RunError> {
     };
     match receiving.iter().find(|core| sending.contains(core)) {
         Some(core) => Err(RunError::SharedCore(*core)),
-        None => Ok(receiving),
+        None => Ok((sending, receiving)),
     }
 }
 
@@ -246,18 +242,6 @@ fn receiving_cores(config: &Config) -> Result<&[usize], RunError> {
 fn magic() -> u32 {
     let mixed = crate::clock::now_ns() ^ u64::from(std::process::id()) << 20;
     crate::clock::low_bits(mixed.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 32) | 1
-}
-
-fn pin(core: Option<usize>) -> Result<(), RunError> {
-    match core {
-        Some(id) if !core_affinity::set_for_current(CoreId { id }) => Err(RunError::Pin(id)),
-        _ => Ok(()),
-    }
-}
-
-/// The core of each sending thread; none: any.
-fn cores_of_threads(cores: &[usize]) -> impl Iterator<Item = Option<usize>> {
-    cores.iter().copied().map(Some).chain(std::iter::repeat(None))
 }
 
 /// What became of each stream.
@@ -304,47 +288,4 @@ fn lost_flows(plan: &Plan, sources: &[PlanSource], judged: &Judged) -> Vec<LostF
             Some(LostFlow { flow, source, port, sent, lost })
         })
         .collect()
-}
-
-/// One for each sending thread.
-struct Transmitters {
-    all: Vec<Box<dyn Tx>>,
-    /// All of them work on the driver's own buffers.
-    zero_copy: bool,
-}
-
-impl Transmitters {
-    /// On the interface that receives, the other halves of AF_XDP sockets receive.
-    fn open(
-        from: &Interface,
-        backend: Backend,
-        config: &Config,
-        side: Option<&mut Side>,
-        longest: usize,
-    ) -> Result<Self, RunError> {
-        let threads = u32::try_from(config.queues.len()).unwrap_or(u32::MAX);
-        let batch = config.pace.batch(threads, TOGETHER_NS);
-        let mut transmitters = Self { all: Vec::new(), zero_copy: backend == Backend::Xsk };
-        let mut shared = side.filter(|side| side.interface().index() == from.index());
-        for queue in &config.queues {
-            let tx: Box<dyn Tx> = match backend {
-                Backend::Live => Box::new(Live::new(from, longest, config.receive.latency, batch)?),
-                Backend::Packet => Box::new(PacketRing::new(from, longest)?),
-                Backend::Xsk => {
-                    let opened = umem::open(from.name(), *queue, longest)?;
-                    transmitters.zero_copy &= opened.zero_copy;
-                    let idle = match &mut shared {
-                        Some(side) => {
-                            side.adopt(*queue, opened.receiver, opened.zero_copy);
-                            None
-                        }
-                        None => Some(opened.receiver),
-                    };
-                    Box::new(Xsk::new(opened.sender, idle, longest))
-                }
-            };
-            transmitters.all.push(tx);
-        }
-        Ok(transmitters)
-    }
 }

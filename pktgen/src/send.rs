@@ -31,6 +31,8 @@ const SPIN_NS: u64 = 100_000;
 const SLEEP_MAX_NS: u64 = 2_000_000;
 /// Between two looks at the interface.
 const LOOK_NS: u64 = 1_000_000;
+/// Signals that may interrupt the last frames.
+const FINISH_TRIES: u32 = 100;
 /// How long the kernel may take to send what it has been given.
 const SETTLE_NS: u64 = 1_000_000_000;
 
@@ -56,6 +58,8 @@ pub struct Job<'a> {
     pub threads: u32,
     /// When everything starts, CLOCK_MONOTONIC.
     pub start_ns: u64,
+    /// How many packets to send at most.
+    pub packets: Option<u64>,
     /// When to stop at the latest, from then.
     pub duration: Option<Duration>,
     /// For who wants to watch, or to stop it.
@@ -164,6 +168,17 @@ impl<T: Tx + ?Sized, S: Source + ?Sized> Thread<'_, T, S> {
                 Pause::End => break,
             }
         }
+        self.finish()
+    }
+
+    /// What was written is sent, whatever interrupts it: its source counts it as sent.
+    fn finish(&mut self) -> Result<(), TxError> {
+        for _ in 0..FINISH_TRIES {
+            match self.flush(now_ns()) {
+                Err(TxError::Interrupted) => {}
+                other => return other,
+            }
+        }
         Ok(())
     }
 
@@ -178,6 +193,9 @@ impl<T: Tx + ?Sized, S: Source + ?Sized> Thread<'_, T, S> {
         let mut before: Option<u64> = None;
         let mut leader: Option<u64> = None;
         loop {
+            if self.job.packets.is_some_and(|packets| self.sent.packets >= packets) {
+                return Pause::End;
+            }
             let due = self.due();
             if let Some(due) = due {
                 if due >= self.end_ns {

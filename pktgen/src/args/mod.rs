@@ -3,6 +3,7 @@
 mod check;
 mod connect;
 mod pace;
+mod probe;
 mod scenario;
 mod traffic;
 
@@ -14,6 +15,7 @@ use pktgen::scenario::file::Loaded;
 use check::CheckArgs;
 pub(crate) use connect::ConnectArgs;
 use pace::PaceArgs;
+pub(crate) use probe::ProbeArgs;
 use traffic::TrafficArgs;
 
 pub(crate) use scenario::parse;
@@ -34,17 +36,8 @@ pub(crate) enum Command {
     Connect(Box<ConnectArgs>),
     /// Be the far end of a run that was started elsewhere with --via; it speaks over standard input and output.
     Agent,
-    /// Show what an interface can do: driver, native or generic XDP, zero-copy or copy, queues.
+    /// Show what an interface can do: driver, XDP, AF_XDP, queues, and how fast each back end sends on it.
     Probe(ProbeArgs),
-}
-
-#[derive(Debug, clap::Args)]
-pub(crate) struct ProbeArgs {
-    /// Interface.
-    pub(crate) interface: String,
-    /// Print JSON.
-    #[arg(long)]
-    pub(crate) json: bool,
 }
 
 #[derive(Debug, clap::Args)]
@@ -80,10 +73,11 @@ impl RunArgs {
             scenario,
             src_mac: self.traffic.src_mac,
             dst_mac: self.traffic.dst_mac,
-            pace: self.pace.pace(),
+            pace: self.pace.pace()?,
+            of_maximum: self.pace.of_maximum(),
             backend: self.pace.backend(),
             limit: self.pace.limit(),
-            queues: self.pace.queues.clone(),
+            queues: self.pace.queues(),
             cores: self.pace.cores.clone(),
             receive: self.check.options(),
         })

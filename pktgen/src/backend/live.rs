@@ -23,6 +23,7 @@ use rustix::thread::{UnshareFlags, unshare_unsafe};
 
 use super::{Tx, TxError};
 use crate::interface::Interface;
+use crate::receive::redirect::features;
 use crate::source::Written;
 
 #[allow(
@@ -61,6 +62,14 @@ const BATCH_MAX: u32 = 64;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum LiveError {
+    /// The driver does not take redirected frames.
+    #[error("{interface} takes no redirected frames: {hint}")]
+    NoTarget {
+        /// Interface.
+        interface: String,
+        /// What to do about it.
+        hint: &'static str,
+    },
     /// The kernel refused the program or its memory.
     #[error("cannot load the live-frame program: {0} (run as root or with CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON)")]
     Load(libbpf_rs::Error),
@@ -158,12 +167,16 @@ pub struct Live {
     next: Shared,
     stride: usize,
     count: usize,
+    /// Slots with frames, and how many of them have been sent.
     pushed: usize,
+    sent: usize,
     /// Longest frame of the chunk: what the kernel makes every frame of, before the program cuts it.
     longest: usize,
     template: Vec<u8>,
     batch: u32,
     timed: bool,
+    /// A frame of the chunk has a due time.
+    scheduled: bool,
 }
 
 impl Live {
@@ -173,6 +186,14 @@ impl Live {
     /// # Errors
     /// [`LiveError`].
     pub fn new(interface: &Interface, longest: usize, timed: bool, batch: u32) -> Result<Self, LiveError> {
+        if features(interface).is_some_and(|features| !features.redirect_target) {
+            let hint = if interface.driver().as_deref() == Some("veth") {
+                "the other end of a veth pair needs an XDP program, or GRO: ethtool -K PEER gro on"
+            } else {
+                "its driver has no ndo_xdp_xmit, or not now: use --backend xsk or packet"
+            };
+            return Err(LiveError::NoTarget { interface: interface.name().to_owned(), hint });
+        }
         if longest > FRAME_MAX {
             return Err(LiveError::TooLong(longest));
         }
@@ -199,22 +220,20 @@ impl Live {
         let template = vec![0; room];
         let batch = batch.clamp(1, BATCH_MAX);
         let anchor = Anchor::new(&program).map_err(LiveError::Anchor)?;
-        Ok(Self { program, _anchor: anchor, slots, next, stride, count, pushed: 0, longest: 0, template, batch, timed })
+        Ok(Self { program, _anchor: anchor, slots, next, stride, count, pushed: 0, sent: 0, longest: 0, template, batch, timed, scheduled: false })
     }
 
-    /// Frames that leave together from now on, 1 to 64: what is due at one time.
-    pub fn set_batch(&mut self, frames: u32) {
-        self.batch = frames.clamp(1, BATCH_MAX);
-    }
-
-    /// Runs the program over the slots that are pushed; how many frames it took.
-    fn run(&mut self) -> (usize, io::Result<()>) {
-        put(self.next.bytes(), 0, &0u32.to_ne_bytes());
+    /// Runs the program over the slots that have not been sent yet, and notes how far it came.
+    fn run(&mut self) -> io::Result<()> {
+        let first = u32::try_from(self.sent).unwrap_or(u32::MAX);
+        if let Some(next) = self.next.bytes().first_chunk_mut::<4>() {
+            *next = first.to_ne_bytes();
+        }
         let mut options = bpf_test_run_opts {
             sz: size_of::<bpf_test_run_opts>() as _,
             data_in: self.template.as_ptr().cast(),
             data_size_in: self.longest as u32,
-            repeat: self.pushed as i32,
+            repeat: (self.pushed - self.sent) as i32,
             flags: LIVE_FRAMES,
             batch_size: self.batch,
             ..Default::default()
@@ -222,16 +241,15 @@ impl Live {
         // SAFETY: the options are of the size they say and point to `template`, which is at least as long as the longest frame.
         // The program and its maps are open, and the borrow of `self` keeps everybody else from the slots.
         let code = unsafe { bpf_prog_test_run_opts(self.program.as_raw_fd(), &raw mut options) };
-        let mut taken = [0; 4];
-        taken.copy_from_slice(self.next.bytes().get(..4).unwrap_or(&[0; 4]));
-        let result = if code == 0 { Ok(()) } else { Err(io::Error::from_raw_os_error(-code)) };
-        (usize::try_from(u32::from_ne_bytes(taken)).unwrap_or(0), result)
+        let next = self.next.bytes().first_chunk::<4>().copied().unwrap_or(first.to_ne_bytes());
+        self.sent = usize::try_from(u32::from_ne_bytes(next)).unwrap_or(0).min(self.pushed);
+        if code == 0 { Ok(()) } else { Err(io::Error::from_raw_os_error(-code)) }
     }
 }
 
 impl Tx for Live {
     fn slot(&mut self) -> Option<&mut [u8]> {
-        if self.pushed == self.count {
+        if self.pushed == self.count || self.sent > 0 {
             return None;
         }
         let at = self.pushed * self.stride;
@@ -249,6 +267,7 @@ impl Tx for Live {
         due.copy_from_slice(&due_ns.to_ne_bytes());
         rest.copy_from_slice(&marks.to_le_bytes());
         self.longest = self.longest.max(frame.len);
+        self.scheduled |= due_ns > 0;
         self.pushed += 1;
     }
 
@@ -256,17 +275,20 @@ impl Tx for Live {
         if self.pushed == 0 {
             return Ok(());
         }
-        let (taken, result) = self.run();
-        if self.timed {
-            let (stride, bytes) = (self.stride, self.slots.bytes());
-            for slot in bytes.chunks_exact(stride).take(taken) {
-                if let Some((due, _)) = slot.split_first_chunk::<8>() {
-                    departed(u64::from_ne_bytes(*due));
+        let before = self.sent;
+        let result = self.run();
+        let (stride, sent) = (self.stride, self.sent);
+        if self.timed || self.scheduled {
+            for slot in self.slots.bytes().chunks_exact(stride).take(sent).skip(before) {
+                if let Some((left, _)) = slot.split_first_chunk::<8>() {
+                    departed(u64::from_ne_bytes(*left));
                 }
             }
         }
-        self.pushed = 0;
-        self.longest = 0;
+        // An interrupted call leaves frames for the next one.
+        if sent == self.pushed || result.as_ref().is_err_and(|error| error.kind() != io::ErrorKind::Interrupted) {
+            (self.pushed, self.sent, self.longest, self.scheduled) = (0, 0, 0, false);
+        }
         Ok(result?)
     }
 
@@ -276,11 +298,5 @@ impl Tx for Live {
 
     fn waits(&self) -> bool {
         true
-    }
-}
-
-fn put(out: &mut [u8], at: usize, bytes: &[u8]) {
-    if let Some(place) = out.get_mut(at..at + bytes.len()) {
-        place.copy_from_slice(bytes);
     }
 }

@@ -12,11 +12,11 @@
 
 pub mod live;
 pub mod packet;
+pub mod probe;
 pub mod xsk;
 
 use std::fmt;
 use std::io;
-use std::os::fd::AsFd as _;
 use std::str::FromStr;
 
 use schemars::JsonSchema;
@@ -75,7 +75,7 @@ impl FromStr for Backend {
 /// Chooses a back end for frames up to `longest` bytes by what the interface's driver says, without sending anything, and
 /// says why: zero-copy AF_XDP, then live frames where the interface takes redirected frames, then AF_XDP in copy mode.
 pub fn choose(interface: &Interface, longest: usize) -> (Backend, String) {
-    let Some(features) = features(interface, interface.as_fd()) else {
+    let Some(features) = features(interface) else {
         return (Backend::Xsk, "the kernel does not tell what the driver can (older than 6.3)".to_owned());
     };
     if features.zero_copy {

@@ -4,11 +4,15 @@
 //! sender does not move it: what is late goes at once, until the [`send`](crate::send) loop gives up on lost time with
 //! [`Schedule::postpone`]. `n` threads share a schedule by taking every `n`-th part of its rate, shifted against each other.
 
+mod course;
 mod departures;
 mod outcome;
+#[cfg(test)]
+mod tests;
 
 use std::time::Duration;
 
+pub use course::{Course, CourseError};
 pub use departures::{Departures, Percentiles};
 pub use outcome::{PaceOutcome, RATE_ERROR_MAX};
 use schemars::JsonSchema;
@@ -146,6 +150,20 @@ impl Pace {
         Self { shape: Shape::Constant { rate }, unit: Unit::Packets }
     }
 
+    /// The same course with every rate multiplied: shares of a maximum become rates.
+    #[must_use]
+    pub fn times(mut self, factor: f64) -> Self {
+        match &mut self.shape {
+            Shape::Max | Shape::Trace { .. } => {}
+            Shape::Constant { rate } | Shape::Poisson { rate, .. } => *rate *= factor,
+            // A burst is as long; it comes more often.
+            Shape::Bursts { every, .. } => *every = every.div_f64(factor),
+            Shape::Ramp { from, to, .. } => (*from, *to) = (*from * factor, *to * factor),
+            Shape::Steps { steps } => steps.iter_mut().for_each(|(rate, _)| *rate *= factor),
+        }
+        self
+    }
+
     /// # Errors
     /// [`PaceError`]: zero, negative, not a number, or beyond every interface.
     pub fn check(&self) -> Result<(), PaceError> {
@@ -226,8 +244,8 @@ pub struct Schedule {
     threads: f64,
     /// Units done by this thread.
     done: f64,
-    /// Due time of this thread's first frame.
-    first_ns: f64,
+    /// Packets of other threads before the first of this one, so that together they are as even as one.
+    ahead: f64,
     /// Frames of the present burst.
     burst: u64,
     /// Due time of the next frame, nanoseconds after the start, without what was postponed.
@@ -246,20 +264,18 @@ impl Schedule {
             pace: pace.clone(),
             threads,
             done: 0.0,
-            first_ns: 0.0,
+            ahead: if pace.unit == Unit::Packets { part } else { 0.0 },
             burst: 0,
             due_ns: 0.0,
             random: fastrand::Rng::with_seed(seed.wrapping_add(u64::from(thread) << 32)),
             postponed_ns: 0,
         };
-        schedule.first_ns = match &schedule.pace.shape {
-            // Threads start one after the other within the first gap, so that together they are as even as one.
-            Shape::Constant { rate } if schedule.pace.unit == Unit::Packets => part * 1e9 / rate,
-            Shape::Bursts { every, .. } => part * every.as_secs_f64() * 1e9,
+        schedule.due_ns = match &schedule.pace.shape {
             Shape::Poisson { .. } => schedule.gap_ns(1.0),
-            _ => 0.0,
+            Shape::Bursts { every, .. } => part * every.as_secs_f64() * 1e9,
+            Shape::Max | Shape::Trace { .. } => 0.0,
+            _ => schedule.course_ns(),
         };
-        schedule.due_ns = schedule.first_ns;
         schedule
     }
 
@@ -280,7 +296,6 @@ impl Schedule {
         self.done += work;
         match &self.pace.shape {
             Shape::Max | Shape::Trace { .. } => {}
-            Shape::Constant { rate } => self.due_ns = self.first_ns + self.done * self.threads * 1e9 / rate,
             Shape::Poisson { .. } => self.due_ns += self.gap_ns(work),
             Shape::Bursts { frames, every } => {
                 self.burst += 1;
@@ -289,8 +304,7 @@ impl Schedule {
                     self.due_ns += every.as_secs_f64() * self.threads * 1e9;
                 }
             }
-            Shape::Ramp { from, to, over } => self.due_ns = ramp(*from, *to, *over, self.done * self.threads) * 1e9,
-            Shape::Steps { steps } => self.due_ns = stairs(steps, self.done * self.threads) * 1e9,
+            Shape::Constant { .. } | Shape::Ramp { .. } | Shape::Steps { .. } => self.due_ns = self.course_ns(),
         }
     }
 
@@ -302,6 +316,18 @@ impl Schedule {
     /// What was given up on.
     pub fn postponed_ns(&self) -> u64 {
         self.postponed_ns
+    }
+
+    /// When everything before the next frame has been done at a rate that follows from the time alone.
+    fn course_ns(&self) -> f64 {
+        let done = self.done * self.threads + self.ahead;
+        let seconds = match &self.pace.shape {
+            Shape::Constant { rate } => done / rate,
+            Shape::Ramp { from, to, over } => ramp(*from, *to, *over, done),
+            Shape::Steps { steps } => stairs(steps, done),
+            Shape::Max | Shape::Poisson { .. } | Shape::Bursts { .. } | Shape::Trace { .. } => 0.0,
+        };
+        seconds * 1e9
     }
 
     /// The next exponentially distributed gap.

@@ -22,6 +22,8 @@ pub struct PaceOutcome {
     pub requested: Option<f64>,
     /// Mean rate achieved, in the same unit.
     pub achieved: f64,
+    /// What went at most in a short run before, where rates are percentages of it, in packets a second.
+    pub maximum_pps: Option<f64>,
     /// How far the achieved rate is from the requested one, as a share of it.
     pub rate_error: Option<f64>,
     /// Whether it is within 0.5 %. A trial that is not says nothing about what it was to load.
@@ -51,6 +53,7 @@ impl PaceOutcome {
             pace: pace.clone(),
             requested,
             achieved,
+            maximum_pps: None,
             rate_error,
             valid: rate_error.is_none_or(|error| error <= RATE_ERROR_MAX),
             postponed_ns: sent.iter().map(|thread| thread.postponed_ns).max().unwrap_or(0),
@@ -74,6 +77,9 @@ impl fmt::Display for PaceOutcome {
                 )?;
             }
             _ => writeln!(f, "pace      as requested: {:.0} {unit} achieved", self.achieved)?,
+        }
+        if let Some(maximum) = self.maximum_pps {
+            writeln!(f, "          rates are percentages of {maximum:.0} pps, measured by a short run before")?;
         }
         if self.postponed_ns > 0 {
             writeln!(f, "          {:.3} ms of delay were not made up for", self.postponed_ns as f64 / 1e6)?;

@@ -2,7 +2,7 @@
 
 use std::io;
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd as _, BorrowedFd};
+use std::os::fd::AsFd as _;
 
 use libbpf_rs::skel::{OpenSkel as _, SkelBuilder as _};
 use libbpf_rs::{Link, MapCore as _, MapFlags, MapHandle, ProgramMut, Xdp, XdpFlags};
@@ -219,8 +219,8 @@ pub struct Features {
 }
 
 /// Asks the kernel; `None` where it is too old to tell.
-pub fn features(interface: &Interface, any_fd: BorrowedFd<'_>) -> Option<Features> {
-    let answer = Xdp::new(any_fd).query(i32::try_from(interface.index()).ok()?, XdpFlags::NONE).ok()?;
+pub fn features(interface: &Interface) -> Option<Features> {
+    let answer = Xdp::new(interface.as_fd()).query(i32::try_from(interface.index()).ok()?, XdpFlags::NONE).ok()?;
     let has = |bit: u64| answer.feature_flags & bit != 0;
     let attached = match (answer.drv_prog_id | answer.hw_prog_id, answer.skb_prog_id) {
         (0, 0) => None,
