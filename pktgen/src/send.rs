@@ -23,8 +23,6 @@ pub const AHEAD_NS: u64 = 5_000_000;
 const WAIT_INSIDE_NS: u64 = 50_000;
 /// What such a back end needs from the call to the first frame.
 const LEAD_NS: u64 = 80_000;
-/// Frames of one such span leave together where they are closer than this.
-pub const TOGETHER_NS: u64 = 4_000;
 /// Waits are slept up to this before their end: the scheduler is no more exact.
 const SPIN_NS: u64 = 100_000;
 /// Longest sleep, for the sake of a stop.
@@ -35,6 +33,15 @@ const LOOK_NS: u64 = 1_000_000;
 const FINISH_TRIES: u32 = 100;
 /// How long the kernel may take to send what it has been given.
 const SETTLE_NS: u64 = 1_000_000_000;
+
+/// Frames due within this time leave together, so that a dense schedule costs less than its gaps; 0: each by itself.
+pub fn together_ns(gap_ns: f64) -> u64 {
+    match gap_ns {
+        gap if gap >= 4_000.0 => 0,
+        gap if gap >= 1_000.0 => 4_000,
+        _ => 16_000,
+    }
+}
 
 /// When to stop.
 #[derive(Clone, Copy, Debug)]
@@ -99,7 +106,7 @@ pub fn send<T: Tx + ?Sized, S: Source + ?Sized>(tx: &mut T, source: &mut S, job:
         end_ns: job.duration.map_or(u64::MAX, |duration| {
             job.start_ns.saturating_add(u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX))
         }),
-        together_ns: if job.pace.gap_ns(job.threads) < TOGETHER_NS as f64 { TOGETHER_NS } else { 0 },
+        together_ns: together_ns(job.pace.gap_ns(job.threads)),
         dues: Vec::new(),
         looked_ns: 0,
         sent: Sent::default(),

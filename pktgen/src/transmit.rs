@@ -1,6 +1,8 @@
 //! Sending threads: opens a back end for each, runs them together, and says what they did. What is sent is the sources' business,
 //! what is received somebody else's.
 
+use std::time::Duration;
+
 use core_affinity::CoreId;
 
 use crate::backend::live::{Live, LiveError};
@@ -11,12 +13,14 @@ use crate::clock::now_ns;
 use crate::interface::{Interface, TxCounts};
 use crate::pace::Pace;
 use crate::progress::Progress;
-use crate::send::{Job, Limit, Sent, TOGETHER_NS, send};
+use crate::send::{Job, Limit, Sent, send, together_ns};
 use crate::source::Source;
 use crate::umem::{self, OpenError, Receiver};
 
 /// Threads need so long to start, so that they start together.
 const START_NS: u64 = 2_000_000;
+/// How long counters may lag behind.
+const COUNTING_NS: u64 = 50_000_000;
 
 /// Why nothing was sent.
 #[derive(Debug, thiserror::Error)]
@@ -96,7 +100,7 @@ impl<'a> Transmitters<'a> {
         };
         let backend = choice.0;
         let threads = u32::try_from(plan.queues.len()).unwrap_or(u32::MAX);
-        let batch = plan.pace.batch(threads, TOGETHER_NS);
+        let batch = plan.pace.batch(threads, together_ns(plan.pace.gap_ns(threads)));
         let mut opened = Self { plan, choice, all: Vec::new(), zero_copy: backend == Backend::Xsk };
         for queue in plan.queues {
             let tx: Box<dyn Tx> = match backend {
@@ -148,10 +152,23 @@ impl<'a> Transmitters<'a> {
             started.into_iter().map(|thread| thread.join().unwrap_or(Err(TransmitError::Thread))).collect()
         });
         let threads = joined.into_iter().collect::<Result<Vec<_>, _>>()?;
-        let counts = interface.tx_counts().zip(before).map(|(after, before)| TxCounts::since(after, before));
         let sent: Vec<&Sent> = threads.iter().map(|(sent, _)| sent).collect();
+        let packets = sent.iter().map(|sent| sent.packets).sum();
+        let counts = before.and_then(|before| counted(interface, before, packets));
         let sending = Sending::new(self.choice, &sent, counts);
         Ok(Transmitted { threads, sending })
+    }
+}
+
+/// What the interface has counted since, once that is everything, or it has had time enough: some count later than they send.
+fn counted(interface: &Interface, before: TxCounts, packets: u64) -> Option<TxCounts> {
+    let deadline = now_ns() + COUNTING_NS;
+    loop {
+        let counts = interface.tx_counts()?.since(before);
+        if counts.packets + counts.dropped >= packets || now_ns() >= deadline {
+            return Some(counts);
+        }
+        std::thread::sleep(Duration::from_millis(1));
     }
 }
 

@@ -220,7 +220,21 @@ impl Live {
         let template = vec![0; room];
         let batch = batch.clamp(1, BATCH_MAX);
         let anchor = Anchor::new(&program).map_err(LiveError::Anchor)?;
-        Ok(Self { program, _anchor: anchor, slots, next, stride, count, pushed: 0, sent: 0, longest: 0, template, batch, timed, scheduled: false })
+        Ok(Self {
+            program,
+            _anchor: anchor,
+            slots,
+            next,
+            stride,
+            count,
+            pushed: 0,
+            sent: 0,
+            longest: 0,
+            template,
+            batch,
+            timed,
+            scheduled: false,
+        })
     }
 
     /// Runs the program over the slots that have not been sent yet, and notes how far it came.
