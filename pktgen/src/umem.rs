@@ -39,7 +39,7 @@ pub enum OpenError {
     #[error("frames of {0} bytes do not fit into UMEM chunks of a page")]
     TooLong(usize),
     /// xsk-rs refused a ring or chunk size.
-    #[error("cannot set up UMEM: {0}")]
+    #[error("cannot set up UMEM: {0} (it needs CAP_NET_RAW, and locked memory: see ulimit -l)")]
     Setup(String),
     /// The kernel refused to bind.
     #[error("cannot bind an AF_XDP socket to queue {queue} of {interface}: {source} ({hint})")]
@@ -142,7 +142,10 @@ fn refuses_zero_copy(error: &io::Error) -> bool {
 }
 
 fn bind(interface: &str, queue: u32, longest: usize, depth: u32, mode: BindFlags) -> Result<Opened, OpenError> {
-    let setup = |error: &dyn std::error::Error| OpenError::Setup(error.to_string());
+    let setup = |error: &dyn std::error::Error| {
+        let cause = error.source().map(|cause| format!(": {cause}")).unwrap_or_default();
+        OpenError::Setup(format!("{error}{cause}"))
+    };
     let chunk = [2048u32, 4096].into_iter().find(|chunk| longest + HEADROOM <= *chunk as usize);
     let parts = longest.div_ceil(CHUNK_MAX - HEADROOM);
     if parts > PARTS_MAX {

@@ -163,7 +163,7 @@ mod tests {
         for (line, expected) in [
             ("--pps 0", "`0` is no rate"),
             ("--pps=-5", "`-5` is no rate"),
-            ("--pps 1e300", "is no rate"),
+            ("--pps 1e300", "at most 1e9 packets"),
             ("--pps 2G", "at most 1e9 packets"),
             ("--pps 1k..2k", "say how long that is with --for"),
             ("--bps 50%", "no percentages"),

@@ -121,7 +121,7 @@ pub enum Shape {
 #[non_exhaustive]
 pub enum PaceError {
     /// Not a rate.
-    #[error("a rate of {0} a second: give more than 0, and at most 1e9 packets or 1e13 bits")]
+    #[error("a rate of {0:e} a second: give more than 0, and at most 1e9 packets or 1e13 bits")]
     Rate(f64),
     /// A burst or step of nothing.
     #[error("{0}: give at least one frame a burst, and a time above 0 for bursts, ramps and steps")]
