@@ -47,7 +47,7 @@ static __always_inline int to_client_v6(const __u8 *ip, const void *end)
 	       (dst[3] & mask[3]) == net[3];
 }
 
-SEC("xdp")
+SEC("xdp.frags")
 int pktgen_connect(struct xdp_md *ctx)
 {
 	const void *end = (const void *)(long)ctx->data_end;

@@ -4,7 +4,8 @@
  * layout). The length in the outermost IP header tells where that is, so nothing behind it is parsed.
  *
  * What is ours is counted, whatever becomes of it afterwards: `arrivals` is what the interface delivered. Then it goes to
- * the AF_XDP socket of its queue or, with `count_only`, is dropped. Everything else passes to the kernel.
+ * the AF_XDP socket of its queue or, with `count_only`, is dropped. Everything else passes to the kernel. With `count_any`
+ * every IP packet is ours.
  */
 #include <linux/bpf.h>
 #include <linux/if_ether.h>
@@ -24,6 +25,8 @@
 const volatile __be32 magic = 0;
 /* Count and drop: no socket, no cost of user space. */
 const volatile __u8 count_only = 0;
+/* Every IP packet is ours. */
+const volatile __u8 count_any = 0;
 /* Put a note with the time of arrival in front of each packet. */
 const volatile __u8 note_arrival = 0;
 
@@ -103,6 +106,8 @@ static __always_inline int is_ours(struct xdp_md *ctx)
 	__be32 found;
 	__u32 at;
 
+	if (count_any)
+		return end != 0;
 	if (end < STAMP_LEN + sizeof(struct ethhdr) || end > FRAME_MASK)
 		return 0;
 	at = (end - STAMP_LEN) & FRAME_MASK;

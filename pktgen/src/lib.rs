@@ -16,6 +16,7 @@ pub mod connect;
 pub mod hdr;
 pub mod interface;
 pub mod pace;
+mod packets;
 pub mod progress;
 pub mod receive;
 pub mod remote;

@@ -8,9 +8,11 @@ use packet::layer::Mac;
 use crate::backend::{Backend, TxError};
 use crate::interface::{Interface, InterfaceError};
 use crate::pace::{Pace, PaceError};
+use crate::packets::{PacketSource, Packets};
 use crate::progress::Progress;
-use crate::receive::Options;
 use crate::receive::side::{Judged, Side, SideError};
+use crate::receive::{Check, Options};
+use crate::replay::{CaptureError, Replay};
 use crate::report::{Endpoint, LostFlow, Report, StreamReport};
 use crate::scenario::Scenario;
 use crate::send::{Limit, Sent};
@@ -33,6 +35,8 @@ pub struct Config {
     pub to: Option<String>,
     /// The packets.
     pub scenario: Scenario,
+    /// A capture whose frames are sent in place of these packets; they are only counted when they arrive.
+    pub replay: Option<Replay>,
     /// Ethernet source of frames that were described without; none: the interface's own.
     pub src_mac: Option<Mac>,
     /// Their destination, the first router; none: the interface to receive on.
@@ -63,6 +67,9 @@ pub enum RunError {
     /// Frames without a destination.
     #[error("--dst-mac is missing: give the Ethernet address of the first router, or an interface to receive on")]
     NoDestination,
+    /// The interface does not take a frame of the capture.
+    #[error(transparent)]
+    Capture(#[from] CaptureError),
     /// An interface does not answer.
     #[error(transparent)]
     Interface(#[from] InterfaceError),
@@ -125,7 +132,10 @@ pub fn run_watched(mut config: Config, progress: &Progress) -> Result<Report, Ru
     let senders = config.queues.len();
     let from = Interface::new(&config.from)?;
     let to = config.to.as_deref().map(Interface::new).transpose()?;
-    if config.scenario.wants_eth() {
+    if let Some(replay) = &config.replay {
+        replay.fits(from.mtu()?)?;
+        config.receive.check = Check::Any;
+    } else if config.scenario.wants_eth() {
         let src = config.src_mac.map_or_else(|| from.mac(), Ok)?;
         let dst = match (config.dst_mac, &to) {
             (Some(mac), _) => mac,
@@ -136,11 +146,14 @@ pub fn run_watched(mut config: Config, progress: &Progress) -> Result<Report, Ru
     }
     let (sending_cores, receiving_cores) = cores(&config)?;
     let magic = magic();
-    let plan = Plan::new(&config.scenario, magic)?;
-    let threads = u32::try_from(senders).ok().filter(|threads| (1..=plan.flows()).contains(threads));
-    let threads = threads.ok_or(RunError::Queues { queues: senders, flows: plan.flows() })?;
+    let packets = Packets::new(&config.scenario, config.replay.as_ref(), magic)?;
+    let flows = packets.plan().map_or(u32::MAX, Plan::flows);
+    let threads = u32::try_from(senders).ok().filter(|threads| (1..=flows).contains(threads));
+    let threads = threads.ok_or(RunError::Queues { queues: senders, flows })?;
     // A stream with too few flows for the threads is known before anything is sent.
-    let sources = (0..threads).map(|thread| plan.source(Share { thread, threads })).collect::<Result<Vec<_>, _>>()?;
+    let source = |thread| packets.source(Share { thread, threads }, config.limit.count);
+    let sources = (0..threads).map(source).collect::<Result<Vec<_>, _>>()?;
+    let longest = packets.longest();
     let mut side = to.map(|to| Side::attach(to, magic, &config.receive)).transpose()?;
     // Only now: whether a veth takes redirected frames depends on the program at its other end.
     let how = transmit::Plan {
@@ -153,7 +166,7 @@ pub fn run_watched(mut config: Config, progress: &Progress) -> Result<Report, Ru
     };
     // On the interface that receives, the other halves of sending sockets receive.
     let mut shared = side.as_mut().filter(|side| side.interface().index() == from.index());
-    let transmitters = Transmitters::open(how, plan.longest(), |queue, receiver, zero_copy| match &mut shared {
+    let transmitters = Transmitters::open(how, longest, |queue, receiver, zero_copy| match &mut shared {
         Some(side) => {
             side.adopt(queue, receiver, zero_copy);
             None
@@ -161,7 +174,7 @@ pub fn run_watched(mut config: Config, progress: &Progress) -> Result<Report, Ru
         None => Some(receiver),
     })?;
     if let Some(side) = &mut side {
-        side.open(plan.longest())?;
+        side.open(longest)?;
     }
     from.wait_running(LINK_PATIENCE)?;
 
@@ -171,34 +184,31 @@ pub fn run_watched(mut config: Config, progress: &Progress) -> Result<Report, Ru
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let (sent, received) = std::thread::scope(|scope| {
         let receiving = side.as_mut().map(|side| {
-            let (plan, sent_all) = (&plan, &sent_all);
+            let (reference, sent_all) = (packets.reference(), &sent_all);
             let threads = cores.saturating_sub(senders);
-            scope.spawn(move || side.run(plan, magic, sent_all, progress, receiving_cores, threads))
+            scope.spawn(move || side.run(reference, magic, sent_all, progress, receiving_cores, threads))
         });
-        let limited = |source: PlanSource| match config.limit.count {
-            Some(count) => source.limited(count),
-            None => source,
-        };
-        let sources = sources.into_iter().map(|source| (limited(source), None));
-        let sent = transmitters.send(sources, config.limit, progress);
+        let sent = transmitters.send(sources.into_iter().map(|source| (source, None)), config.limit, progress);
         // Before anything is returned, so that the receiver always learns that it may stop.
         sent_all.store(true, Ordering::Release);
         let received = receiving.map(|thread| thread.join().unwrap_or(Err(SideError::Thread)));
         Ok::<_, RunError>((sent?, received.transpose()?))
     })?;
-    let (mut threads, sources): (Vec<Sent>, Vec<PlanSource>) = sent.threads.into_iter().unzip();
+    let (mut threads, sources): (Vec<Sent>, Vec<PacketSource>) = sent.threads.into_iter().unzip();
+    let sources: Vec<PlanSource> = sources.into_iter().filter_map(PacketSource::plan).collect();
     if let Some(source) = threads.iter_mut().find(|sent| sent.packets == 0).and_then(|sent| sent.broke_off.take()) {
         return Err(RunError::Send { interface: config.from.clone(), source });
     }
     let threads: Vec<&Sent> = threads.iter().collect();
     let judged = received.as_ref().and_then(|received| received.judged.as_ref());
-    let streams = streams(&plan, &sources, judged);
+    let streams = packets.plan().map_or_else(Vec::new, |plan| streams(plan, &sources, judged));
     let mut report = Report::new(&config.pace, sent.sending, &threads, received.as_ref(), streams);
-    report.seed = plan.seed();
+    report.seed = packets.plan().map_or(0, Plan::seed);
     report.pace.maximum_pps = maximum_pps;
     report.from = Endpoint { interface: from.name().to_owned(), driver: from.driver(), zero_copy, xdp_mode: None };
     report.to = to;
-    report.lost_flows = judged.map_or_else(Vec::new, |judged| lost_flows(&plan, &sources, judged));
+    let lost = packets.plan().zip(judged).map(|(plan, judged)| lost_flows(plan, &sources, judged));
+    report.lost_flows = lost.unwrap_or_default();
     Ok(report)
 }
 

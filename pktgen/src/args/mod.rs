@@ -4,11 +4,13 @@ mod check;
 mod connect;
 mod pace;
 mod probe;
+mod replay;
 mod scenario;
 mod traffic;
 
 use anyhow::{Context as _, bail};
 use clap::{ArgGroup, Parser, Subcommand};
+use pktgen::pace::Pace;
 use pktgen::run::Config;
 use pktgen::scenario::file::Loaded;
 
@@ -16,6 +18,7 @@ use check::CheckArgs;
 pub(crate) use connect::ConnectArgs;
 use pace::PaceArgs;
 pub(crate) use probe::ProbeArgs;
+use replay::ReplayArgs;
 use traffic::TrafficArgs;
 
 pub(crate) use scenario::parse;
@@ -41,7 +44,7 @@ pub(crate) enum Command {
 }
 
 #[derive(Debug, clap::Args)]
-#[command(group(ArgGroup::new("end").required(true).multiple(true).args(["count", "duration"])))]
+#[command(group(ArgGroup::new("end").required(true).multiple(true).args(["count", "duration", "replay"])))]
 pub(crate) struct RunArgs {
     /// Interface to send on.
     interface: Option<String>,
@@ -54,6 +57,8 @@ pub(crate) struct RunArgs {
     #[command(flatten)]
     traffic: TrafficArgs,
     #[command(flatten)]
+    replay: ReplayArgs,
+    #[command(flatten)]
     pace: PaceArgs,
     #[command(flatten)]
     pub(crate) check: CheckArgs,
@@ -64,22 +69,33 @@ impl RunArgs {
     pub(crate) fn config(&self, file: Option<&Loaded>) -> anyhow::Result<Config> {
         let from = self.interface.as_ref().or(self.from.as_ref());
         let scenario = self.traffic.scenario(file)?;
-        if scenario.wants_eth() && self.traffic.dst_mac.is_none() && self.to.is_none() {
+        let limit = self.pace.limit();
+        let replay = self.replay.load(limit.count.is_some() || limit.duration.is_some())?;
+        let pace = match self.pace.pace()? {
+            Pace::MAX if replay.is_some() => self.replay.pace(),
+            pace => pace,
+        };
+        let receive = self.check.options();
+        if replay.is_some() && receive.latency {
+            bail!("--latency needs stamps, which the frames of a capture do not carry");
+        }
+        if replay.is_none() && scenario.wants_eth() && self.traffic.dst_mac.is_none() && self.to.is_none() {
             bail!("--dst-mac is missing: give the Ethernet address of the first router, or an interface to receive on");
         }
         Ok(Config {
             from: from.cloned().context("the interface to send on is missing: pktgen run eth0 ...")?,
             to: self.to.clone(),
             scenario,
+            replay,
             src_mac: self.traffic.src_mac,
             dst_mac: self.traffic.dst_mac,
-            pace: self.pace.pace()?,
+            pace,
             of_maximum: self.pace.of_maximum(),
             backend: self.pace.backend(),
-            limit: self.pace.limit(),
+            limit,
             queues: self.pace.queues(),
             cores: self.pace.cores.clone(),
-            receive: self.check.options(),
+            receive,
         })
     }
 }
@@ -89,7 +105,6 @@ mod tests {
     use std::time::Duration;
 
     use packet::notation::print;
-    use pktgen::pace::Pace;
     use pktgen::scenario::{Scenario, Sizes};
 
     use super::*;
@@ -159,7 +174,7 @@ mod tests {
     #[test]
     fn mistakes_are_named() {
         for (line, expected) in [
-            ("pktgen run eth0 --dst-mac 02::1", "<--count <N>|--for <TIME>>"),
+            ("pktgen run eth0 --dst-mac 02::1", "<--count <N>|--for <TIME>|--replay <FILE>>"),
             ("pktgen run eth0 --count 1", "--dst-mac is missing"),
             ("pktgen run eth0 --count 1 --dst-mac 02:1", "write an Ethernet address"),
             ("pktgen run eth0 --count 1 --dst-mac 02::1 --rate 0", "`0` is no rate"),

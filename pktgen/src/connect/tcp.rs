@@ -67,6 +67,8 @@ pub struct Connection {
     rto_ns: u64,
     answered: u32,
     state: State,
+    /// How often the timeout has been doubled since something was acknowledged.
+    backoff: u8,
     /// What is still to be acknowledged by us, and what has been seen.
     ack_due: bool,
     fin_queued: bool,
@@ -77,6 +79,9 @@ pub struct Connection {
     /// The SYN was sent more than once: no round trip can be measured (Karn).
     syn_repeated: bool,
 }
+
+// A million of them are open at once.
+const _: () = assert!(size_of::<Connection>() <= 104);
 
 /// a < b in sequence space (RFC 9293 §3.4).
 fn before(a: u32, b: u32) -> bool {
@@ -103,6 +108,7 @@ impl Machine for Connection {
             rto_ns: ns(cx.exchange.rto),
             answered: 0,
             state: State::SynSent,
+            backoff: 0,
             ack_due: false,
             fin_queued: false,
             holding: false,
@@ -139,7 +145,7 @@ impl Machine for Connection {
             };
         }
         if cx.now >= self.rto_at {
-            self.rto_ns = (self.rto_ns * 2).min(RTO_MAX_NS);
+            self.backoff = self.backoff.saturating_add(1);
             self.rto_at = NEVER;
             self.nxt = self.una;
             if self.state == State::SynSent {
@@ -223,6 +229,7 @@ impl Connection {
         // SRTT + 4 RTTVAR of one measurement is three round trips (RFC 6298 §2.2).
         self.rto_ns = if self.syn_repeated { ns(cx.exchange.rto) } else { (3 * age).clamp(RTO_MIN_NS, RTO_MAX_NS) };
         self.rto_at = NEVER;
+        self.backoff = 0;
         self.asked_at = cx.now;
         self.end = self.una.wrapping_add(cx.exchange.request_len());
         self.ack_due = true;
@@ -278,7 +285,8 @@ impl Connection {
             if before(self.nxt, self.una) {
                 self.nxt = self.una;
             }
-            self.rto_at = if self.una == self.max { NEVER } else { cx.now + self.rto_ns };
+            self.backoff = 0;
+            self.rto_at = if self.una == self.max { NEVER } else { cx.now + self.rto() };
             self.progress(cx);
         }
         if self.fin_queued && self.una == self.end.wrapping_add(1) {
@@ -456,7 +464,7 @@ impl Connection {
         // The timer also runs over a closed window, to probe it (RFC 9293 §3.8.6.1).
         let waiting = self.una != self.max || before(self.nxt, self.end);
         if waiting && self.rto_at == NEVER {
-            self.rto_at = cx.now + self.rto_ns;
+            self.rto_at = cx.now + self.rto();
         }
     }
 
@@ -482,7 +490,12 @@ impl Connection {
         cx.stats.counts.retransmissions += u64::from(self.max != self.iss);
         self.nxt = self.iss.wrapping_add(1);
         self.max = self.nxt;
-        self.rto_at = cx.now + self.rto_ns;
+        self.rto_at = cx.now + self.rto();
+    }
+
+    /// The retransmission timeout, doubled for each time that it has passed (RFC 6298 §5.5).
+    fn rto(&self) -> u64 {
+        self.rto_ns.saturating_mul(1 << self.backoff.min(16)).min(RTO_MAX_NS)
     }
 
     fn send_ack(&mut self, cx: &mut Context<'_>) {

@@ -45,6 +45,8 @@ pub enum Check {
     Full,
     /// Packets are counted in XDP and dropped: for rates that user space cannot follow.
     Count,
+    /// The same for every IP packet that arrives, stamped or not: for replayed captures.
+    Any,
 }
 
 /// What the receiving side is asked to do.

@@ -147,7 +147,8 @@ impl Redirect {
         let mut open = skel::PktgenRxSkelBuilder::default().open(&mut object).map_err(RedirectError::Load)?;
         if let Some(rodata) = open.maps.rodata_data.as_mut() {
             rodata.magic = magic.to_be();
-            rodata.count_only = u8::from(options.check == Check::Count);
+            rodata.count_only = u8::from(options.check != Check::Full);
+            rodata.count_any = u8::from(options.check == Check::Any);
             rodata.note_arrival = u8::from(options.latency);
         }
         let skel = open.load().map_err(RedirectError::Load)?;

@@ -148,6 +148,8 @@ pub struct Record<'a> {
 /// The frames of a file in their order.
 #[derive(Clone, Debug, Default)]
 pub struct Capture {
+    /// For messages.
+    file: String,
     bytes: Vec<u8>,
     /// Where each frame ends in `bytes`, and its time.
     records: Vec<(usize, u64)>,
@@ -161,9 +163,17 @@ impl Capture {
     /// # Errors
     /// [`CaptureError`] with the file's name.
     pub fn load(path: &Path, snapped: Snapped) -> Result<Self, CaptureError> {
+        let file = path.display().to_string();
         let read = std::fs::read(path).map_err(CaptureErrorKind::Read);
-        read.and_then(|file| Self::parse(&file, snapped))
-            .map_err(|kind| CaptureError { file: path.display().to_string(), kind })
+        match read.and_then(|bytes| Self::parse(&bytes, snapped)) {
+            Ok(capture) => Ok(Self { file, ..capture }),
+            Err(kind) => Err(CaptureError { file, kind }),
+        }
+    }
+
+    /// Without frames, but with the name of this one.
+    pub(super) fn empty(&self) -> Self {
+        Self { file: self.file.clone(), ..Self::default() }
     }
 
     /// The frames of a file's bytes.
@@ -226,18 +236,19 @@ impl Capture {
         (0..self.len()).filter_map(|index| self.get(index))
     }
 
-    /// The first frame that is longer than `limit` bytes.
+    /// Whether an interface with this MTU takes every frame; VLAN tags are extra.
     ///
     /// # Errors
-    /// [`CaptureErrorKind::TooLong`].
-    pub fn fits(&self, limit: usize) -> Result<(), CaptureErrorKind> {
-        match self.iter().position(|record| record.frame.len() > limit) {
-            Some(index) => {
-                let bytes = self.get(index).map_or(0, |record| record.frame.len());
-                Err(CaptureErrorKind::TooLong { packet: index + 1, bytes, limit })
+    /// [`CaptureErrorKind::TooLong`] for the first that is longer.
+    pub fn fits(&self, mtu: usize) -> Result<(), CaptureError> {
+        for (record, packet) in self.iter().zip(1..) {
+            let (bytes, limit) = (record.frame.len(), mtu + super::rewrite::link_len(record.frame));
+            if bytes > limit {
+                let kind = CaptureErrorKind::TooLong { packet, bytes, limit };
+                return Err(CaptureError { file: self.file.clone(), kind });
             }
-            None => Ok(()),
         }
+        Ok(())
     }
 
     /// Adds a frame behind the last one, padded to the shortest that Ethernet knows.

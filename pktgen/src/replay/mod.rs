@@ -1,4 +1,4 @@
-//! Replay: the frames of a capture as a [`Source`], with the timing of the capture or without, changed on the way, in loops.
+//! Replay: the frames of a capture as a [`Source`], with the times of the capture, changed on the way, in loops.
 //!
 //! ```text
 //! file -> Capture -> Rewrite (once, in memory) -> Replay -> ReplaySource of each thread -> PerLoop (turn by turn)
@@ -17,20 +17,9 @@ pub use rewrite::{BadRewrite, Mapping, PerLoop, Rewrite, Vlan};
 
 use crate::source::{Source, Written};
 
-/// When frames are due.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Timing {
-    /// As in the capture, this many times as fast.
-    Captured(f64),
-    /// Whenever the pace of the run grants one.
-    Paced,
-}
-
 /// How a capture is replayed.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// Time.
-    pub timing: Timing,
     /// How many times; none: until the run's own limit.
     pub loops: Option<u64>,
     /// Changes to every frame.
@@ -41,12 +30,7 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Self {
-            timing: Timing::Captured(1.0),
-            loops: Some(1),
-            rewrite: Rewrite::default(),
-            per_loop: PerLoop::default(),
-        }
+        Self { loops: Some(1), rewrite: Rewrite::default(), per_loop: PerLoop::default() }
     }
 }
 
@@ -62,7 +46,7 @@ pub struct Replay {
 impl Replay {
     /// Applies the rewriting to a capture. Between loops lies the mean gap of the capture.
     pub fn new(capture: &Capture, options: Options) -> Self {
-        let mut changed = Capture::default();
+        let mut changed = capture.empty();
         let mut frame = Vec::new();
         for record in capture.iter() {
             frame.clear();
@@ -87,17 +71,12 @@ impl Replay {
         self.capture.longest()
     }
 
-    /// Whether the frames have times of their own.
-    pub fn is_timed(&self) -> bool {
-        matches!(self.options.timing, Timing::Captured(_))
-    }
-
-    /// The first frame that is longer than `limit` bytes.
+    /// Whether an interface with this MTU takes every frame; VLAN tags are extra.
     ///
     /// # Errors
-    /// [`CaptureErrorKind::TooLong`].
-    pub fn fits(&self, limit: usize) -> Result<(), CaptureErrorKind> {
-        self.capture.fits(limit)
+    /// [`CaptureErrorKind::TooLong`] for the first that is longer.
+    pub fn fits(&self, mtu: usize) -> Result<(), CaptureError> {
+        self.capture.fits(mtu)
     }
 
     /// What one of `threads` threads sends: the connections that fall to it.
@@ -105,7 +84,7 @@ impl Replay {
         let of = |frame: &[u8]| rewrite::flow(frame).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
         let mine = |frame: &[u8]| of(frame) % u64::from(threads.max(1)) == u64::from(thread);
         let frames = self.capture.iter().enumerate().filter(|(_, record)| mine(record.frame)).map(|(index, _)| index);
-        ReplaySource { replay: self.clone(), frames: frames.collect(), next: 0, turn: 0 }
+        ReplaySource { replay: self.clone(), frames: frames.collect(), next: 0, turn: 0, count: u64::MAX }
     }
 }
 
@@ -116,14 +95,25 @@ pub struct ReplaySource {
     frames: Vec<usize>,
     next: usize,
     turn: u64,
+    /// Frames of the whole run.
+    count: u64,
 }
 
 impl ReplaySource {
+    /// Stops after the first `count` frames of the run, whichever thread they fall to.
+    #[must_use]
+    pub fn limited(self, count: u64) -> Self {
+        Self { count, ..self }
+    }
+
     fn record(&self) -> Option<Record<'_>> {
         if self.replay.options.loops.is_some_and(|loops| self.turn >= loops) {
             return None;
         }
-        self.replay.capture.get(*self.frames.get(self.next)?)
+        let index = *self.frames.get(self.next)?;
+        let each = u64::try_from(self.replay.capture.len()).unwrap_or(u64::MAX);
+        let number = self.turn.saturating_mul(each).saturating_add(u64::try_from(index).unwrap_or(u64::MAX));
+        self.replay.capture.get(index).filter(|_| number < self.count)
     }
 }
 
@@ -133,11 +123,8 @@ impl Source for ReplaySource {
     }
 
     fn due_ns(&self) -> Option<u64> {
-        let Timing::Captured(speed) = self.replay.options.timing else { return None };
         let offset_ns = self.record()?.offset_ns;
-        let captured = self.turn.saturating_mul(self.replay.period_ns).saturating_add(offset_ns);
-        // f64 holds every nanosecond of 104 days exactly.
-        Some((captured as f64 / speed) as u64)
+        Some(self.turn.saturating_mul(self.replay.period_ns).saturating_add(offset_ns))
     }
 
     fn next(&mut self, _now_ns: u64, out: &mut [u8]) -> Option<Written> {

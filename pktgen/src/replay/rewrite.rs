@@ -197,17 +197,28 @@ struct Headers {
     protocol: u8,
 }
 
+/// Bytes of Ethernet header and VLAN tags.
+pub(super) fn link_len(frame: &[u8]) -> usize {
+    link(frame).map_or(proto::ETHERNET_LEN, |(_, l3)| l3)
+}
+
+/// What follows the VLAN tags, and where.
+fn link(frame: &[u8]) -> Option<(u16, usize)> {
+    let mut ethertype = word(frame, 12)?;
+    let mut l3 = proto::ETHERNET_LEN;
+    for _ in 0..TAGS_MAX {
+        if matches!(ethertype, ethertype::VLAN | ethertype::QINQ) {
+            ethertype = word(frame, l3 + 2)?;
+            l3 += proto::VLAN_LEN;
+        }
+    }
+    Some((ethertype, l3))
+}
+
 impl Headers {
     /// `None` for what is not IP, or is cut off in its IP header.
     fn find(frame: &[u8]) -> Option<Self> {
-        let mut ethertype = word(frame, 12)?;
-        let mut l3 = proto::ETHERNET_LEN;
-        for _ in 0..TAGS_MAX {
-            if matches!(ethertype, ethertype::VLAN | ethertype::QINQ) {
-                ethertype = word(frame, l3 + 2)?;
-                l3 += proto::VLAN_LEN;
-            }
-        }
+        let (ethertype, l3) = link(frame)?;
         let (v6, protocol, l4) = match ethertype {
             ethertype::IPV4 => {
                 let first = *frame.get(l3)?;

@@ -149,7 +149,7 @@ fn what_is_no_capture_is_refused() {
     assert!(refused(b"GIF89a, a picture").contains("neither pcap nor pcapng"));
     assert!(refused(&little(&[(0, vec![0; 13])])).contains("packet 1 has 13 bytes"));
     let error = parse(&little(&frames())).fits(200).unwrap_err().to_string();
-    assert!(error.contains("packet 2 has 254 bytes, but frames of at most 200"), "{error}");
+    assert!(error.contains("packet 2 has 254 bytes, but frames of at most 214"), "{error}");
     let missing = Capture::load(std::path::Path::new("/nonexistent.pcap"), Snapped::Refuse).unwrap_err().to_string();
     assert!(missing.contains("/nonexistent.pcap: cannot be read"), "{missing}");
     // A packet of an interface that no block describes.
@@ -179,16 +179,18 @@ fn drain(source: &mut ReplaySource) -> Vec<(Option<u64>, Vec<u8>)> {
 }
 
 #[test]
-fn speed_and_loops_keep_the_proportions() {
+fn loops_keep_the_mean_gap_and_counts_are_exact() {
     let capture = parse(&little(&frames()));
-    let options = Options { timing: Timing::Captured(2.0), loops: Some(2), ..Options::default() };
+    let options = Options { loops: Some(2), ..Options::default() };
     let replay = Replay::new(&capture, options);
-    assert_eq!((replay.packets(), replay.is_timed()), (Some(6), true));
+    assert_eq!(replay.packets(), Some(6));
     let due: Vec<_> = drain(&mut replay.source(0, 1)).into_iter().map(|(due, _)| due.unwrap()).collect();
-    // The mean gap, 1.5 ms, lies between two loops; everything twice as fast.
-    assert_eq!(due, [0, 500_000, 1_500_000, 2_250_000, 2_750_000, 3_750_000]);
-    let paced = Replay::new(&capture, Options { timing: Timing::Paced, loops: None, ..Options::default() });
-    assert_eq!((paced.source(0, 1).due_ns(), paced.packets()), (None, None));
+    // The mean gap, 1.5 ms, lies between two loops.
+    assert_eq!(due, [0, 1_000_000, 3_000_000, 4_500_000, 5_500_000, 7_500_000]);
+    let shares: Vec<_> = (0..3).map(|thread| drain(&mut replay.source(thread, 3).limited(5)).len()).collect();
+    assert_eq!(shares.iter().sum::<usize>(), 5);
+    let endless = Replay::new(&capture, Options { loops: None, ..Options::default() });
+    assert_eq!(endless.packets(), None);
 }
 
 #[test]
