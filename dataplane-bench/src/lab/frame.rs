@@ -168,7 +168,13 @@ mod tests {
 
     #[test]
     fn frames_have_the_length_that_was_asked_for() {
-        for traffic in [Traffic::ipv4(1), Traffic::ipv6(1), Traffic { frame_bytes: 1514, ..Traffic::ipv4(1) }] {
+        let wide = Traffic {
+            source: "2001:2:0:1::1".parse().unwrap(),
+            destination: "2001:2:0:8001::1".parse().unwrap(),
+            frame_bytes: 80,
+            ..Traffic::ipv4(1)
+        };
+        for traffic in [Traffic::ipv4(1), wide, Traffic { frame_bytes: 1514, ..Traffic::ipv4(1) }] {
             assert_eq!(build(&traffic, 0, A, B).unwrap().len(), traffic.frame_bytes);
         }
         assert!(build(&Traffic { frame_bytes: 20, ..Traffic::ipv4(1) }, 0, A, B).is_err());

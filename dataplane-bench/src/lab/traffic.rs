@@ -37,16 +37,6 @@ impl Traffic {
         }
     }
 
-    /// The same over IPv6, two bytes longer: a stamp has to fit behind the longer header.
-    pub(crate) fn ipv6(flows: u32) -> Self {
-        Self {
-            source: Ipv6Addr::new(0x2001, 2, 0, 1, 0, 0, 0, 1).into(),
-            destination: Ipv6Addr::new(0x2001, 2, 0, 0x8001, 0, 0, 0, 1).into(),
-            frame_bytes: 80,
-            ..Self::ipv4(flows)
-        }
-    }
-
     /// Source address and port of a flow.
     pub(crate) fn source_of(&self, flow: u32) -> (IpAddr, u16) {
         let step = flow / PORTS;
@@ -98,6 +88,5 @@ mod tests {
         assert_eq!(traffic.source_of(0), ("198.18.1.1".parse().unwrap(), 1024));
         assert_eq!(traffic.source_of(PORTS - 1), ("198.18.1.1".parse().unwrap(), 65535));
         assert_eq!(traffic.source_of(PORTS), ("198.18.1.2".parse().unwrap(), 1024));
-        assert_eq!(Traffic::ipv6(9).source_of(8).1, 1032);
     }
 }

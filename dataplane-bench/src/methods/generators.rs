@@ -61,7 +61,15 @@ impl Contestant {
                 let cores = cores.iter().copied().take(self.cores).collect();
                 path.trial(
                     &traffic,
-                    &Load { pps: None, duration, packets: None, cores, backend: Some(backend), timed: false },
+                    &Load {
+                        pps: None,
+                        duration,
+                        packets: None,
+                        cores,
+                        backend: Some(backend),
+                        timed: false,
+                        steps: Vec::new(),
+                    },
                 )
             }
             Kind::Rival(rival) => {
@@ -80,6 +88,7 @@ impl Contestant {
             dut: self.kind.name(),
             scenario: "generators on a veth pair, the sink on the sender's core".to_owned(),
             baseline: matches!(self.kind, Kind::Rival(_)),
+            rival: matches!(self.kind, Kind::Pktgen(_)).then(|| Rival::Sendmmsg.name().to_owned()),
             frame_bytes: u32::try_from(Traffic::ipv4(1).frame_bytes).unwrap_or(0),
             flows: self.flows.into(),
             cores: u32::try_from(self.cores).ok(),

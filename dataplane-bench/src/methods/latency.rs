@@ -132,6 +132,7 @@ fn bias(duration: Duration) -> anyhow::Result<Latencies> {
         cores: Cores::assign(1)?.generator,
         backend: None,
         timed: false,
+        steps: Vec::new(),
     };
     Ok(path.timed(&Traffic::ipv4(1), &load)?.1)
 }

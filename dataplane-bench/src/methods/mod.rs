@@ -26,6 +26,7 @@ use serde::Serialize;
 use crate::lab::cores::Cores;
 use crate::lab::dut::{self, Surroundings};
 use crate::lab::traffic::SHORTEST;
+use crate::machine::Interface;
 use crate::result::{BenchResult, Deviation, Keep, NotRun, Object};
 use station::Station;
 pub(crate) use stop::Stop;
@@ -91,6 +92,7 @@ impl Common {
         let cores = Cores::assign(1)?;
         let mut stations = Vec::new();
         if let (Some(from), Some(to)) = (&self.from, &self.to) {
+            result.machine.interfaces = [from, to].map(|name| Interface::read(name)).to_vec();
             stations.push(Station::between(from, to, self.next_hop, self.flows, self.size, &cores)?);
             return Ok(Some(Session { stations, result, stop }));
         }

@@ -125,6 +125,7 @@ fn cost(station: &mut Station, name: &str, step: u32, load_pps: f64) -> anyhow::
         cores: load,
         backend: None,
         timed: false,
+        steps: Vec::new(),
     };
     let (path, traffic) = (&station.path, &station.traffic);
     thread::scope(|scope| {

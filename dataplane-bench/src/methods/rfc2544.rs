@@ -1,4 +1,4 @@
-//! `rfc2544`: throughput, frame loss rate and latency with the RFC's frame sizes and constants. What is told otherwise is
+//! `rfc2544`: throughput, frame loss rate, latency and system recovery with the RFC's frame sizes and constants. What is told otherwise is
 //! listed in the result; nothing said, every trial is a minute, and a device takes most of a day.
 
 use std::time::Duration;
@@ -8,8 +8,9 @@ use anyhow::ensure;
 use super::ndr::table;
 use super::station::TrialError;
 use super::{Common, LEAST_LOAD, Session, Station, deviate, progress, seconds};
-use crate::result::{LatencyRow, LossRow, NdrRow};
+use crate::result::{LatencyRow, LossRow, NdrRow, NotRun};
 use crate::search::rfc2544::{self, Constants, FRAME_SIZES};
+use crate::search::{Error, Summary};
 
 /// Bytes of the frame check sequence, which the RFC's sizes include.
 const FCS_BYTES: u32 = 4;
@@ -28,6 +29,15 @@ pub(crate) struct Options {
     /// How long a latency trial is; the RFC wants 120 s.
     #[arg(long, value_name = "TIME", default_value = "120s", value_parser = seconds)]
     latency_trial: Duration,
+    /// Speed of the link in bit/s, where it has one: no load is above its line rate.
+    #[arg(long, value_name = "BITS")]
+    line_rate: Option<f64>,
+    /// How long the overload of a recovery trial is; the RFC wants 60 s.
+    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = seconds)]
+    overload: Duration,
+    /// Recovery trials.
+    #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..))]
+    recovery_trials: u32,
     /// Latency trials; the RFC wants 20.
     #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..))]
     latency_trials: u32,
@@ -45,6 +55,8 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
         trial_s: options.trial.as_secs_f64(),
         latency_s: options.latency_trial.as_secs_f64(),
         latency_trials: options.latency_trials,
+        recovery_s: options.overload.as_secs_f64(),
+        recovery_trials: options.recovery_trials,
         ..Constants::default()
     };
     let mut stations = std::mem::take(&mut session.stations);
@@ -52,7 +64,8 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
         for size in &sizes {
             session.stop.check()?;
             station.traffic.frame_bytes = usize::try_from(size - FCS_BYTES)?;
-            station.awake(|station| measure(station, &constants, &mut session))?;
+            let line_rate = options.line_rate.map(|bits| rfc2544::line_rate(bits, *size));
+            station.awake(|station| measure(station, &constants, line_rate, &mut session))?;
             progress(format_args!("{}: frames of {size} bytes", station.name));
         }
     }
@@ -61,10 +74,16 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
     options.common.finish(session, |result| &result.ndr, table)
 }
 
-fn measure(station: &Station, constants: &Constants, session: &mut Session) -> anyhow::Result<()> {
+fn measure(
+    station: &Station,
+    constants: &Constants,
+    line_rate: Option<f64>,
+    session: &mut Session,
+) -> anyhow::Result<()> {
     let Session { result, stop, .. } = session;
     let frame_bytes = u32::try_from(station.traffic.frame_bytes)?;
-    let greatest = station.greatest_load(&mut result.trials)?;
+    let reached = station.greatest_load(&mut result.trials)?;
+    let greatest = reached.min(line_rate.unwrap_or(f64::INFINITY));
     let least = LEAST_LOAD.min(greatest / 2.0);
     let mut trials = station.searched("rfc2544/throughput", &mut result.trials, stop);
     let found = rfc2544::throughput(constants, least, greatest, &mut trials)?;
@@ -119,10 +138,31 @@ fn measure(station: &Station, constants: &Constants, session: &mut Session) -> a
     deviations
         .push("every packet is timed and a trial counts with its median; the RFC times one packet of each".to_owned());
     deviate(result, "RFC 2544, section 26.2", deviations);
-    deviate(
-        result,
-        "RFC 2544, section 20",
-        vec!["the greatest load is what the generator reaches: a veth pair has no line rate".to_owned()],
-    );
+    let recovered = rfc2544::recovery(constants, throughput, greatest, |overload, held, reduced| {
+        let recovered =
+            stop.check().and_then(|()| station.recovery(overload, Duration::try_from_secs_f64(held)?, reduced));
+        recovered.map_err(TrialError)
+    });
+    match recovered {
+        Ok(found) => {
+            let Summary { mean, max, count, .. } = found.recovery_s;
+            progress(format_args!("{}: recovers in {mean:.3} s, at most {max:.3} s, {count} trials", station.name));
+            if let Some(row) = result.ndr.last_mut() {
+                let note = row.note.get_or_insert_default();
+                note.push_str(&format!(
+                    "; recovery from {:.0} pps (section 26.5): mean {mean:.3} s, greatest {max:.3} s, {count} trials",
+                    found.overload_pps
+                ));
+            }
+            deviate(result, "RFC 2544, section 26.5", found.deviations);
+        }
+        Err(Error::Invalid(why)) => {
+            result.not_run.push(NotRun { what: format!("recovery of {}", station.name), why });
+        }
+        Err(error) => return Err(error.into()),
+    }
+    let below = line_rate.is_none_or(|line_rate| reached < line_rate);
+    let what = "the greatest load is what the generator reaches, not a line rate".to_owned();
+    deviate(result, "RFC 2544, section 20", below.then_some(what).into_iter().collect());
     Ok(())
 }

@@ -1,7 +1,8 @@
 //! A device at work, the way through it and the record of its trials.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use packet::layer::Mac;
@@ -20,6 +21,9 @@ use crate::search::{Outcome, Trials};
 /// A trial may take this much longer than asked for until all its packets are sent; what is not sent then is lost.
 const LATE_SHARE: f64 = 0.005;
 const LATE: Duration = Duration::from_millis(1);
+/// How long the reduced load of a recovery trial is watched, and how finely.
+const RECOVERY: Duration = Duration::from_secs(2);
+const RECOVERY_STEP: Duration = Duration::from_millis(10);
 /// Share of the rate reached at full speed that can be asked for again and again.
 const STEADY_SHARE: f64 = 0.9;
 
@@ -108,6 +112,7 @@ impl Station {
             cores: self.cores.generator.clone(),
             backend: None,
             timed: false,
+            steps: Vec::new(),
         }
     }
 
@@ -120,6 +125,24 @@ impl Station {
             least = least.min(trial.sent.packets as f64 / trial.sent.seconds.max(f64::MIN_POSITIVE));
         }
         Ok(least * STEADY_SHARE)
+    }
+
+    /// Offers an overload, then less without a gap, and tells the seconds from the change to the last loss.
+    pub(super) fn recovery(&self, overload: f64, held: Duration, reduced: f64) -> anyhow::Result<f64> {
+        let load = Load { steps: vec![(overload, held), (reduced, RECOVERY)], ..self.load(None, held + RECOVERY) };
+        let (path, traffic, sink) = (&self.path, &self.traffic, self.path.sink());
+        thread::scope(|scope| {
+            let start = Instant::now();
+            let sending = scope.spawn(|| path.trial(traffic, &load));
+            thread::sleep(held);
+            let mut seen = Vec::new();
+            while !sending.is_finished() && start.elapsed() < held + RECOVERY {
+                seen.push((start.elapsed().as_secs_f64() - held.as_secs_f64(), sink.count()?.packets));
+                thread::sleep(RECOVERY_STEP);
+            }
+            sending.join().map_err(|_| anyhow::anyhow!("the generator panicked"))??;
+            Ok(last_loss(&seen, reduced))
+        })
     }
 
     /// The trials of a search on it.
@@ -159,6 +182,15 @@ pub(super) struct Searched<'a> {
     pub(super) stop: &'a Stop,
 }
 
+/// When less arrived for the last time than the load is: the end of the last step that misses more than a packet in a hundred;
+/// 0 where none does. `seen` are times and counts.
+fn last_loss(seen: &[(f64, u64)], load: f64) -> f64 {
+    let steps = seen.iter().zip(seen.iter().skip(1));
+    let lossy =
+        steps.filter(|((from, before), (to, after))| (after - before) as f64 <= (to - from) * load * 0.99 - 1.0);
+    lossy.last().map_or(0.0, |(_, (to, _))| *to)
+}
+
 /// Why a trial could not be made, whole.
 #[derive(Debug, thiserror::Error)]
 #[error("{0:#}")]
@@ -179,5 +211,19 @@ impl Searched<'_> {
         let trial = self.station.trial(self.test, Some(load_pps), duration, self.record)?;
         let wanted = (load_pps * duration_s).round().max(1.0) as u64;
         Ok(Outcome { offered: load_pps, duration_s, sent: trial.sent.packets, received: trial.received, wanted })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_loss_is_that_of_the_last_step_below_the_load() {
+        // 1000 packets a second, seen every tenth of one; lost until 0.3.
+        let seen = [(0.0, 0), (0.1, 50), (0.2, 90), (0.3, 180), (0.4, 280), (0.5, 380)];
+        assert_eq!(last_loss(&seen, 1000.0), 0.3);
+        assert_eq!(last_loss(&seen[3..], 1000.0), 0.0);
+        assert_eq!(last_loss(&[], 1000.0), 0.0);
     }
 }

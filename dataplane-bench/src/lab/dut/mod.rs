@@ -231,6 +231,7 @@ pub(crate) fn verify(path: &Path, dut: &dyn Dut, cores: &[usize]) -> anyhow::Res
         cores: cores.iter().copied().take(1).collect(),
         backend: None,
         timed: false,
+        steps: Vec::new(),
     };
     let wanted = u32::try_from(VERIFY_PACKETS)?.min(Sink::SAMPLES);
     path.sink().sample(wanted)?;

@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use packet::layer::Mac;
 use pktgen::backend::Backend;
-use pktgen::pace::Pace;
+use pktgen::pace::{Pace, Shape, Unit};
 use pktgen::progress::Progress;
 use pktgen::receive::Options;
 use pktgen::run::Config;
@@ -31,6 +31,8 @@ pub(crate) struct Load {
     pub(crate) backend: Option<Backend>,
     /// Every packet bears the time at which it leaves, as exactly as the back end knows it.
     pub(crate) timed: bool,
+    /// Instead of `pps`: packets a second and for how long, one after the other.
+    pub(crate) steps: Vec<(f64, Duration)>,
 }
 
 /// How a back end sends.
@@ -51,6 +53,14 @@ pub(crate) fn send(from: &str, to: Mac, traffic: &Traffic, load: &Load, progress
     Ok(Sent { packets: report.sent.packets, seconds: report.sent.seconds })
 }
 
+fn pace(load: &Load) -> Pace {
+    match load.pps {
+        _ if !load.steps.is_empty() => Pace { shape: Shape::Steps { steps: load.steps.clone() }, unit: Unit::Packets },
+        Some(pps) => Pace::constant_pps(pps),
+        None => Pace::MAX,
+    }
+}
+
 fn config(from: &str, to: Mac, traffic: &Traffic, load: &Load) -> Result<Config, Families> {
     let quick = Quick { sport: FIRST_PORT, dport: traffic.port, ..Quick::udp(traffic.source, traffic.destination) };
     let sizes = Sizes::one(traffic.frame_bytes);
@@ -61,8 +71,9 @@ fn config(from: &str, to: Mac, traffic: &Traffic, load: &Load) -> Result<Config,
         scenario: Scenario::one(stream),
         src_mac: None,
         dst_mac: Some(to),
-        pace: load.pps.map_or(Pace::MAX, Pace::constant_pps),
+        pace: pace(load),
         of_maximum: false,
+        replay: None,
         backend: load.backend,
         limit: Limit { count: load.packets, duration: Some(load.duration) },
         queues: (0..u32::try_from(load.cores.len()).unwrap_or(1)).collect(),

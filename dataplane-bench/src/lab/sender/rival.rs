@@ -2,12 +2,14 @@
 
 use std::fs::File;
 use std::io::Write as _;
-use std::process::Stdio;
+use std::os::unix::process::CommandExt as _;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail, ensure};
 use pcap_file::pcap::{PcapPacket, PcapWriter};
 use pktgen::interface::Interface;
+use rustix::process::{Pid, Signal, kill_process_group};
 use tempfile::TempDir;
 use testkit::netns::{Netns, Process};
 
@@ -102,7 +104,7 @@ impl Rival {
         // Its own words would run into a pipe that nobody reads while it sends.
         let words = files.path().join("words");
         command.stderr(File::create(&words)?);
-        let process = Process::start(command)?;
+        let process = Group::start(command)?;
         running(process, path, duration).with_context(|| {
             let words = std::fs::read_to_string(&words).unwrap_or_default();
             format!("{}: {}", self.name(), words.lines().next_back().unwrap_or("it says nothing"))
@@ -110,13 +112,30 @@ impl Rival {
     }
 }
 
+/// A program and what it has forked: trafgen sends from a child, which outlives its parent's death.
+struct Group(Process);
+
+impl Group {
+    fn start(mut command: Command) -> anyhow::Result<Self> {
+        command.process_group(0);
+        Ok(Self(Process::start(command)?))
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        // The group has the number of its first process, which is not given again before that is reaped.
+        let _ = kill_process_group(Pid::from_child(self.0.child()), Signal::KILL);
+    }
+}
+
 /// What arrives within `duration` from a program that sends until it is killed.
-fn running(mut process: Process, path: &Path, duration: Duration) -> anyhow::Result<Trial> {
+fn running(mut process: Group, path: &Path, duration: Duration) -> anyhow::Result<Trial> {
     let sink = path.sink();
     let idle = sink.count()?.packets;
     let deadline = Instant::now() + START_PATIENCE;
     while sink.count()?.packets == idle {
-        if let Some(status) = process.child().try_wait()? {
+        if let Some(status) = process.0.child().try_wait()? {
             bail!("it has ended ({status})");
         }
         ensure!(Instant::now() < deadline, "nothing of it arrives");
@@ -127,8 +146,8 @@ fn running(mut process: Process, path: &Path, duration: Duration) -> anyhow::Res
     let (start, before) = (Instant::now(), sink.count()?.packets);
     std::thread::sleep(duration);
     let (received, seconds) = (sink.count()?.packets - before, start.elapsed().as_secs_f64());
-    ensure!(process.child().try_wait()?.is_none(), "it has ended before its time");
-    process.kill();
+    ensure!(process.0.child().try_wait()?.is_none(), "it has ended before its time");
+    drop(process);
     // On a pair of veth ends nothing is lost between a sender and an XDP program: what arrives is what it sent.
     Ok(Trial { sent: Sent { packets: received, seconds }, received })
 }
