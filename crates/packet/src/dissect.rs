@@ -378,10 +378,10 @@ fn geneve(b: &[u8]) -> Option<Found> {
 fn gue(b: &[u8]) -> Option<Found> {
     let (first, proto) = (u8(b, 0)?, u8(b, 1)?);
     match first >> 4 {
+        0..=3 => {}
         4 => return ip4(b),
         6 => return ip6(b),
-        4.. => return None,
-        0..=3 => {}
+        _ => return None,
     }
     let len = 4 + 4 * usize::from(first & 0x1f);
     let (control, flags) = (first & 0x20 != 0, u16(b, 2)?);
