@@ -20,15 +20,17 @@ impl Document {
     ///
     /// # Errors
     /// Where it is not YAML, or not one document.
-    pub fn parse(file: &str, text: &str) -> Result<Self, Diagnostic> {
-        let error = |at, message: String, help: Option<&str>| Diagnostic {
-            file: file.to_owned(),
-            at,
-            severity: Severity::Error,
-            document: String::new(),
-            field: String::new(),
-            message,
-            help: help.map(str::to_owned),
+    pub fn parse(file: &str, text: &str) -> Result<Self, Vec<Diagnostic>> {
+        let error = |at, message: String, help: Option<&str>| {
+            vec![Diagnostic {
+                file: file.to_owned(),
+                at,
+                severity: Severity::Error,
+                document: String::new(),
+                field: String::new(),
+                message,
+                help: help.map(str::to_owned),
+            }]
         };
         let (trees, wrong) = parse(text);
         if let Some(wrong) = wrong {
@@ -99,7 +101,7 @@ mod tests {
         for (text, expected) in
             [("", "the file is empty"), ("a: 1\n---\nb: 2\n", "a second document"), ("a: [", "not YAML")]
         {
-            let error = Document::parse("a.yaml", text).unwrap_err().to_string();
+            let error = Document::parse("a.yaml", text).unwrap_err()[0].to_string();
             assert!(error.starts_with("a.yaml:") && error.contains(expected), "{error}");
         }
     }

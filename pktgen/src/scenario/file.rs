@@ -110,7 +110,7 @@ impl Loaded {
     /// # Errors
     /// Everything that is wrong with it.
     pub fn parse(name: &str, text: &str) -> Result<Self, Vec<Diagnostic>> {
-        let mut document = Document::parse(name, text).map_err(|error| vec![error])?;
+        let mut document = Document::parse(name, text)?;
         let file: File = document.read()?;
         let path = Path::default();
         if file.streams.is_empty() {

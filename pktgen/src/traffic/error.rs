@@ -16,7 +16,7 @@ pub struct TrafficError {
     /// What of it is wrong.
     pub place: Place,
     /// How.
-    pub fault: Fault,
+    pub fault: Box<Fault>,
 }
 
 /// A part of a stream.

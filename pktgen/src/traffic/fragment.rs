@@ -151,7 +151,7 @@ impl Cut {
         let (len_at, len, flags_at, flags) = if self.v6 {
             (self.ip + 4, bytes.len() - self.ip - proto::IPV6_LEN, self.start - 6, offset | u16::from(more))
         } else {
-            (self.ip + 2, bytes.len() - self.ip, self.ip + 6, u16::from(more) << 13 | offset / 8)
+            (self.ip + 2, bytes.len() - self.ip, self.ip + 6, (u16::from(more) << 13) | (offset / 8))
         };
         // The other two bits in front of IPv4's offset are the stream's: reserved, and "don't fragment", which it has not.
         let reserved = bytes.get(flags_at).copied().unwrap_or(0) & if self.v6 { 0 } else { 0x80 };
@@ -181,7 +181,7 @@ impl Cut {
                 return Shape { end: bytes.len(), ..shape };
             }
             let (l4, payload, protocol) = (self.start, self.start, ip::FRAGMENT);
-            Shape { end: bytes.len(), l3: self.ip, v6: self.v6, protocol, l4, payload, ..shape }
+            Shape { end: bytes.len(), l3: self.ip, v6: self.v6, protocol, l4, payload }
         });
         Some(Template { bytes: bytes.into(), edits, sums, stamp, late: stamped.then_some(late), shape })
     }

@@ -214,7 +214,8 @@ fn plans(scenario: &Scenario) -> (Vec<StreamPlan>, Vec<TrafficError>) {
     let (mut plans, mut errors) = (Vec::new(), Vec::new());
     let mut first = 0u64;
     for (index, stream) in scenario.streams.iter().enumerate() {
-        let error = |(place, fault)| TrafficError { stream: index, name: stream.name.clone(), place, fault };
+        let error =
+            |(place, fault)| TrafficError { stream: index, name: stream.name.clone(), place, fault: Box::new(fault) };
         let flows = first + u64::from(stream.flows);
         if stream.flows == 0 || flows > FLOWS_MAX.into() {
             errors.push(error((Place::Flows, Fault::Flows { flows })));
@@ -237,7 +238,7 @@ fn rounds(scenario: &Scenario) -> Result<Vec<u32>, TrafficError> {
         stream: 0,
         name: scenario.streams.first().map_or_else(String::new, |stream| stream.name.clone()),
         place: Place::Weight,
-        fault: Fault::Weights { max: ROUND_MAX },
+        fault: Box::new(Fault::Weights { max: ROUND_MAX }),
     })
 }
 

@@ -134,7 +134,7 @@ impl PlanSource {
             let skip = (share.threads + thread - flows.start % share.threads) % share.threads;
             let (first, count) = (flows.start + skip, flows.end - flows.start);
             if count < share.threads {
-                let fault = Fault::Threads { flows: count, threads: share.threads };
+                let fault = Box::new(Fault::Threads { flows: count, threads: share.threads });
                 return Err(TrafficError { stream: index, name: stream.name().to_owned(), place: Place::Flows, fault });
             }
             let own = (flows.end - first).div_ceil(share.threads);

@@ -306,7 +306,7 @@ proptest! {
         let (names, stamp) = (stream.layers.iter().map(|layer| layer.name()).collect::<Vec<_>>(), stream.stamp);
         let plan = match Plan::new(&scenario(vec![stream.clone()]), MAGIC) {
             Ok(plan) => plan,
-            Err(TrafficError { fault: Fault::Twice, .. }) => return Ok(()),
+            Err(error) if matches!(*error.fault, Fault::Twice) => return Ok(()),
             Err(error) => panic!("{error}: {stream:?}"),
         };
         let flow = flow % plan.flows();
