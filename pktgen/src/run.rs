@@ -10,7 +10,8 @@ use crate::interface::{Interface, InterfaceError};
 use crate::pace::{Pace, PaceError};
 use crate::packets::{PacketSource, Packets};
 use crate::progress::Progress;
-use crate::receive::side::{Judged, Side, SideError};
+use crate::receive::end::{End, EndError, Found};
+use crate::receive::side::{Judged, SideError};
 use crate::receive::{Check, Options};
 use crate::replay::{CaptureError, Replay};
 use crate::report::{Endpoint, LostFlow, Report, StreamReport};
@@ -33,6 +34,8 @@ pub struct Config {
     pub from: String,
     /// Interface to receive on; none: only send.
     pub to: Option<String>,
+    /// Command that runs its arguments where that interface is, `ssh root@far`; none: it is here.
+    pub via: Option<String>,
     /// The packets.
     pub scenario: Scenario,
     /// A capture whose frames are sent in place of these packets; they are only counted when they arrive.
@@ -81,7 +84,7 @@ pub enum RunError {
     Pace(#[from] PaceError),
     /// Nothing can be received, or receiving broke off.
     #[error(transparent)]
-    Receive(#[from] SideError),
+    Receive(#[from] EndError),
     /// No queue, or more than flows.
     #[error("{queues} sending queues for {flows} flows: give at least one queue, and a flow for each")]
     Queues {
@@ -131,7 +134,7 @@ pub fn run_watched(mut config: Config, progress: &Progress) -> Result<Report, Ru
     config.pace.check()?;
     let senders = config.queues.len();
     let from = Interface::new(&config.from)?;
-    let to = config.to.as_deref().map(Interface::new).transpose()?;
+    let to = config.to.as_deref().map(|to| Found::new(to, config.via.as_deref(), &config.receive)).transpose()?;
     if let Some(replay) = &config.replay {
         replay.fits(from.mtu()?)?;
         config.receive.check = Check::Any;
@@ -154,7 +157,8 @@ pub fn run_watched(mut config: Config, progress: &Progress) -> Result<Report, Ru
     let source = |thread| packets.source(Share { thread, threads }, config.limit.count);
     let sources = (0..threads).map(source).collect::<Result<Vec<_>, _>>()?;
     let longest = packets.longest();
-    let mut side = to.map(|to| Side::attach(to, magic, &config.receive)).transpose()?;
+    let attach = |to: Found| to.attach(&config.scenario, packets.plan(), magic, &config.receive);
+    let mut end = to.map(attach).transpose()?;
     // Only now: whether a veth takes redirected frames depends on the program at its other end.
     let how = transmit::Plan {
         interface: &from,
@@ -165,7 +169,7 @@ pub fn run_watched(mut config: Config, progress: &Progress) -> Result<Report, Ru
         late_stamps: config.receive.latency,
     };
     // On the interface that receives, the other halves of sending sockets receive.
-    let mut shared = side.as_mut().filter(|side| side.interface().index() == from.index());
+    let mut shared = end.as_mut().and_then(End::here).filter(|side| side.interface().index() == from.index());
     let transmitters = Transmitters::open(how, longest, |queue, receiver, zero_copy| match &mut shared {
         Some(side) => {
             side.adopt(queue, receiver, zero_copy);
@@ -173,25 +177,26 @@ pub fn run_watched(mut config: Config, progress: &Progress) -> Result<Report, Ru
         }
         None => Some(receiver),
     })?;
-    if let Some(side) = &mut side {
-        side.open(longest)?;
+    if let Some(side) = end.as_mut().and_then(End::here) {
+        side.open(longest).map_err(EndError::from)?;
     }
     from.wait_running(LINK_PATIENCE)?;
 
-    let to = side.as_ref().map(Side::endpoint);
+    let to = end.as_ref().map(End::endpoint);
+    progress.name_streams(packets.plan().into_iter().flat_map(Plan::streams).map(|stream| stream.name.to_owned()));
     let sent_all = AtomicBool::new(false);
     let zero_copy = transmitters.zero_copy();
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let (sent, received) = std::thread::scope(|scope| {
-        let receiving = side.as_mut().map(|side| {
+        let receiving = end.as_mut().map(|end| {
             let (reference, sent_all) = (packets.reference(), &sent_all);
             let threads = cores.saturating_sub(senders);
-            scope.spawn(move || side.run(reference, magic, sent_all, progress, receiving_cores, threads))
+            scope.spawn(move || end.run(reference, magic, sent_all, progress, receiving_cores, threads))
         });
         let sent = transmitters.send(sources.into_iter().map(|source| (source, None)), config.limit, progress);
         // Before anything is returned, so that the receiver always learns that it may stop.
         sent_all.store(true, Ordering::Release);
-        let received = receiving.map(|thread| thread.join().unwrap_or(Err(SideError::Thread)));
+        let received = receiving.map(|thread| thread.join().unwrap_or(Err(SideError::Thread.into())));
         Ok::<_, RunError>((sent?, received.transpose()?))
     })?;
     let (mut threads, sources): (Vec<Sent>, Vec<PacketSource>) = sent.threads.into_iter().unzip();
@@ -233,12 +238,13 @@ fn maximum(config: &Config, progress: &Progress) -> Result<f64, RunError> {
 
 /// The cores of the sending threads, and those behind them. A receiver on a sender's core would judge the scheduler.
 fn cores(config: &Config) -> Result<(&[usize], &[usize]), RunError> {
-    let wanted = config.queues.len() + usize::from(config.to.is_some());
+    let receives = config.to.is_some() && config.via.is_none();
+    let wanted = config.queues.len() + usize::from(receives);
     if config.cores.is_empty() {
         return Ok((&[], &[]));
     }
     let Some((sending, receiving)) =
-        config.cores.split_at_checked(config.queues.len()).filter(|(_, rest)| config.to.is_none() == rest.is_empty())
+        config.cores.split_at_checked(config.queues.len()).filter(|(_, rest)| receives != rest.is_empty())
     else {
         return Err(RunError::Cores { threads: wanted, cores: config.cores.len() });
     };

@@ -54,6 +54,9 @@ pub(crate) struct RunArgs {
     /// Interface to receive on; may be the same.
     #[arg(long, value_name = "IF")]
     to: Option<String>,
+    /// Command that runs `pktgen agent` where the interface of --to is: 'ssh root@far'. Left out: it is here.
+    #[arg(long, value_name = "COMMAND", requires = "to")]
+    via: Option<String>,
     #[command(flatten)]
     traffic: TrafficArgs,
     #[command(flatten)]
@@ -85,6 +88,7 @@ impl RunArgs {
         Ok(Config {
             from: from.cloned().context("the interface to send on is missing: pktgen run eth0 ...")?,
             to: self.to.clone(),
+            via: self.via.clone(),
             scenario,
             replay,
             src_mac: self.traffic.src_mac,

@@ -5,6 +5,7 @@ use std::sync::atomic::AtomicBool;
 use packet::layer::Mac;
 
 use super::Options;
+use super::judge::Reference;
 use super::side::{Outcome, Side, SideError};
 use crate::interface::{Interface, InterfaceError};
 use crate::progress::Progress;
@@ -60,15 +61,21 @@ impl Found {
         })
     }
 
-    /// Attaches the receiving program.
+    /// Attaches the receiving program for a run with this magic. `plan` is that of `scenario`; none: a capture is sent.
     ///
     /// # Errors
     /// [`EndError`].
-    pub fn attach(self, scenario: &Scenario, plan: &Plan, options: &Options) -> Result<End, EndError> {
+    pub fn attach(
+        self,
+        scenario: &Scenario,
+        plan: Option<&Plan>,
+        magic: u32,
+        options: &Options,
+    ) -> Result<End, EndError> {
         Ok(match self {
-            Self::Here(interface) => End::Here(Side::attach(interface, plan.magic(), options)?),
+            Self::Here(interface) => End::Here(Side::attach(interface, magic, options)?),
             Self::There(mut far) => {
-                far.prepare(scenario, plan, options)?;
+                far.prepare(scenario, plan.ok_or(RemoteError::Capture)?, options)?;
                 End::There(far)
             }
         })
@@ -108,7 +115,8 @@ impl End {
     /// [`EndError`].
     pub fn run(
         &mut self,
-        plan: &Plan,
+        reference: &dyn Reference,
+        magic: u32,
         sent_all: &AtomicBool,
         progress: &Progress,
         cores: &[usize],
@@ -116,9 +124,9 @@ impl End {
     ) -> Result<Outcome, EndError> {
         let outcome = match self {
             Self::Here(side) => {
-                side.run(plan, plan.magic(), sent_all, progress, cores, threads).map_err(EndError::from)
+                side.run(reference, magic, sent_all, progress, cores, threads).map_err(EndError::from)
             }
-            Self::There(far) => far.run(plan.flows(), plan.streams().len(), sent_all, progress).map_err(EndError::from),
+            Self::There(far) => far.run(reference.flows(), reference.streams(), sent_all, progress).map_err(EndError::from),
         };
         if outcome.is_err() {
             progress.stop();

@@ -74,6 +74,9 @@ pub enum RemoteError {
         /// There.
         far: String,
     },
+    /// Not to be compiled at the far end.
+    #[error("a capture is not sent to the far end: replay it with a receiver on this host, or without one")]
+    Capture,
     /// No common clock.
     #[error(
         "one-way latency needs one clock, and the far end runs on another kernel (its boot_id differs): leave out --latency, or \
