@@ -68,6 +68,7 @@ fn config(from: &str, to: Mac, traffic: &Traffic, load: &Load) -> Result<Config,
     Ok(Config {
         from: from.to_owned(),
         to: None,
+        via: None,
         scenario: Scenario::one(stream),
         src_mac: None,
         dst_mac: Some(to),
