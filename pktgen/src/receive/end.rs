@@ -123,10 +123,10 @@ impl End {
         threads: usize,
     ) -> Result<Outcome, EndError> {
         let outcome = match self {
-            Self::Here(side) => {
-                side.run(reference, magic, sent_all, progress, cores, threads).map_err(EndError::from)
+            Self::Here(side) => side.run(reference, magic, sent_all, progress, cores, threads).map_err(EndError::from),
+            Self::There(far) => {
+                far.run(reference.flows(), reference.streams(), sent_all, progress).map_err(EndError::from)
             }
-            Self::There(far) => far.run(reference.flows(), reference.streams(), sent_all, progress).map_err(EndError::from),
         };
         if outcome.is_err() {
             progress.stop();
