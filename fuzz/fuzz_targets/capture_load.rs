@@ -13,7 +13,6 @@ fuzz_target!(|bytes: &[u8]| {
         loops: Some(2),
         rewrite: "vlan=7,ip=10.0.0.0/8,ip.src=fd00::/16".parse().expect("rules"),
         per_loop: "ip=1,port=1".parse().expect("steps"),
-        ..Options::default()
     };
     let replay = Replay::new(&capture, options);
     let mut out = vec![0; replay.longest()];

@@ -52,7 +52,7 @@ impl Clients {
             (IpNet::V6(_), _) => (1, all - 1),
         };
         let pairs = hosts * (u64::from(*ports.end()).saturating_sub((*ports.start()).into()) + 1);
-        let share = u128::from(pairs) * u128::from(GOLDEN) >> 64;
+        let share = (u128::from(pairs) * u128::from(GOLDEN)) >> 64;
         let mut step = u64::try_from(share).unwrap_or(1).max(1);
         while gcd(step, pairs) != 1 {
             step += 1;
@@ -63,16 +63,6 @@ impl Clients {
     /// How many there are.
     pub fn pairs(&self) -> u64 {
         self.pairs
-    }
-
-    /// The next one.
-    pub fn next(&mut self) -> Client {
-        self.at = (self.at + self.step) % self.pairs;
-        let port = u64::from(*self.ports.start()) + self.at / self.hosts;
-        Client {
-            host: u32::try_from(self.at % self.hosts).unwrap_or(0),
-            port: u16::try_from(port).unwrap_or(*self.ports.end()),
-        }
     }
 
     /// The address of a client.
@@ -100,6 +90,20 @@ impl Clients {
     }
 }
 
+/// One after the other, for ever.
+impl Iterator for Clients {
+    type Item = Client;
+
+    fn next(&mut self) -> Option<Client> {
+        self.at = (self.at + self.step) % self.pairs;
+        let port = u64::from(*self.ports.start()) + self.at / self.hosts;
+        Some(Client {
+            host: u32::try_from(self.at % self.hosts).unwrap_or(0),
+            port: u16::try_from(port).unwrap_or(*self.ports.end()),
+        })
+    }
+}
+
 fn gcd(a: u64, b: u64) -> u64 {
     if b == 0 { a } else { gcd(b, a % b) }
 }
@@ -119,7 +123,7 @@ mod tests {
         ] {
             let mut clients = Clients::new(net.parse().unwrap(), ports.clone(), 12345);
             assert_eq!(clients.pairs(), pairs, "{net}");
-            let seen: HashSet<_> = (0..pairs).map(|_| clients.next()).collect();
+            let seen: HashSet<_> = clients.by_ref().take(pairs as usize).collect();
             assert_eq!(seen.len() as u64, pairs, "{net}");
             for client in seen {
                 let address = clients.address(client.host);
@@ -131,8 +135,8 @@ mod tests {
 
     #[test]
     fn successive_connections_are_apart() {
-        let mut clients = Clients::new("10.0.0.0/16".parse().unwrap(), 1024..=65535, 0);
-        let first: Vec<_> = (0..100).map(|_| clients.next()).collect();
+        let clients = Clients::new("10.0.0.0/16".parse().unwrap(), 1024..=65535, 0);
+        let first: Vec<_> = clients.take(100).collect();
         assert_eq!(first.iter().map(|client| client.host).collect::<HashSet<_>>().len(), 100);
         assert!(first.windows(2).all(|pair| pair[0].port.abs_diff(pair[1].port) > 1000));
     }

@@ -204,8 +204,8 @@ impl<M: Machine> Engine<M> {
     }
 
     fn begin(&mut self, now: u64) -> bool {
-        let clients = (0..CLIENTS_TRIED).map(|_| self.clients.next()).find(|client| !self.index.contains_key(client));
-        let Some(client) = clients else { return false };
+        let mut tried = self.clients.by_ref().take(CLIENTS_TRIED);
+        let Some(client) = tried.find(|client| !self.index.contains_key(client)) else { return false };
         let Ok(key) = u32::try_from(self.table.vacant_key()) else { return false };
         // A clock of 4 microseconds plus a keyed hash of the connection: numbers of one pair go up (RFC 6528 §3).
         let iss = (now / 4000).wrapping_add(self.secret.hash_one(client)) & 0xffff_ffff;

@@ -200,7 +200,6 @@ fn every_loop_can_be_new_flows() {
         loops: Some(3),
         rewrite: "ip.src=198.18.0.0/16".parse().unwrap(),
         per_loop: "ip.src=256".parse().unwrap(),
-        ..Options::default()
     };
     let all = drain(&mut Replay::new(&capture, options).source(0, 1));
     let sources: Vec<_> = all.iter().map(|(_, frame)| frame[26..30].to_vec()).collect();
