@@ -73,7 +73,7 @@ impl Found {
         options: &Options,
     ) -> Result<End, EndError> {
         Ok(match self {
-            Self::Here(interface) => End::Here(Side::attach(interface, magic, options)?),
+            Self::Here(interface) => End::Here(Box::new(Side::attach(interface, magic, options)?)),
             Self::There(mut far) => {
                 far.prepare(scenario, plan.ok_or(RemoteError::Capture)?, options)?;
                 End::There(far)
@@ -86,7 +86,7 @@ impl Found {
 #[derive(Debug)]
 pub enum End {
     /// In this process.
-    Here(Side),
+    Here(Box<Side>),
     /// Elsewhere.
     There(Box<Far>),
 }
