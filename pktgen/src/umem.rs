@@ -10,6 +10,7 @@ use std::io;
 use std::num::NonZeroU32;
 use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, RawFd};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
 use rustix::net::{SendFlags, send};
@@ -20,6 +21,8 @@ use xsk_rs::{CompQueue, FillQueue, FrameDesc, RxQueue, Socket, TxQueue, Umem};
 pub const BURST: usize = 64;
 /// Entries of each ring, and frames of each half.
 const RING: u32 = 2048;
+/// The kernel takes a queue back from a closed socket a moment later.
+const RELEASE_PATIENCE: Duration = Duration::from_secs(1);
 /// Bytes in front of a packet that belong to XDP programs.
 const HEADROOM: usize = 256;
 /// A chunk is at most a page.
@@ -128,11 +131,22 @@ pub fn open(interface: &str, queue: u32, longest: usize) -> Result<Opened, OpenE
 /// # Errors
 /// [`OpenError`].
 pub fn open_deep(interface: &str, queue: u32, longest: usize, depth: u32) -> Result<Opened, OpenError> {
-    match bind(interface, queue, longest, depth, BindFlags::XDP_ZEROCOPY) {
-        Err(OpenError::Bind { source, .. }) if refuses_zero_copy(&source) => {
-            bind(interface, queue, longest, depth, BindFlags::XDP_COPY)
+    let deadline = Instant::now() + RELEASE_PATIENCE;
+    loop {
+        let opened = match bind(interface, queue, longest, depth, BindFlags::XDP_ZEROCOPY) {
+            Err(OpenError::Bind { source, .. }) if refuses_zero_copy(&source) => {
+                bind(interface, queue, longest, depth, BindFlags::XDP_COPY)
+            }
+            other => other,
+        };
+        match opened {
+            Err(OpenError::Bind { source, .. })
+                if source.raw_os_error() == Some(libc::EBUSY) && Instant::now() < deadline =>
+            {
+                std::thread::sleep(RELEASE_PATIENCE / 100);
+            }
+            other => return other,
         }
-        other => other,
     }
 }
 

@@ -49,7 +49,7 @@ mod root {
             "live" => Box::new(Live::new(interface, 60, false, 64).unwrap()),
             "packet" => Box::new(PacketRing::new(interface, 60).unwrap()),
             _ => {
-                let opened = umem::open(interface.name(), 0, 60).unwrap();
+                let opened = umem::open_deep(interface.name(), 0, 60, 64).unwrap();
                 Box::new(Xsk::new(opened.sender, Some(opened.receiver), 60))
             }
         };
