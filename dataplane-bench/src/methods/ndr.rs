@@ -111,7 +111,6 @@ fn row(station: &Station, search: &Search, found: &GoalResult) -> NdrRow {
         trials: u32::try_from(search.trials.len()).unwrap_or(u32::MAX),
         seconds: search.seconds,
         note: Some(note),
-        ..NdrRow::default()
     }
 }
 

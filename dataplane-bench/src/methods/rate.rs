@@ -110,7 +110,6 @@ impl Rates {
             sent_median: Some(sent),
             scale: station.scale.clone(),
             note: Some(note),
-            ..RateRow::default()
         }
     }
 }

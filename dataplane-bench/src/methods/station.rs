@@ -185,10 +185,11 @@ pub(super) struct Searched<'a> {
 /// When less arrived for the last time than the load is: the end of the last step that misses more than a packet in a hundred;
 /// 0 where none does. `seen` are times and counts.
 fn last_loss(seen: &[(f64, u64)], load: f64) -> f64 {
-    let steps = seen.iter().zip(seen.iter().skip(1));
-    let lossy =
-        steps.filter(|((from, before), (to, after))| (after - before) as f64 <= (to - from) * load * 0.99 - 1.0);
-    lossy.last().map_or(0.0, |(_, (to, _))| *to)
+    let lossy = seen.windows(2).rfind(|step| match step {
+        [(from, before), (to, after)] => ((after - before) as f64) <= (to - from) * load * 0.99 - 1.0,
+        _ => false,
+    });
+    lossy.and_then(|step| step.last()).map_or(0.0, |(time, _)| *time)
 }
 
 /// Why a trial could not be made, whole.

@@ -72,7 +72,7 @@ impl Running for Routes {
 /// Moves the route in use to another gateway on the same link, or back.
 pub(super) fn replace_route(lab: &Lab, step: u32) -> anyhow::Result<()> {
     let other = Ipv4Addr::from_bits(NEXT_HOP4.to_bits() + 1);
-    let gateway = if step % 2 == 0 { other } else { NEXT_HOP4 }.to_string();
+    let gateway = if step.is_multiple_of(2) { other } else { NEXT_HOP4 }.to_string();
     let mac = mac_text(TO_MAC);
     lab.device.ip(&["neighbor", "replace", &gateway, "lladdr", &mac, "dev", OUT, "nud", "permanent"])?;
     lab.device.ip(&["route", "replace", BEHIND4, "via", &gateway])?;
@@ -81,7 +81,7 @@ pub(super) fn replace_route(lab: &Lab, step: u32) -> anyhow::Result<()> {
 
 /// Adds routes beside the one in use, or takes them away.
 pub(super) fn many_routes(lab: &Lab, step: u32) -> anyhow::Result<()> {
-    let verb = if step % 2 == 0 { "add" } else { "delete" };
+    let verb = if step.is_multiple_of(2) { "add" } else { "delete" };
     let mut batch = String::new();
     for n in 0..MANY_ROUTES {
         // 100.64.0.0/10 (RFC 6598): nothing that is sent goes there.

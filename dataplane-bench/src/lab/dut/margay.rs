@@ -298,7 +298,7 @@ impl Running for Agent {
         match name {
             ROUTES => {
                 let mut text = String::new();
-                for n in (0..MANY_ROUTES).take_while(|_| step % 2 == 0) {
+                for n in (0..MANY_ROUTES).take_while(|_| step.is_multiple_of(2)) {
                     let prefix = Ipv4Addr::from_bits(Ipv4Addr::new(100, 64, 0, 0).to_bits() + (n << 8));
                     writeln!(
                         text,
@@ -310,7 +310,7 @@ impl Running for Agent {
             }
             SERVICE => {
                 let mut text = String::new();
-                if step % 2 == 0 {
+                if step.is_multiple_of(2) {
                     let other = Ipv4Addr::from_bits(VIP.to_bits() + 1);
                     service(&mut text, "other", other, (0..10).map(|n| backend(1 << 13 | n)))?;
                 }

@@ -186,7 +186,8 @@ impl ServiceNat {
 
     fn text(services: u32, step: u32) -> anyhow::Result<String> {
         // On even steps there is one service more, in front of all others.
-        let services: Vec<u32> = if step % 2 == 0 { (0..=services).rev().collect() } else { (0..services).collect() };
+        let services: Vec<u32> =
+            if step.is_multiple_of(2) { (0..=services).rev().collect() } else { (0..services).collect() };
         let mut chains = String::from(
             "*nat\n:PREROUTING ACCEPT [0:0]\n:INPUT ACCEPT [0:0]\n:OUTPUT ACCEPT [0:0]\n:POSTROUTING ACCEPT [0:0]\n\
              :KUBE-SERVICES - [0:0]\n:KUBE-NODEPORTS - [0:0]\n:KUBE-POSTROUTING - [0:0]\n:KUBE-MARK-MASQ - [0:0]\n",
