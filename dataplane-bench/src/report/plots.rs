@@ -145,13 +145,14 @@ pub(crate) fn latencies(result: &BenchResult, palette: &Palette) -> Vec<Lines> {
     let values = rows().flat_map(|row| row.histogram.iter().map(|[value, _]| *value));
     let y = Axis::log(values, Unit::Latency);
     let x = Axis::percentile(rows().flat_map(|row| row.histogram.iter().map(|[_, percentile]| *percentile)));
-    let mut loads: Vec<&str> = Vec::new();
+    // By share, not by words: what background load an idle device bears differs, and is beside its curve.
+    let mut loads: Vec<(f64, &str)> = Vec::new();
     for row in rows() {
-        if !loads.contains(&row.load.as_str()) {
-            loads.push(&row.load);
+        if !loads.iter().any(|(percent, _)| *percent == row.load_percent) {
+            loads.push((row.load_percent, if row.load_percent == 0.0 { "no load but the probe" } else { &row.load }));
         }
     }
-    let plot = |load: &str| Lines {
+    let plot = |(percent, load): (f64, &str)| Lines {
         title: format!("Latency by percentile at {load}"),
         x,
         y,
@@ -159,7 +160,7 @@ pub(crate) fn latencies(result: &BenchResult, palette: &Palette) -> Vec<Lines> {
         y_label: format!("{load}: one-way latency, log scale"),
         size: HALF,
         series: rows()
-            .filter(|row| row.load == load)
+            .filter(|row| row.load_percent == percent)
             .map(|row| Series {
                 label: format!("{}, {}", row.dut, Unit::Pps.show(row.load_pps)),
                 class: palette.class(&row.dut),
