@@ -24,6 +24,8 @@ const LATE: Duration = Duration::from_millis(1);
 /// How long the reduced load of a recovery trial is watched, and how finely.
 const RECOVERY: Duration = Duration::from_secs(2);
 const RECOVERY_STEP: Duration = Duration::from_millis(10);
+/// Time by which the generator may be late in the end.
+const JITTER: Duration = Duration::from_millis(5);
 /// Share of the rate reached at full speed that can be asked for again and again.
 const STEADY_SHARE: f64 = 0.9;
 
@@ -182,14 +184,19 @@ pub(super) struct Searched<'a> {
     pub(super) stop: &'a Stop,
 }
 
-/// When less arrived for the last time than the load is: the end of the last step that misses more than a packet in a hundred;
-/// 0 where none does. `seen` are times and counts.
+/// When the last packet was lost of a steady load: from then on, what is missing grows no more. A generator that is late for a moment
+/// makes up for it, so what counts at a time is the least that is ever missing from then on. `seen` are times and counts.
 fn last_loss(seen: &[(f64, u64)], load: f64) -> f64 {
-    let lossy = seen.windows(2).rfind(|step| match step {
-        [(from, before), (to, after)] => ((after - before) as f64) <= (to - from) * load * 0.99 - 1.0,
-        _ => false,
-    });
-    lossy.and_then(|step| step.last()).map_or(0.0, |(time, _)| *time)
+    let mut least = f64::INFINITY;
+    let mut missing: Vec<(f64, f64)> = Vec::with_capacity(seen.len());
+    for (time, count) in seen.iter().rev() {
+        least = least.min(time * load - *count as f64);
+        missing.push((*time, least));
+    }
+    let in_the_end = missing.first().map_or(0.0, |(_, missing)| *missing);
+    let still_losing = missing.iter().position(|(_, missing)| *missing < in_the_end - load * JITTER.as_secs_f64());
+    // What was seen right after the last loss; nothing was lost since the start where there is none.
+    still_losing.and_then(|at| missing.get(at.checked_sub(1)?)).map_or(0.0, |(time, _)| time.max(0.0))
 }
 
 /// Why a trial could not be made, whole.
@@ -220,11 +227,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_last_loss_is_that_of_the_last_step_below_the_load() {
+    fn the_last_loss_is_when_no_more_goes_missing() {
         // 1000 packets a second, seen every tenth of one; lost until 0.3.
         let seen = [(0.0, 0), (0.1, 50), (0.2, 90), (0.3, 180), (0.4, 280), (0.5, 380)];
         assert_eq!(last_loss(&seen, 1000.0), 0.3);
         assert_eq!(last_loss(&seen[3..], 1000.0), 0.0);
         assert_eq!(last_loss(&[], 1000.0), 0.0);
+        // Late once, lost never.
+        assert_eq!(last_loss(&[(0.0, 0), (0.1, 60), (0.2, 200), (0.3, 300)], 1000.0), 0.0);
     }
 }
