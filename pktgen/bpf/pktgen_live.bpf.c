@@ -88,7 +88,7 @@ static __always_inline void stamp(struct slot *slot, __u32 time)
 	change = (change & 0xffff) + (change >> 16);
 	if (time_at & 1)
 		change = ((change & 0xff) << 8) | (change >> 8);
-	sum = (__u16)~*csum + change;
+	sum = (__u16) ~*csum + change;
 	sum = (sum & 0xffff) + (sum >> 16);
 	sum = (sum & 0xffff) + (sum >> 16);
 	*csum = (__u16)~sum ? ~sum : 0xffff;
