@@ -15,8 +15,8 @@ use crate::pace::{Departures, Pace, Schedule};
 use crate::progress::Progress;
 use crate::source::Source;
 
-/// Delay that is made up for.
-pub const CATCH_UP_NS: u64 = 10_000_000;
+/// Delay that is made up for: a hypervisor takes a core away for tens of milliseconds, and the rate holds all the same.
+pub const CATCH_UP_NS: u64 = 100_000_000;
 /// How far ahead of their time frames are given to a back end that waits by itself.
 pub const AHEAD_NS: u64 = 5_000_000;
 /// Longest wait inside such a back end: soft interrupts are off meanwhile.
