@@ -10,6 +10,9 @@
 //! was sent, flow by flow ([`receive`]). `unsafe` is in [`umem`] (shared memory) and [`interface`] (ioctl).
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing))]
 
+#[macro_use]
+mod skeleton;
+
 pub mod backend;
 pub mod clock;
 pub mod connect;

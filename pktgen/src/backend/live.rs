@@ -26,22 +26,7 @@ use crate::interface::Interface;
 use crate::receive::redirect::features;
 use crate::source::Written;
 
-#[allow(
-    missing_docs,
-    unreachable_pub,
-    dead_code,
-    non_camel_case_types,
-    non_upper_case_globals,
-    clippy::all,
-    clippy::expect_used,
-    clippy::unwrap_used,
-    clippy::panic,
-    clippy::undocumented_unsafe_blocks,
-    reason = "generated"
-)]
-mod skel {
-    include!(concat!(env!("OUT_DIR"), "/pktgen_live.skel.rs"));
-}
+skeleton!("pktgen_live");
 
 /// BPF_F_TEST_XDP_LIVE_FRAMES of linux/bpf.h.
 const LIVE_FRAMES: u32 = 1 << 1;

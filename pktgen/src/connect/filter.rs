@@ -12,23 +12,7 @@ use crate::interface::Interface;
 use crate::receive::redirect::{self, RedirectError, XdpMode};
 use crate::umem::Receiver;
 
-#[allow(
-    missing_docs,
-    unsafe_code,
-    unreachable_pub,
-    dead_code,
-    non_camel_case_types,
-    non_upper_case_globals,
-    clippy::all,
-    clippy::expect_used,
-    clippy::unwrap_used,
-    clippy::panic,
-    clippy::undocumented_unsafe_blocks,
-    reason = "generated"
-)]
-mod skel {
-    include!(concat!(env!("OUT_DIR"), "/pktgen_connect.skel.rs"));
-}
+skeleton!("pktgen_connect");
 
 /// The attached program; it is detached on drop, and by the kernel when the process dies.
 #[derive(Debug)]

@@ -11,23 +11,7 @@ use super::{Check, Options};
 use crate::interface::Interface;
 use crate::umem::Receiver;
 
-#[allow(
-    missing_docs,
-    unsafe_code,
-    unreachable_pub,
-    dead_code,
-    non_camel_case_types,
-    non_upper_case_globals,
-    clippy::all,
-    clippy::expect_used,
-    clippy::unwrap_used,
-    clippy::panic,
-    clippy::undocumented_unsafe_blocks,
-    reason = "generated"
-)]
-mod skel {
-    include!(concat!(env!("OUT_DIR"), "/pktgen_rx.skel.rs"));
-}
+skeleton!("pktgen_rx");
 
 /// Why packets cannot be taken from an interface.
 #[derive(Debug, thiserror::Error)]
