@@ -2,9 +2,9 @@
 //!
 //! A frame is written only into a reserved slot, so everything that a source has written is given to the kernel. Waiting is
 //! sleeping as long as the scheduler is exact enough, then spinning; a back end that waits by itself gets frames ahead of time,
-//! but never further than [`AHEAD_NS`], so that a stop is honoured within milliseconds. A delay of up to
-//! [`CATCH_UP_NS`] is made up for by sending at once what is late; longer ones (outages, a rate out of reach) are given up on
-//! and show in the achieved rate.
+//! but never further than [`AHEAD_NS`], so that a stop is honoured within milliseconds. What is late by no more than a back end's
+//! own batches leaves at once; longer delays are the [`Schedule`]'s to make up for, or to give up on (outages, a rate out of
+//! reach), which shows in the achieved rate.
 
 use std::time::Duration;
 
@@ -15,8 +15,9 @@ use crate::pace::{Departures, Pace, Schedule};
 use crate::progress::Progress;
 use crate::source::Source;
 
-/// Delay that is made up for: a hypervisor takes a core away for tens of milliseconds, and the rate holds all the same.
-pub const CATCH_UP_NS: u64 = 100_000_000;
+/// Frames, and time, that may be sent at once when they are late: about what the shortest queues on the way hold.
+const AT_ONCE_FRAMES: f64 = 64.0;
+const AT_ONCE_NS: f64 = 250_000.0;
 /// How far ahead of their time frames are given to a back end that waits by itself.
 pub const AHEAD_NS: u64 = 5_000_000;
 /// Longest wait inside such a back end: soft interrupts are off meanwhile.
@@ -41,6 +42,12 @@ pub fn together_ns(gap_ns: f64) -> u64 {
         gap if gap >= 1_000.0 => 4_000,
         _ => 16_000,
     }
+}
+
+/// How late frames may be and leave at once; `gap_ns` is infinite for traces, whose gaps are not regular.
+fn at_once_ns(gap_ns: f64) -> u64 {
+    let frames_ns = if gap_ns.is_finite() { AT_ONCE_FRAMES * gap_ns } else { 0.0 };
+    frames_ns.max(AT_ONCE_NS) as u64
 }
 
 /// When to stop.
@@ -107,6 +114,7 @@ pub fn send<T: Tx + ?Sized, S: Source + ?Sized>(tx: &mut T, source: &mut S, job:
             job.start_ns.saturating_add(u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX))
         }),
         together_ns: together_ns(job.pace.gap_ns(job.threads)),
+        at_once_ns: at_once_ns(job.pace.gap_ns(job.threads)),
         dues: Vec::new(),
         looked_ns: 0,
         sent: Sent::default(),
@@ -133,7 +141,9 @@ struct Thread<'a, T: ?Sized, S: ?Sized> {
     end_ns: u64,
     /// Frames due within this time leave together.
     together_ns: u64,
-    /// Due times of the frames that are not flushed yet.
+    /// Delay that needs no making up for.
+    at_once_ns: u64,
+    /// Due times of the frames that are not flushed yet, by the schedule alone.
     dues: Vec<u64>,
     /// When the interface was looked at last.
     looked_ns: u64,
@@ -160,7 +170,7 @@ impl<T: Tx + ?Sized, S: Source + ?Sized> Thread<'_, T, S> {
             if now.saturating_sub(self.looked_ns) >= LOOK_NS && !self.look(now)? {
                 continue;
             }
-            self.give_up_on_delay(now);
+            self.notice_delay(now);
             let before = (self.sent.packets, self.sent.bytes);
             let pause = self.write(now);
             self.job.progress.sent(self.sent.packets - before.0, self.sent.bytes - before.1);
@@ -217,6 +227,8 @@ impl<T: Tx + ?Sized, S: Source + ?Sized> Thread<'_, T, S> {
                     };
                 }
             }
+            let on_time =
+                self.schedule.on_time_ns(self.source.due_ns()).map(|due| due.saturating_add(self.job.start_ns));
             let Some(slot) = self.tx.slot() else { return Pause::Flush };
             let Some(frame) = self.source.next(due.unwrap_or(now).max(now), slot) else { return Pause::End };
             // Frames that are close together leave together, when the last of them is due.
@@ -228,13 +240,11 @@ impl<T: Tx + ?Sized, S: Source + ?Sized> Thread<'_, T, S> {
                 _ => 0,
             };
             self.tx.push(frame, leave);
+            self.dues.extend(on_time);
+            before = due.or(before);
             self.schedule.advance(frame.len);
             self.sent.packets += 1;
             self.sent.bytes += u64::try_from(frame.len).unwrap_or(0);
-            if let Some(due) = due {
-                self.dues.push(due);
-                before = Some(due);
-            }
         }
     }
 
@@ -265,10 +275,9 @@ impl<T: Tx + ?Sized, S: Source + ?Sized> Thread<'_, T, S> {
         result
     }
 
-    fn give_up_on_delay(&mut self, now: u64) {
+    fn notice_delay(&mut self, now: u64) {
         let late = self.due().map_or(0, |due| now.saturating_sub(due));
-        if late > CATCH_UP_NS {
-            self.schedule.postpone(late);
+        if late > self.at_once_ns && self.schedule.delayed(late, self.source.due_ns()) {
             self.sent.departures.interrupt();
         }
     }

@@ -1,8 +1,10 @@
 //! When frames are due: a [`Schedule`] is pure arithmetic on what has been sent, and never asks a clock.
 //!
-//! A schedule counts work, in packets or in bits, and says at which time after the start the next frame is due. A delay of the
-//! sender does not move it: what is late goes at once, until the [`send`](crate::send) loop gives up on lost time with
-//! [`Schedule::postpone`]. `n` threads share a schedule by taking every `n`-th part of its rate, shifted against each other.
+//! A schedule counts work, in packets or in bits, and says at which time after the start the next frame is due. A delay that the
+//! [`send`](crate::send) loop reports with [`Schedule::delayed`] is made up for at a rate of at most [`CATCH_UP`] above the
+//! schedule's own, so that a sender that was held up does not hit its peer with a burst that nobody asked for; a delay above
+//! [`CATCH_UP_NS`] is given up on. `n` threads share a schedule by taking every `n`-th part of its rate, shifted against each
+//! other.
 
 mod course;
 mod departures;
@@ -23,6 +25,11 @@ const FCS_BYTES: usize = 4;
 const WIRE_BYTES: usize = FCS_BYTES + 8 + 12;
 /// Fastest schedule: a frame a nanosecond is beyond every interface.
 pub const PPS_MAX: f64 = 1e9;
+
+/// Delay that is made up for: a hypervisor takes a core away for tens of milliseconds, and the rate holds all the same.
+pub const CATCH_UP_NS: u64 = 100_000_000;
+/// Share of the rate that is sent on top of it while a delay is made up for.
+pub const CATCH_UP: f64 = 0.25;
 
 /// What a rate counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
@@ -252,6 +259,25 @@ pub struct Schedule {
     due_ns: f64,
     random: fastrand::Rng,
     postponed_ns: u64,
+    lag: Lag,
+}
+
+/// A delay that is being made up for, nanoseconds.
+#[derive(Clone, Copy, Debug, Default)]
+struct Lag {
+    /// How much it was.
+    ns: f64,
+    /// For the frame that was due then.
+    since_ns: f64,
+}
+
+impl Lag {
+    /// What is left of it for the frame that is due at `due_ns` by the schedule alone.
+    fn left_ns(self, due_ns: f64) -> f64 {
+        // A rate that is so much higher has gaps that are this much shorter.
+        const SHORTER: f64 = CATCH_UP / (1.0 + CATCH_UP);
+        (self.ns - (due_ns - self.since_ns) * SHORTER).max(0.0)
+    }
 }
 
 impl Schedule {
@@ -269,6 +295,7 @@ impl Schedule {
             due_ns: 0.0,
             random: fastrand::Rng::with_seed(seed.wrapping_add(u64::from(thread) << 32)),
             postponed_ns: 0,
+            lag: Lag::default(),
         };
         schedule.due_ns = match &schedule.pace.shape {
             Shape::Poisson { .. } => schedule.gap_ns(1.0),
@@ -279,15 +306,25 @@ impl Schedule {
         schedule
     }
 
-    /// Whether frames have due times at all; `source_ns` is the source's own.
+    /// When the next frame is to leave, nanoseconds after the start; `None`: frames have no due times. `source_ns` is the
+    /// source's own.
     pub fn due_ns(&self, source_ns: Option<u64>) -> Option<u64> {
-        let due = match self.pace.shape {
-            Shape::Max => return None,
+        let planned = self.planned_ns(source_ns)?;
+        Some((planned + self.lag.left_ns(planned)).ceil() as u64 + self.postponed_ns)
+    }
+
+    /// When it would leave if nothing had been late but what was given up on.
+    pub fn on_time_ns(&self, source_ns: Option<u64>) -> Option<u64> {
+        Some(self.planned_ns(source_ns)?.ceil() as u64 + self.postponed_ns)
+    }
+
+    fn planned_ns(&self, source_ns: Option<u64>) -> Option<f64> {
+        match self.pace.shape {
+            Shape::Max => None,
             // A trace of 104 days has times below 2^53 ns.
-            Shape::Trace { speed } => source_ns.unwrap_or(0) as f64 / speed,
-            _ => self.due_ns,
-        };
-        Some((due.ceil() as u64).saturating_add(self.postponed_ns))
+            Shape::Trace { speed } => Some(source_ns.unwrap_or(0) as f64 / speed),
+            _ => Some(self.due_ns),
+        }
     }
 
     /// The frame that was due, of `len` bytes, is on its way: what comes next?
@@ -308,9 +345,19 @@ impl Schedule {
         }
     }
 
-    /// Gives up on lost time: everything that is left is due so much later.
-    pub fn postpone(&mut self, ns: u64) {
-        self.postponed_ns = self.postponed_ns.saturating_add(ns);
+    /// The next frame leaves so much later than due, and the ones behind it catch up. Returns whether the delay is given up
+    /// on instead, because it is too long: everything that is left is due so much later then.
+    pub fn delayed(&mut self, late_ns: u64, source_ns: Option<u64>) -> bool {
+        let Some(planned) = self.planned_ns(source_ns) else { return false };
+        let lag_ns = self.lag.left_ns(planned) + late_ns as f64;
+        let too_long = lag_ns > CATCH_UP_NS as f64;
+        if too_long {
+            self.postponed_ns = self.postponed_ns.saturating_add(lag_ns as u64);
+            self.lag = Lag::default();
+        } else {
+            self.lag = Lag { ns: lag_ns, since_ns: planned };
+        }
+        too_long
     }
 
     /// What was given up on.

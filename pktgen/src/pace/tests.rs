@@ -64,8 +64,13 @@ fn steps_follow_each_other_and_the_last_one_stays() {
 fn a_trace_keeps_its_times_at_another_speed() {
     let mut schedule = Schedule::new(&packets(Shape::Trace { speed: 2.0 }), 0, 1);
     assert_eq!(schedule.due_ns(Some(1_000_001)), Some(500_001));
-    schedule.postpone(5);
-    assert_eq!(schedule.due_ns(Some(2_000_000)), Some(1_000_005));
+    assert!(schedule.delayed(CATCH_UP_NS + 5, Some(1_000_001)));
+    assert_eq!(schedule.due_ns(Some(2_000_000)), Some(1_000_005 + CATCH_UP_NS));
+    // 10 us late at 1 ms: 5 us later, as the trace has it, 1 us of it is made up for.
+    assert!(!schedule.delayed(10_000, Some(2_000_000)));
+    assert_eq!(schedule.due_ns(Some(2_000_000)), Some(1_010_005 + CATCH_UP_NS));
+    assert_eq!(schedule.due_ns(Some(2_010_000)), Some(1_014_005 + CATCH_UP_NS));
+    assert_eq!(schedule.on_time_ns(Some(2_010_000)), Some(1_005_005 + CATCH_UP_NS));
 }
 
 #[test]
@@ -108,6 +113,38 @@ fn poisson_gaps_are_exponential() {
 }
 
 proptest! {
+    /// Delays of the sender are made up for at a rate that is a quarter higher, never by a burst; ones that add up to more than
+    /// the limit are given up on, whole.
+    #[test]
+    fn delays_are_made_up_for_gently(delays in proptest::collection::vec((1..200u64, 0..60_000_000u64), 1..8)) {
+        let mut schedule = Schedule::new(&Pace::constant_pps(1e6), 0, 1);
+        let mut given_up = 0;
+        for (frames, late) in delays {
+            let due = schedule.due_ns(None).unwrap();
+            let behind = due - schedule.on_time_ns(None).unwrap() + late;
+            if schedule.delayed(late, None) {
+                prop_assert!(behind + 1 >= CATCH_UP_NS, "{} ns given up on", behind);
+                given_up += behind;
+            } else {
+                prop_assert!(behind <= CATCH_UP_NS + 1);
+            }
+            prop_assert!(schedule.postponed_ns().abs_diff(given_up) <= 8);
+            let mut last = schedule.due_ns(None).unwrap();
+            prop_assert!(last.abs_diff(due + late) <= 2, "{} after a delay of {} at {}", last, late, due);
+            for _ in 0..frames {
+                schedule.advance(60);
+                let due = schedule.due_ns(None).unwrap();
+                prop_assert!((799..=1001).contains(&(due - last)), "a gap of {} ns", due - last);
+                last = due;
+            }
+        }
+        // Five times the limit later, nothing is late any more.
+        for _ in 0..500_000 {
+            schedule.advance(60);
+        }
+        prop_assert_eq!(schedule.due_ns(None), schedule.on_time_ns(None));
+    }
+
     /// By any time, never more frames are due than the rate allows, and never one too few, however many threads share it.
     #[test]
     fn a_constant_rate_is_exact(rate in 1.0..1e8f64, threads in 1..8u32) {
