@@ -58,6 +58,11 @@ impl Cores {
         Ok(Self { generator: generator.to_vec(), device: *device, sink: rest.last().copied() })
     }
 
+    /// All of them, each once.
+    pub(crate) fn all(&self) -> impl Iterator<Item = usize> {
+        self.generator.iter().copied().chain([self.device]).chain(self.sink)
+    }
+
     /// Puts the lab's receive paths where they belong.
     ///
     /// # Errors

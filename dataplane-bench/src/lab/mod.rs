@@ -18,6 +18,7 @@ pub(crate) mod path;
 pub(crate) mod sender;
 pub(crate) mod sink;
 pub(crate) mod traffic;
+pub(crate) mod watch;
 
 use std::fs;
 use std::net::{Ipv4Addr, Ipv6Addr};

@@ -14,6 +14,7 @@ use crate::lab::path::{Path, Trial};
 use crate::lab::sender::rival::Rival;
 use crate::lab::sender::{Load, pktgen as sender};
 use crate::lab::traffic::Traffic;
+use crate::lab::watch::Watch;
 use crate::result::{self, BenchResult, NotRun, RateRow};
 
 /// Flows of the rows with many.
@@ -133,6 +134,7 @@ pub(super) fn run(common: &Common, rounds: u32, duration: Duration, budget: Opti
     let path = Path::along(&pair)?;
     let mut all = contestants(cores.len());
     let budget = Budget::new(budget);
+    let watch = Watch::start(cores.iter().copied());
     for round in 1..=rounds {
         for contestant in all.iter_mut().filter(|contestant| contestant.failed.is_none()) {
             stop.check()?;
@@ -161,7 +163,7 @@ pub(super) fn run(common: &Common, rounds: u32, duration: Duration, budget: Opti
     }
     result.rates = all.iter().filter(|contestant| !contestant.received.is_empty()).map(Contestant::row).collect();
     let table = table(&result.rates);
-    common.finish(Session { stations: Vec::new(), result, stop }, |result| &result.rates, table)
+    common.finish(Session { stations: Vec::new(), result, stop, watch }, |result| &result.rates, table)
 }
 
 fn record(contestant: &Contestant, trial: &Trial) -> result::Trial {

@@ -26,6 +26,7 @@ use serde::Serialize;
 use crate::lab::cores::Cores;
 use crate::lab::dut::{self, Surroundings};
 use crate::lab::traffic::SHORTEST;
+use crate::lab::watch::Watch;
 use crate::machine::Interface;
 use crate::result::{BenchResult, Deviation, Keep, NotRun, Object};
 use station::Station;
@@ -77,6 +78,8 @@ struct Session {
     stations: Vec<Station>,
     result: BenchResult,
     stop: Stop,
+    /// Whether the machine was there.
+    watch: Watch,
 }
 
 impl Common {
@@ -94,7 +97,8 @@ impl Common {
         if let (Some(from), Some(to)) = (&self.from, &self.to) {
             result.machine.interfaces = [from, to].map(|name| Interface::read(name)).to_vec();
             stations.push(Station::between(from, to, self.next_hop, self.flows, self.size, &cores)?);
-            return Ok(Some(Session { stations, result, stop }));
+            let watch = Watch::start(cores.all());
+            return Ok(Some(Session { stations, result, stop, watch }));
         }
         let names: Vec<String> = if self.duts.is_empty() {
             default.iter().map(|name| (*name).to_owned()).collect()
@@ -127,7 +131,8 @@ impl Common {
             }
         }
         ensure!(!stations.is_empty(), "no device under test can run here; the reasons are above");
-        Ok(Some(Session { stations, result, stop }))
+        let watch = Watch::start(cores.all());
+        Ok(Some(Session { stations, result, stop, watch }))
     }
 
     /// Keeps the result and prints its rows.
@@ -137,6 +142,9 @@ impl Common {
         rows: impl Fn(&BenchResult) -> &Vec<T>,
         table: impl Display,
     ) -> anyhow::Result<()> {
+        if let Some(run) = session.result.runs.last_mut() {
+            run.stalls = session.watch.end();
+        }
         self.keep.finish(&mut session.result)?;
         if self.json {
             println!("{}", serde_json::to_string_pretty(rows(&session.result))?);

@@ -1,5 +1,6 @@
 //! What a reader must know beside the figures, in words.
 
+use super::figure;
 use crate::result::{BenchResult, Run};
 
 /// One line that says what the page is about.
@@ -42,10 +43,34 @@ pub(crate) fn warning(result: &BenchResult) -> Option<String> {
             result.machine.cores
         ));
     }
+    doubts.extend(stalls(result));
     if result.machine.bpf_jit.starts_with("off") {
         doubts.push("The BPF JIT is off: programs were interpreted.".to_owned());
     }
     (!doubts.is_empty()).then(|| doubts.join(" "))
+}
+
+/// Stalls of the machine, where they bound what was measured: the worst run counts.
+fn stalls(result: &BenchResult) -> Option<String> {
+    let all = || result.runs.iter().flat_map(|run| &run.stalls);
+    let worst = all().max_by(|a, b| a.per_second.total_cmp(&b.per_second)).filter(|worst| worst.per_second >= 1.0)?;
+    let longest = all().map(|stalls| stalls.longest_ms).fold(0.0, f64::max);
+    Some(format!(
+        "The machine itself stalled: core {} was away for a millisecond or more {} times a second, {} ms at the longest. \
+         A queue of 256 packets overflows in 1 ms at 256 kpps, so drop-free loads, high percentiles of latency and losses \
+         during changes are bounded by the machine, for all devices alike; rates at full load are not.",
+        worst.core,
+        figure::number(worst.per_second),
+        figure::number(longest)
+    ))
+}
+
+/// The same of one run, core by core.
+pub(crate) fn run_stalls(run: &Run) -> String {
+    let of = |stalls: &crate::result::Stalls| {
+        format!("{}: {}, {} ms", stalls.core, figure::number(stalls.per_second), figure::number(stalls.longest_ms))
+    };
+    if run.stalls.is_empty() { "–".to_owned() } else { run.stalls.iter().map(of).collect::<Vec<_>>().join("; ") }
 }
 
 /// The machine, name by name.
@@ -98,6 +123,7 @@ pub(crate) fn subcommand(run: &Run) -> &str {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::result::Stalls;
 
     #[test]
     fn commands_can_be_pasted() {
@@ -112,6 +138,12 @@ mod tests {
         result.machine.bpf_jit = "off".to_owned();
         result.runs[0].load = [0.0; 3];
         result.runs[0].quick = true;
+        let stalls = |core, per_second| Stalls { core, per_second, percent: 5.0, longest_ms: 7.5 };
+        result.runs[0].stalls = vec![stalls(0, 0.5)];
+        assert!(!warning(&result).unwrap().contains("stalled"));
+        result.runs[0].stalls.push(stalls(1, 12.0));
+        let told = warning(&result).unwrap();
+        assert!(told.contains("core 1 was away for a millisecond or more 12 times a second, 7.5 ms"), "{told}");
         let warning = warning(&result).unwrap();
         assert!(
             warning.contains("quick run") && warning.contains("JIT is off") && !warning.contains("busy"),

@@ -187,11 +187,12 @@ fn machine(result: &BenchResult) -> Markup {
         p { "The commands of this result, in their order; the standard set is " code { "scripts/bench" } "." }
         pre { @for run in &result.runs { (facts::command(run)) "\n" } }
         div.scroll { table {
-            thead { tr { th scope="col" { "started, UTC" } th scope="col" { "command" } th.number scope="col" { "seconds" } th.number scope="col" { "load before" } th.number scope="col" { "seed" } } }
+            thead { tr { th scope="col" { "started, UTC" } th scope="col" { "command" } th.number scope="col" { "seconds" } th.number scope="col" { "load before" } th.number scope="col" { "seed" } th.number scope="col" { "stalls a second, longest" } } }
             tbody { @for run in &result.runs { tr {
                 td { (run.started) } td { (facts::subcommand(run)) } td.number { (super::figure::number(run.seconds)) }
                 td.number { (run.load.map(|load| format!("{load:.2}")).join(" ")) }
                 td.number { (run.seed.map_or_else(|| "–".to_owned(), |seed| seed.to_string())) }
+                td.number { (facts::run_stalls(run)) }
             } } }
         } }
     }

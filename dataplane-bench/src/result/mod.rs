@@ -114,6 +114,23 @@ pub(crate) struct Run {
     /// Shortened to see that it works: the figures are rough.
     #[serde(default)]
     pub(crate) quick: bool,
+    /// When the machine itself was away while devices were measured, by core; empty where nobody watched.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) stalls: Vec<Stalls>,
+}
+
+/// How a core of the machine was there for what ran on it. A stall is a millisecond or more in which even a real-time thread did
+/// not get it: a hypervisor's doing, or firmware's.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub(crate) struct Stalls {
+    /// The core.
+    pub(crate) core: u32,
+    /// Stalls a second.
+    pub(crate) per_second: f64,
+    /// Share of the time spent in them, percent.
+    pub(crate) percent: f64,
+    /// The longest, milliseconds.
+    pub(crate) longest_ms: f64,
 }
 
 /// Something that was asked for and could not be measured.
@@ -176,6 +193,7 @@ impl BenchResult {
             load: machine::load_average(),
             seed,
             quick: false,
+            stalls: Vec::new(),
         };
         Self {
             schema: SCHEMA.to_owned(),
