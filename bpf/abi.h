@@ -4,15 +4,15 @@
  * libbpf-cargo makes the Rust types from the object's BTF; nothing is declared a second time.
  *
  * Rules: every struct is named, padding is explicit, a size is asserted beside each. Addresses are 16 bytes in network
- * order, IPv4 as ::ffff:a.b.c.d (RFC 4291 §2.5.5.2), so that one code path serves both families; only the FIB and the
- * denylist keep IPv4 keys of 4 bytes. A layout that changes moves ABI_VERSION, which is part of the pin path.
+ * order, IPv4 as ::ffff:a.b.c.d (RFC 4291 §2.5.5.2), so that one code path serves both families; only the denylist
+ * keeps IPv4 keys of 4 bytes. A layout that changes moves ABI_VERSION, which is part of the pin path.
  */
 #pragma once
 
 #include "drop_reasons.h"
 
 enum limits {
-	ABI_VERSION = 1,
+	ABI_VERSION = 2,
 	PORTS_MAX = 64,	      /* ports; index 0 counts packets of unknown ones */
 	QUEUES_PER_PORT = 64, /* slow-path sockets a port */
 	IFINDEX_MAX = 4096,   /* interfaces that can carry the program */
@@ -24,9 +24,13 @@ enum limits {
 	VIPS_MAX = 4096,
 	BACKENDS_MAX = 65536,
 	RING_SLOTS = 65537,
+	FIB_ROOT_BITS = 18,
+	FIB_DEFAULT_WORD = 1 << FIB_ROOT_BITS, /* group of the default route */
+	FIB_BLOCK_REACH = 256,		       /* words behind the beginning of a block that a look-up may touch */
+	FIB_WORDS_MIN = 1 << 19,	       /* words of a FIB at first; it is replaced by a larger one as it grows */
 	FIB4_MAX = 1 << 21,
 	FIB6_MAX = 1 << 19,
-	GROUPS_MAX = 65536,
+	GROUPS_MAX = 32768,
 	GROUP_BUCKETS = 64,
 	NEXT_HOPS_MAX = 65536,
 	ADJACENCIES_MAX = 65536,
@@ -201,6 +205,19 @@ struct backend {
 _Static_assert(sizeof(struct backend) == 64, "backend");
 
 /* ---- forwarding -------------------------------------------------------------------------------------------------- */
+
+/*
+ * A FIB is an array of words: 2^FIB_ROOT_BITS references by the first bits of the address, the default route's group, and
+ * blocks. crates/tables/src/fib has the layout of blocks and how they change while packets look.
+ */
+enum fib_ref {
+	FIB_KIND_SHIFT = 28,
+	FIB_KIND_GROUP = 0,
+	FIB_KIND_NODE = 1,	 /* 6 bits of the address: 64-bit map of where values begin, values */
+	FIB_KIND_RANGE = 3,	 /* and 1 to 4 more, n: 32 bits of the address against 2^n - 1 bounds, 2^n values */
+	FIB_KIND_LOW_HALF = 8,	 /* beside a kind: from here on the second half of an IPv6 address */
+	FIB_VALUE_DEEPER = 0x8000, /* of a value: the distance to a reference, else a group */
+};
 
 struct group {
 	__u32 bucket[GROUP_BUCKETS];

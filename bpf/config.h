@@ -19,6 +19,8 @@ struct config {
 	__u16 vxlan_port; /* UDP, host order */
 	__u16 pad;
 	__u32 punt_rate; /* punts a second, reason and CPU; also the burst */
+	__u32 fib4_words; /* size of the map */
+	__u32 fib6_words;
 };
 
 const volatile struct config config = {
@@ -32,6 +34,8 @@ const volatile struct config config = {
 	.explain = 1,
 	.vxlan_port = 4789,
 	.punt_rate = 1000,
+	.fib4_words = FIB_WORDS_MIN,
+	.fib6_words = FIB_WORDS_MIN,
 };
 
 /* Names and help of the reasons, for the CLI, the metrics and the documents. */
@@ -69,6 +73,7 @@ struct abi_types {
 	enum filter_next filter_next;
 	enum tunnel_kind tunnel_kind;
 	enum outer_kind outer_kind;
+	enum fib_ref fib_ref;
 	enum next_hop_kind next_hop_kind;
 	enum adjacency_flags adjacency_flags;
 	enum punt_flags punt_flags;

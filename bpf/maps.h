@@ -3,8 +3,8 @@
  * Every map, in the order in which a packet meets them. Sizes are limits; flows is resized by configuration. Pinned by
  * name under the ABI version, except punt_buckets and trace, which mean nothing to another process.
  *
- * Simple for now, behind the same look-up functions: tunnel_peers, denylist and fib (kernel LPM tries, ~1,000 ns for a
- * random hit in 100k prefixes), vips and flows (kernel hashes), filter (a list walked in order).
+ * Simple for now, behind the same look-up functions: tunnel_peers and denylist (kernel LPM tries, ~1,000 ns for a random
+ * hit in 100k prefixes), vips and flows (kernel hashes), filter (a list walked in order).
  */
 #pragma once
 
@@ -119,20 +119,21 @@ struct {
 	__type(value, struct pkt_count);
 } backend_counters SEC(".maps");
 
+/* One value of as many words as the knob says, written by the process through mmap. */
 struct {
-	__uint(type, BPF_MAP_TYPE_LPM_TRIE);
-	__uint(map_flags, BPF_F_NO_PREALLOC);
-	__uint(max_entries, FIB4_MAX);
-	__type(key, struct fib4_key);
-	__type(value, __u32); /* group */
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__uint(max_entries, 1);
+	__uint(key_size, sizeof(__u32));
+	__uint(value_size, FIB_WORDS_MIN * sizeof(__u32));
 } fib4 SEC(".maps");
 
 struct {
-	__uint(type, BPF_MAP_TYPE_LPM_TRIE);
-	__uint(map_flags, BPF_F_NO_PREALLOC);
-	__uint(max_entries, FIB6_MAX);
-	__type(key, struct fib6_key);
-	__type(value, __u32); /* group */
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__uint(max_entries, 1);
+	__uint(key_size, sizeof(__u32));
+	__uint(value_size, FIB_WORDS_MIN * sizeof(__u32));
 } fib6 SEC(".maps");
 
 struct {

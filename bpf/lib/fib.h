@@ -5,23 +5,111 @@
 #include "hash.h"
 #include "packet.h"
 
+/* Blocks that one address can lead through, six bits each in the worst case. */
+#define FIB4_BLOCKS 3
+#define FIB6_BLOCKS 19
+
+/* There is no instruction for it: the number of ones, by adding neighbours. */
+ALWAYS_INLINE __u32 count_ones(__u64 x)
+{
+	x -= (x >> 1) & 0x5555555555555555ULL;
+	x = (x & 0x3333333333333333ULL) + ((x >> 2) & 0x3333333333333333ULL);
+	x = (x + (x >> 4)) & 0x0f0f0f0f0f0f0f0fULL;
+	return (x * 0x0101010101010101ULL) >> 56;
+}
+
+/* Six bits of the address: the value of the run that the bit is in. */
+ALWAYS_INLINE __u32 fib_node(const __u32 *block, __u64 window)
+{
+	__u64 up_to = (2ULL << (window >> 58)) - 1;
+	/* A node's first bit is set, so at least one and at most 64. */
+	__u32 rank = count_ones(*(const __u64 *)block & up_to);
+
+	return ((const __u16 *)block)[rank + 3];
+}
+
+/*
+ * 32 bits of the address: a search of 2^steps - 1 bounds without a branch, so that there is one way for the verifier and none to
+ * mispredict. The masks are for the verifier, too; of a step too many, `half` is zero.
+ */
+ALWAYS_INLINE __u32 fib_range(const __u32 *block, __u64 window, __u32 steps)
+{
+	__u32 size = (1u << (steps & 7)) & 0x1f, half = size, rank = 0;
+	__u64 bits = window >> 32;
+
+#pragma unroll
+	for (int step = 0; step < 4; step++) {
+		__u64 bound;
+
+		half >>= 1;
+		bound = block[(rank + half - 1) & 15];
+		/* All ones where the bound is not above: the difference does not borrow. */
+		rank += half & (__u32)((__s64)~(bits - bound) >> 63);
+	}
+	/* The values begin behind the bounds. */
+	return ((const __u16 *)block)[(rank & 15) + 2 * ((size - 1) & 15)];
+}
+
+/*
+ * The group of the longest prefix, 0 for none. The same as tables::fib::find, which says why a look-up is never in the way
+ * of a change. `high` and `low` are the address; IPv4's 32 bits are the high ones.
+ */
+ALWAYS_INLINE __u32 fib_find(const __u32 *word, __u32 words, __u64 high, __u64 low, int blocks)
+{
+	__u32 ref = word[high >> (64 - FIB_ROOT_BITS)];
+	__u64 window = high << FIB_ROOT_BITS;
+
+	for (int i = 0; i < blocks; i++) {
+		__u32 kind = ref >> FIB_KIND_SHIFT;
+		__u32 index = ref & ((1u << FIB_KIND_SHIFT) - 1);
+		const __u32 *block;
+		__u32 value;
+
+		if (kind == FIB_KIND_GROUP)
+			return ref;
+		if (kind & FIB_KIND_LOW_HALF)
+			window = low;
+		kind &= FIB_KIND_LOW_HALF - 1;
+		if (index >= words - FIB_BLOCK_REACH)
+			return 0;
+		block = word + index;
+		if (kind == FIB_KIND_NODE) {
+			value = fib_node(block, window);
+			window <<= 6;
+		} else {
+			value = fib_range(block, window, kind - FIB_KIND_RANGE);
+			window <<= 32;
+		}
+		if (!(value & FIB_VALUE_DEEPER))
+			return value;
+		ref = block[value & (FIB_BLOCK_REACH - 1)];
+	}
+	return ref >> FIB_KIND_SHIFT ? 0 : ref;
+}
+
 /* The group of the longest matching prefix, 0 where there is none. */
 ALWAYS_INLINE __u32 fib_lookup(const struct packet *pkt)
 {
-	__u32 *group;
+	__u32 zero = 0, group = 0;
+	const __u32 *word;
 
 	if (pkt->is_ipv6) {
-		struct fib6_key key = { .prefix_len = 128 };
-
-		__builtin_memcpy(key.addr, &pkt->dst, sizeof(key.addr));
-		group = bpf_map_lookup_elem(&fib6, &key);
+		word = bpf_map_lookup_elem(&fib6, &zero);
+		if (word)
+			group = fib_find(word, config.fib6_words,
+					 (__u64)bpf_ntohl(pkt->dst.word[0]) << 32 | bpf_ntohl(pkt->dst.word[1]),
+					 (__u64)bpf_ntohl(pkt->dst.word[2]) << 32 | bpf_ntohl(pkt->dst.word[3]),
+					 FIB6_BLOCKS);
 	} else {
-		struct fib4_key key = { .prefix_len = 32, .addr = pkt->dst.word[3] };
-
-		group = bpf_map_lookup_elem(&fib4, &key);
+		word = bpf_map_lookup_elem(&fib4, &zero);
+		if (word)
+			group = fib_find(word, config.fib4_words, (__u64)bpf_ntohl(pkt->dst.word[3]) << 32, 0,
+					 FIB4_BLOCKS);
 	}
-	trace_step(STAGE_FIB, group ? *group : 0, 0);
-	return group ? *group : 0;
+	if (!group && word)
+		group = word[FIB_DEFAULT_WORD];
+	trace_step(STAGE_FIB, group, 0);
+	return group;
 }
 
 /* The group's next hop for a flow, NULL where the tables are at odds. */

@@ -5,7 +5,7 @@
 //! written.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
@@ -31,8 +31,6 @@ pub(super) enum Table {
     NextHops,
     Groups,
     Backends,
-    Fib4,
-    Fib6,
     Vips,
     TunnelPeers,
     Vnis,
@@ -45,13 +43,11 @@ pub(super) enum Table {
 
 impl Table {
     /// Every table, what is referred to before what refers to it: the order of writes; deletes go the other way.
-    pub(super) const ORDER: [Self; 14] = [
+    pub(super) const ORDER: [Self; 12] = [
         Self::Adjacencies,
         Self::NextHops,
         Self::Groups,
         Self::Backends,
-        Self::Fib4,
-        Self::Fib6,
         Self::TunnelPeers,
         Self::Vnis,
         Self::Denylist4,
@@ -69,8 +65,6 @@ impl Table {
             Self::NextHops => "next_hops",
             Self::Groups => "groups",
             Self::Backends => "backends",
-            Self::Fib4 => "fib4",
-            Self::Fib6 => "fib6",
             Self::Vips => "vips",
             Self::TunnelPeers => "tunnel_peers",
             Self::Vnis => "vnis",
@@ -95,8 +89,6 @@ impl Table {
             Self::NextHops => l::NEXT_HOPS_MAX.0,
             Self::Groups => l::GROUPS_MAX.0,
             Self::Backends => l::BACKENDS_MAX.0,
-            Self::Fib4 => l::FIB4_MAX.0,
-            Self::Fib6 => l::FIB6_MAX.0,
             Self::Vips => l::VIPS_MAX.0,
             Self::TunnelPeers | Self::Vnis => l::TUNNEL_PEERS_MAX.0,
             Self::Denylist4 | Self::Denylist6 => l::DENYLIST_MAX.0,
@@ -379,12 +371,6 @@ pub(super) fn encode(tables: &Tables, filter_base: usize) -> Result<Encoded, Err
     for (id, value) in &tables.backends {
         e.put(Table::Backends, &id.0, &backend(value));
     }
-    for (prefix, id) in &tables.fib {
-        match *prefix {
-            IpNet::V4(net) => e.put(Table::Fib4, &fib4_key(net), &id.0),
-            IpNet::V6(net) => e.put(Table::Fib6, &fib6_key(net), &id.0),
-        }
-    }
     for (id, value) in &tables.groups {
         e.put(Table::Groups, &id.0, &group(value));
     }
@@ -467,10 +453,6 @@ fn decode_adjacency(a: &types::adjacency) -> Adjacency {
     }
 }
 
-fn prefix(address: IpAddr, len: u32) -> Option<IpNet> {
-    IpNet::new(address, u8::try_from(len).ok()?).ok()
-}
-
 /// The half of the filter map that the ports use.
 pub(super) fn filter_base(entries: &Encoded) -> usize {
     let ports = entries.table(Table::Ports).values().chain(entries.table(Table::VlanPorts).values());
@@ -480,8 +462,8 @@ pub(super) fn filter_base(entries: &Encoded) -> usize {
     if upper { FILTER_HALF } else { 0 }
 }
 
-/// The tables that carry identity — ports, VIPs, rings, backends, FIB, groups, next hops, adjacencies — from the entries
-/// that a restart found. Denylist, policy and tunnels carry no ids: their entries are compared as they stand.
+/// The tables that carry identity — ports, VIPs, rings, backends, groups, next hops, adjacencies — from the entries that a
+/// restart found; the FIB is not among them. Denylist, policy and tunnels carry no ids: their entries are compared as they stand.
 pub(super) fn decode(e: &Encoded) -> Tables {
     fn rows<'a, K: Abi, V: Abi>(e: &'a Encoded, table: Table) -> impl Iterator<Item = (K, V)> + 'a {
         e.table(table).iter().filter_map(|(k, v)| Some((abi::from_bytes(k)?, abi::from_bytes(v)?)))
@@ -501,18 +483,6 @@ pub(super) fn decode(e: &Encoded) -> Tables {
     }
     for (id, value) in rows::<u32, types::backend>(e, Table::Backends) {
         t.backends.insert(BackendId(id), decode_backend(&value));
-    }
-    for (key, id) in rows::<types::fib4_key, u32>(e, Table::Fib4) {
-        if let Some(net) = prefix(Ipv4Addr::from(key.addr.to_ne_bytes()).into(), key.prefix_len) {
-            t.fib.insert(net, GroupId(id));
-        }
-    }
-    for (key, id) in rows::<types::fib6_key, u32>(e, Table::Fib6) {
-        let octets: Vec<u8> = key.addr.iter().flat_map(|w| w.to_ne_bytes()).collect();
-        let v6 = <[u8; 16]>::try_from(octets.as_slice()).map(Ipv6Addr::from);
-        if let Some(net) = v6.ok().and_then(|v6| prefix(v6.into(), key.prefix_len)) {
-            t.fib.insert(net, GroupId(id));
-        }
     }
     for (id, value) in rows::<u32, types::group>(e, Table::Groups) {
         t.groups.insert(GroupId(id), Group { buckets: value.bucket.map(NextHopId).to_vec() });

@@ -9,7 +9,9 @@ mod counters;
 mod encode;
 mod error;
 mod explain;
+mod fib;
 mod link;
+mod mapped;
 mod object;
 mod pins;
 mod reconcile;
@@ -34,7 +36,7 @@ pub use pins::{Detached, detach_all};
 use link::XdpLink;
 use object::{Instance, Knobs, SharedMaps};
 use pins::Pins;
-use reconcile::Kernel;
+use reconcile::{Failure, Kernel};
 
 /// An interface that carries the program.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -110,8 +112,8 @@ impl Dataplane {
     fn with_pins(pins: Option<Pins>) -> Result<Self, Error> {
         let dir = pins.as_ref().map(Pins::maps_dir);
         let (maps, found) = SharedMaps::open(dir.as_deref())?;
-        let kernel = if found { Kernel::read(&maps)? } else { Kernel::default() };
-        let adopted = found.then(|| encode::decode(kernel.state()));
+        let kernel = if found { Kernel::read(&maps)? } else { Kernel::new(&maps)? };
+        let adopted = found.then(|| Tables { fib: kernel.fibs().answers(), ..encode::decode(kernel.state()) });
         Ok(Self { pins, maps, kernel, adopted, instance: None, explainer: None, links: BTreeMap::new() })
     }
 
@@ -136,23 +138,60 @@ impl Dataplane {
     ) -> Result<Applied, Error> {
         let desired = encode::encode(tables, self.kernel.filter_base_for(tables)?)?;
         let mut applied = Applied::default();
-        let knobs = Knobs::new(features, parameters, false);
+        let knobs = Knobs::new(features, parameters, self.maps.fib_words()?);
         let resized = self.maps.flow_table_entries()? != parameters.flow_table_entries.max(1);
         // The successor is verified before the tables move: what cannot be loaded changes nothing.
         if resized {
             self.maps.resize_flows(self.pins.as_ref().map(Pins::maps_dir).as_deref(), parameters.flow_table_entries)?;
         }
         let stale = resized || self.instance.as_ref().is_none_or(|instance| instance.knobs != knobs);
-        let successor = if stale { Some(Instance::load(&self.maps, knobs)?) } else { None };
+        let mut successor = if stale { Some(Instance::load(&self.maps, knobs)?) } else { None };
 
-        applied.writes = self.kernel.apply(&self.maps, desired)?;
+        while let Err(failure) = self.kernel.apply(&self.maps, &desired, &tables.fib, &mut applied.writes) {
+            let Failure::Outgrown(outgrown) = failure else { return Err(failure.into_error()) };
+            self.give_more_room(outgrown, &tables.fib)?;
+            // The former program looks on in the former map; what it refers to goes only when its successor is in force.
+            let knobs = Knobs { fib_words: self.maps.fib_words()?, ..knobs };
+            self.instance = Some(Instance::load(&self.maps, knobs)?);
+            self.explainer = None;
+            successor = None;
+            applied.program_replaced = true;
+            applied.links_changed += self.reconcile_links(attach, true)?;
+        }
         if let Some(successor) = successor {
             self.instance = Some(successor);
             self.explainer = None;
             applied.program_replaced = true;
         }
-        applied.links_changed = self.reconcile_links(attach, applied.program_replaced)?;
+        applied.links_changed += self.reconcile_links(attach, applied.program_replaced)?;
         Ok(applied)
+    }
+
+    /// Puts a larger map, filled, in the place of a FIB that has no room.
+    fn give_more_room(&mut self, outgrown: fib::Outgrown, wanted: &fib::Wanted) -> Result<(), Error> {
+        let larger = self.kernel.fibs().larger(outgrown, wanted)?;
+        let dir = self.pins.as_ref().map(Pins::maps_dir);
+        self.maps.replace(dir.as_deref(), larger.name(), larger.map()?)?;
+        tracing::info!(
+            map = larger.name(),
+            words = larger.words(),
+            "the FIB has outgrown its map and has a larger one"
+        );
+        self.kernel.fibs_mut().take(larger);
+        Ok(())
+    }
+
+    /// Words of the IPv4 and of the IPv6 FIB's map: for programs that measure over the same tables.
+    ///
+    /// # Errors
+    /// [`Error::NoMap`] for an object of another build.
+    pub fn fib_words(&self) -> Result<[u32; 2], Error> {
+        self.maps.fib_words()
+    }
+
+    /// What the IPv4 and the IPv6 FIB take.
+    pub fn fib_usage(&self) -> [tables::fib::Usage; 2] {
+        self.kernel.fibs().usage()
     }
 
     fn reconcile_links(&mut self, attach: &[Attach], program_replaced: bool) -> Result<usize, Error> {

@@ -15,6 +15,8 @@ use serde::Serialize;
 
 use super::abi::types;
 use super::error::Error;
+use super::fib::MAPS;
+use super::pins::Pins;
 
 /// Alignment that libelf wants of an ELF image in memory.
 #[repr(C, align(8))]
@@ -49,10 +51,11 @@ impl SharedMaps {
             let Some(path) = dir.map(|dir| dir.join(&name)) else { continue };
             if path.exists() {
                 found = true;
-                // The one map whose size is configured: what is there counts, whatever this build's default is.
-                if name == "flows" {
-                    let entries = MapHandle::from_pinned_path(&path).map_err(load)?.max_entries();
-                    map.set_max_entries(entries).map_err(load)?;
+                // Maps whose size is configured or grows: what is there counts, whatever this build begins with.
+                if name == "flows" || MAPS.contains(&name.as_str()) {
+                    let pinned = MapHandle::from_pinned_path(&path).map_err(load)?;
+                    map.set_max_entries(pinned.max_entries()).map_err(load)?;
+                    map.set_value_size(pinned.value_size()).map_err(load)?;
                 }
             }
             map.set_pin_path(&path).map_err(load)?;
@@ -89,15 +92,30 @@ impl SharedMaps {
             sz: size_of::<libbpf_rs::libbpf_sys::bpf_map_create_opts>() as libbpf_rs::libbpf_sys::size_t,
             ..Default::default()
         };
-        let mut flows =
+        let flows =
             MapHandle::create(old.map_type(), Some("flows"), old.key_size(), old.value_size(), entries.max(1), &opts)
                 .map_err(load)?;
-        if let Some(path) = dir.map(|dir| dir.join("flows")) {
-            fs::remove_file(&path).map_err(|source| Error::Pin { path: path.clone(), source })?;
-            flows.pin(&path).map_err(load)?;
+        self.replace(dir, "flows", flows)
+    }
+
+    /// Puts another map in the place of one, in the pin directory in one step. Programs keep what they were loaded with.
+    pub(super) fn replace(&mut self, dir: Option<&Path>, name: &'static str, mut map: MapHandle) -> Result<(), Error> {
+        if let Some(dir) = dir {
+            let (path, beside) = (dir.join(name), dir.join(format!("{name}-new")));
+            let failed = |source| Error::Pin { path: path.clone(), source };
+            Pins::remove(&beside)?;
+            map.pin(&beside).map_err(load)?;
+            fs::rename(&beside, &path).map_err(failed)?;
         }
-        self.maps.insert("flows".to_owned(), flows);
+        self.maps.insert(name.to_owned(), map);
         Ok(())
+    }
+
+    /// Words of the IPv4 and of the IPv6 FIB.
+    pub(super) fn fib_words(&self) -> Result<[u32; 2], Error> {
+        let [ip4, ip6] = MAPS;
+        let words = |name| Ok::<u32, Error>(self.get(name)?.value_size() / size_of::<u32>() as u32);
+        Ok([words(ip4)?, words(ip6)?])
     }
 
     /// Capacity of the flow table.
@@ -123,13 +141,15 @@ pub(super) struct Knobs {
     pub(super) vxlan_port: u16,
     /// Punts a second, reason and core.
     pub(super) punt_rate: u32,
+    /// Words of the FIB's maps.
+    pub(super) fib_words: [u32; 2],
     /// Record the way of a packet and change nothing outside it.
     pub(super) explain: bool,
 }
 
 impl Knobs {
-    pub(super) fn new(features: Features, parameters: &Parameters, explain: bool) -> Self {
-        Self { features, vxlan_port: parameters.vxlan_port, punt_rate: parameters.punt_rate, explain }
+    pub(super) fn new(features: Features, parameters: &Parameters, fib_words: [u32; 2]) -> Self {
+        Self { features, vxlan_port: parameters.vxlan_port, punt_rate: parameters.punt_rate, fib_words, explain: false }
     }
 
     /// Writes the knobs into the initial value of the read-only data.
@@ -148,6 +168,9 @@ impl Knobs {
         put(offset_of!(types::config, slow_path), &[u8::from(f.slow_path)])?;
         put(offset_of!(types::config, explain), &[u8::from(self.explain)])?;
         put(offset_of!(types::config, vxlan_port), &self.vxlan_port.to_ne_bytes())?;
+        let [fib4_words, fib6_words] = self.fib_words;
+        put(offset_of!(types::config, fib4_words), &fib4_words.to_ne_bytes())?;
+        put(offset_of!(types::config, fib6_words), &fib6_words.to_ne_bytes())?;
         put(offset_of!(types::config, punt_rate), &self.punt_rate.to_ne_bytes())
     }
 }

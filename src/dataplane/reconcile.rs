@@ -12,6 +12,7 @@ use model::tables::{RING_SLOTS, Ring, VipId};
 use super::abi::{self, types};
 use super::encode::{self, Encoded, Entries, FILTER_HALF, Table};
 use super::error::Error;
+use super::fib::{Fibs, MAPS, Outgrown, Wanted};
 use super::object::SharedMaps;
 
 /// Entries that a batch of reads takes at once.
@@ -22,12 +23,53 @@ fn failed(map: &'static str, operation: &'static str) -> impl Fn(libbpf_rs::Erro
 }
 
 /// What the maps hold, as this process has written or found it.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Kernel {
     state: Encoded,
+    fibs: Fibs,
+}
+
+/// Why the maps do not hold what is wanted yet.
+#[derive(Debug)]
+pub(super) enum Failure {
+    /// A FIB needs a larger map; whoever has given it one tries again.
+    Outgrown(Outgrown),
+    Error(Error),
+}
+
+impl Failure {
+    /// As an error, where nobody gives it more room.
+    pub(super) fn into_error(self) -> Error {
+        match self {
+            Self::Error(error) => error,
+            Self::Outgrown(outgrown) => outgrown.into_error(),
+        }
+    }
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        Self::Error(error)
+    }
+}
+
+impl From<Outgrown> for Failure {
+    fn from(outgrown: Outgrown) -> Self {
+        Self::Outgrown(outgrown)
+    }
 }
 
 impl Kernel {
+    /// New maps, which hold nothing.
+    pub(super) fn new(maps: &SharedMaps) -> Result<Self, Error> {
+        Ok(Self { state: Encoded::default(), fibs: Self::open_fibs(maps)? })
+    }
+
+    fn open_fibs(maps: &SharedMaps) -> Result<Fibs, Error> {
+        let [ip4, ip6] = MAPS;
+        Fibs::open(maps.get(ip4)?, maps.get(ip6)?)
+    }
+
     /// Reads back what an earlier process left in pinned maps.
     pub(super) fn read(maps: &SharedMaps) -> Result<Self, Error> {
         let mut state = Encoded::default();
@@ -37,7 +79,7 @@ impl Kernel {
             state.entries.insert(table, entries);
         }
         state.rings = read_rings(maps, state.table(Table::Vips))?;
-        Ok(Self { state })
+        Ok(Self { state, fibs: Self::open_fibs(maps)? })
     }
 
     /// The entries in force.
@@ -52,20 +94,42 @@ impl Kernel {
         Ok(if same { current } else { FILTER_HALF - current })
     }
 
-    /// Writes the difference to `desired`; tells the number of writes and deletes.
-    pub(super) fn apply(&mut self, maps: &SharedMaps, desired: Encoded) -> Result<usize, Error> {
-        let mut writes = 0;
+    /// The FIB of both families.
+    pub(super) fn fibs(&self) -> &Fibs {
+        &self.fibs
+    }
+
+    /// The same, to be given a larger map.
+    pub(super) fn fibs_mut(&mut self) -> &mut Fibs {
+        &mut self.fibs
+    }
+
+    /// Writes the difference to `desired` and `fib`, and adds the number of writes and deletes to `writes`. After a failure the
+    /// next call goes on from there.
+    pub(super) fn apply(
+        &mut self,
+        maps: &SharedMaps,
+        desired: &Encoded,
+        fib: &Wanted,
+        writes: &mut usize,
+    ) -> Result<(), Failure> {
         for table in Table::ORDER {
             if table == Table::Vips {
-                writes += self.apply_rings(maps, &desired)?;
+                *writes += self.apply_rings(maps, desired)?;
             }
-            writes += self.write_new(maps, table, &desired)?;
+            *writes += self.write_new(maps, table, desired)?;
+            if table == Table::Groups {
+                *writes += self.fibs.write(fib)?;
+            }
         }
         for table in Table::ORDER.into_iter().rev() {
-            writes += self.delete_old(maps, table, &desired)?;
+            if table == Table::Groups {
+                *writes += self.fibs.take_away(fib)?;
+            }
+            *writes += self.delete_old(maps, table, desired)?;
         }
-        writes += self.delete_rings(maps, &desired)?;
-        Ok(writes)
+        *writes += self.delete_rings(maps, desired)?;
+        Ok(())
     }
 
     fn write_new(&mut self, maps: &SharedMaps, table: Table, desired: &Encoded) -> Result<usize, Error> {

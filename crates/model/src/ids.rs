@@ -287,7 +287,9 @@ impl Ids {
     pub const LAST_PORT: u32 = 63;
     /// Highest VIP index.
     pub const LAST_VIP: u32 = 4_095;
-    /// Highest index of backends, groups, next hops and adjacencies.
+    /// Highest index of next-hop groups: what a value of the FIB has room for.
+    pub const LAST_GROUP: u32 = tables::fib::GROUP_MAX as u32;
+    /// Highest index of backends, next hops and adjacencies.
     pub const LAST_OTHER: u32 = 65_535;
 
     /// Identifiers as a former process left them in the pinned tables, so that a restart changes nothing that is still
@@ -360,7 +362,7 @@ impl Ids {
 
 impl GroupPool {
     fn adopt(tables: &Tables) -> Self {
-        let last = Ids::LAST_OTHER;
+        let last = Ids::LAST_GROUP;
         let mut live = BTreeMap::new();
         let in_range = tables.groups.iter().filter(|(id, _)| (1..=last).contains(&id.0));
         for (id, group) in in_range {

@@ -253,9 +253,10 @@ impl Forwarding {
                 wanted.insert(key.clone(), hops.to_vec());
             }
         }
-        let limit = Ids::LAST_OTHER as usize;
+        let limit = Ids::LAST_GROUP as usize;
         let assigned =
             ids.groups.assign(wanted).map_err(|_| CompileError::TooMany { what: "next-hop groups", limit })?;
+        let limit = Ids::LAST_OTHER as usize;
 
         let mut this = Self {
             by_set: BTreeMap::new(),

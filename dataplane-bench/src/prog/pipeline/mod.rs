@@ -72,7 +72,7 @@ fn load(world: &World, cases: &[Case]) -> anyhow::Result<Vec<Bench>> {
     let mut programs: Vec<&str> = cases.iter().flat_map(|case| <[&str; 2]>::from(case.part.programs())).collect();
     programs.dedup();
     let loaded = Loaded::load(image!("pipeline"), &programs, |open| {
-        specialise(open, compiled.features, &compiled.parameters)?;
+        specialise(open, compiled.features, &compiled.parameters, dataplane.fib_words()?)?;
         share(open, &dataplane, &compiled.parameters)
     })?;
     let subject = Rc::new(Subject { loaded, _keeps: Keeps::Tables { _dataplane: Box::new(dataplane) } });
@@ -97,7 +97,12 @@ fn bench(case: &Case, frame: Vec<u8>, subject: &Rc<Subject>) -> anyhow::Result<B
 }
 
 /// The knobs that the configuration's features need and no more, as the running program has them.
-fn specialise(open: &mut OpenObject, features: Features, parameters: &Parameters) -> anyhow::Result<()> {
+fn specialise(
+    open: &mut OpenObject,
+    features: Features,
+    parameters: &Parameters,
+    [fib4_words, fib6_words]: [u32; 2],
+) -> anyhow::Result<()> {
     let layout = || "the object has no configuration";
     let mut rodata =
         open.maps_mut().find(|map| map.name().to_string_lossy().ends_with(".rodata")).with_context(layout)?;
@@ -123,6 +128,8 @@ fn specialise(open: &mut OpenObject, features: Features, parameters: &Parameters
         slow_path = features.slow_path,
         explain = false,
     );
+    put(std::mem::offset_of!(types::config, fib4_words), &fib4_words.to_ne_bytes())?;
+    put(std::mem::offset_of!(types::config, fib6_words), &fib6_words.to_ne_bytes())?;
     put(std::mem::offset_of!(types::config, vxlan_port), &parameters.vxlan_port.to_ne_bytes())?;
     put(std::mem::offset_of!(types::config, punt_rate), &parameters.punt_rate.to_ne_bytes())
 }

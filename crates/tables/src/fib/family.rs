@@ -1,0 +1,93 @@
+//! The two address families, as the algorithms see them: addresses are numbers of 128 bits, aligned to the left.
+
+use std::fmt::Debug;
+
+/// An address family.
+pub trait Family: Copy + Debug + 'static {
+    /// An address in host order.
+    type Address: Copy + Ord + Debug + Send + 'static;
+    /// Bits of an address.
+    const BITS: u8;
+    /// The address in the high bits.
+    fn left(address: Self::Address) -> u128;
+    /// The address that is in the high bits.
+    fn from_left(key: u128) -> Self::Address;
+}
+
+/// IPv4.
+#[derive(Clone, Copy, Debug)]
+pub struct Ip4;
+
+/// IPv6.
+#[derive(Clone, Copy, Debug)]
+pub struct Ip6;
+
+impl Family for Ip4 {
+    type Address = u32;
+    const BITS: u8 = 32;
+
+    fn left(address: u32) -> u128 {
+        u128::from(address) << 96
+    }
+
+    fn from_left(key: u128) -> u32 {
+        (key >> 96) as u32
+    }
+}
+
+impl Family for Ip6 {
+    type Address = u128;
+    const BITS: u8 = 128;
+
+    fn left(address: u128) -> u128 {
+        address
+    }
+
+    fn from_left(key: u128) -> u128 {
+        key
+    }
+}
+
+/// The addresses that begin with the first `depth` bits of `base`, whose others are zero.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Slot {
+    pub(super) base: u128,
+    pub(super) depth: u8,
+}
+
+impl Slot {
+    pub(super) fn new(key: u128, depth: u8) -> Self {
+        Self { base: key & !tail(depth), depth }
+    }
+
+    /// The last address.
+    pub(super) fn last(self) -> u128 {
+        self.base | tail(self.depth)
+    }
+
+    pub(super) fn holds(self, key: u128) -> bool {
+        key & !tail(self.depth) == self.base
+    }
+
+    /// How many bits a block of up to `bits` can look at: programs have 64 of an address at hand.
+    pub(super) fn window<F: Family>(self, bits: u8) -> u8 {
+        let end = if self.depth < 64 { F::BITS.min(64) } else { F::BITS };
+        bits.min(end - self.depth)
+    }
+
+    /// The bits behind the depth, in the high bits of a word.
+    pub(super) fn bits_behind(self, key: u128) -> u32 {
+        (key.checked_shl(u32::from(self.depth)).unwrap_or(0) >> 96) as u32
+    }
+
+    /// The part of this slot whose next `width` bits are the high bits of `bits`.
+    pub(super) fn part(self, bits: u32, width: u8) -> Self {
+        let bits = (u128::from(bits) << 96).checked_shr(u32::from(self.depth)).unwrap_or(0);
+        Self::new(self.base | bits, self.depth + width)
+    }
+}
+
+/// Ones behind the first `depth` bits.
+fn tail(depth: u8) -> u128 {
+    u128::MAX.checked_shr(u32::from(depth)).unwrap_or(0)
+}

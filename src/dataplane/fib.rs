@@ -1,0 +1,375 @@
+//! The FIB of both families in its maps: written by plain stores, grown by replacement, freed memory used again only when no
+//! program can be in it any more.
+
+use std::collections::BTreeMap;
+use std::net::{Ipv4Addr, Ipv6Addr};
+use std::os::fd::{AsFd as _, AsRawFd as _};
+use std::thread::{self, JoinHandle};
+
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use libbpf_rs::{MapCore as _, MapFlags, MapHandle, MapType};
+use model::tables::GroupId;
+use tables::fib::{BLOCK_REACH, DEFAULT_WORD, Family, Fib, Full, Ip4, Ip6, Prefix, ROOT_BITS, ROOT_WORDS, Retired};
+
+use super::abi::types::limits;
+use super::error::Error;
+use super::mapped::Mapped;
+
+// One layout, two languages.
+const _: () = {
+    assert!(limits::FIB_ROOT_BITS.0 == ROOT_BITS as u32);
+    assert!(limits::FIB_DEFAULT_WORD.0 as usize == DEFAULT_WORD);
+    assert!(limits::FIB_BLOCK_REACH.0 as usize == BLOCK_REACH);
+    assert!(limits::GROUPS_MAX.0 as usize == tables::fib::GROUP_MAX as usize + 1);
+};
+
+/// Words that a prefix takes at most on the average, in the least regular of full tables.
+const WORDS_PER_PREFIX: [usize; 2] = [3, 8];
+
+/// Names of the maps.
+pub(super) const MAPS: [&str; 2] = ["fib4", "fib6"];
+
+/// The wanted prefixes of both families.
+pub(super) type Wanted = BTreeMap<IpNet, GroupId>;
+
+/// The tables, and the memory that waits for its readers.
+#[derive(Debug)]
+pub(super) struct Fibs {
+    ip4: Fib<Ip4, Mapped>,
+    ip6: Fib<Ip6, Mapped>,
+    grace: Grace,
+    /// The present prefixes are known: what an earlier process has left are only answers.
+    known: bool,
+}
+
+/// A table has no room left.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Outgrown {
+    /// Index into [`MAPS`].
+    pub(super) family: usize,
+    /// Words it had.
+    pub(super) words: usize,
+}
+
+impl Outgrown {
+    pub(super) fn into_error(self) -> Error {
+        Error::Full {
+            table: MAPS.get(self.family).copied().unwrap_or(MAPS[0]),
+            wanted: self.words + 1,
+            limit: self.words,
+        }
+    }
+}
+
+fn words_of(map: &MapHandle) -> usize {
+    map.value_size() as usize / size_of::<u32>()
+}
+
+fn mapped(map: &MapHandle, name: &'static str) -> Result<Mapped, Error> {
+    Mapped::new(map, words_of(map)).map_err(|source| Error::Map { map: name, operation: "mmap", source: source.into() })
+}
+
+/// Opens what is in a map; what is no table is cleared, and packets go without these routes until the first generation.
+fn open<F: Family>(map: &MapHandle, name: &'static str) -> Result<Fib<F, Mapped>, Error> {
+    if let Some(fib) = Fib::adopt(mapped(map, name)?) {
+        return Ok(fib);
+    }
+    tracing::error!(map = name, "the pinned table is damaged and is made anew");
+    let words = mapped(map, name)?;
+    tables::fib::Words::words(&words).iter().for_each(|word| word.store(0, std::sync::atomic::Ordering::Release));
+    Ok(Fib::new(words))
+}
+
+fn key4(net: Ipv4Net) -> Prefix<Ip4> {
+    (net.network().into(), net.prefix_len())
+}
+
+fn key6(net: Ipv6Net) -> Prefix<Ip6> {
+    (net.network().into(), net.prefix_len())
+}
+
+fn wanted4(wanted: &Wanted) -> impl Iterator<Item = (Prefix<Ip4>, u16)> + '_ {
+    wanted.iter().filter_map(|(net, group)| match net {
+        IpNet::V4(net) => Some((key4(*net), group.0 as u16)),
+        IpNet::V6(_) => None,
+    })
+}
+
+fn wanted6(wanted: &Wanted) -> impl Iterator<Item = (Prefix<Ip6>, u16)> + '_ {
+    wanted.iter().filter_map(|(net, group)| match net {
+        IpNet::V6(net) => Some((key6(*net), group.0 as u16)),
+        IpNet::V4(_) => None,
+    })
+}
+
+impl Fibs {
+    /// The tables in these maps.
+    pub(super) fn open(ip4: &MapHandle, ip6: &MapHandle) -> Result<Self, Error> {
+        let [name4, name6] = MAPS;
+        Ok(Self { ip4: open(ip4, name4)?, ip6: open(ip6, name6)?, grace: Grace::new()?, known: false })
+    }
+
+    /// What an earlier process has left, as prefixes that answer the same.
+    pub(super) fn answers(&self) -> Wanted {
+        let ip4 = self.ip4.answers().into_iter().filter_map(|((address, length), group)| {
+            Some((IpNet::V4(Ipv4Net::new(Ipv4Addr::from(address), length).ok()?), GroupId(group.into())))
+        });
+        let ip6 = self.ip6.answers().into_iter().filter_map(|((address, length), group)| {
+            Some((IpNet::V6(Ipv6Net::new(Ipv6Addr::from(address), length).ok()?), GroupId(group.into())))
+        });
+        ip4.chain(ip6).collect()
+    }
+
+    /// Inserts and replaces; the first time, when only answers are known, it also takes away. Tells how many stores or routes.
+    pub(super) fn write(&mut self, wanted: &Wanted) -> Result<usize, Outgrown> {
+        self.grace.poll(&mut self.ip4, &mut self.ip6);
+        if self.known {
+            let four = insert_new(&mut self.ip4, wanted4(wanted));
+            let four = self.again(four, 0, |fibs| insert_new(&mut fibs.ip4, wanted4(wanted)))?;
+            let six = insert_new(&mut self.ip6, wanted6(wanted));
+            return Ok(four + self.again(six, 1, |fibs| insert_new(&mut fibs.ip6, wanted6(wanted)))?);
+        }
+        let four = self.ip4.replace(wanted4(wanted));
+        let four = self.again(four, 0, |fibs| fibs.ip4.replace(wanted4(wanted)))?;
+        let six = self.ip6.replace(wanted6(wanted));
+        let six = self.again(six, 1, |fibs| fibs.ip6.replace(wanted6(wanted)))?;
+        self.known = true;
+        Ok(four + six)
+    }
+
+    /// Takes away what is not wanted any more.
+    pub(super) fn take_away(&mut self, wanted: &Wanted) -> Result<usize, Outgrown> {
+        let four = remove_old(&mut self.ip4, wanted4(wanted));
+        let four = self.again(four, 0, |fibs| remove_old(&mut fibs.ip4, wanted4(wanted)))?;
+        let six = remove_old(&mut self.ip6, wanted6(wanted));
+        let six = self.again(six, 1, |fibs| remove_old(&mut fibs.ip6, wanted6(wanted)))?;
+        self.grace.begin(&mut self.ip4, &mut self.ip6);
+        Ok(four + six)
+    }
+
+    /// Where there was no room, tries once more with what has been retired in the meantime.
+    fn again(
+        &mut self,
+        first: Result<usize, Full>,
+        family: usize,
+        retry: impl FnOnce(&mut Self) -> Result<usize, Full>,
+    ) -> Result<usize, Outgrown> {
+        let Err(_) = first else { return first.map_err(|full| Outgrown { family, words: full.capacity }) };
+        self.grace.wait(&mut self.ip4, &mut self.ip6);
+        retry(self).map_err(|full| Outgrown { family, words: full.capacity })
+    }
+
+    /// A larger table for what is wanted, filled, which [`take`](Self::take) puts in the place of the one that is outgrown.
+    /// Programs of the former map look on there.
+    pub(super) fn larger(&self, outgrown: Outgrown, wanted: &Wanted) -> Result<Larger, Error> {
+        let Outgrown { family, words } = outgrown;
+        let prefixes = wanted.keys().filter(|net| net.addr().is_ipv4() == (family == 0)).count();
+        let per_prefix = WORDS_PER_PREFIX.get(family).copied().unwrap_or(0);
+        let mut words = (words + words / 4).max(ROOT_WORDS * 5 / 4 + prefixes * per_prefix);
+        loop {
+            let filled = if family == 0 {
+                filled(MAPS[0], words, wanted4(wanted))?.map(|(map, fib)| Larger::Ip4(map, fib))
+            } else {
+                filled(MAPS[1], words, wanted6(wanted))?.map(|(map, fib)| Larger::Ip6(map, fib))
+            };
+            match filled {
+                Some(larger) => return Ok(larger),
+                // The estimate was too low for a table as irregular as this one.
+                None => words += words / 4,
+            }
+        }
+    }
+
+    /// Goes on with a larger table.
+    pub(super) fn take(&mut self, larger: Larger) {
+        let family = usize::from(matches!(larger, Larger::Ip6(..)));
+        match larger {
+            Larger::Ip4(_, fib) => self.ip4 = fib,
+            Larger::Ip6(_, fib) => self.ip6 = fib,
+        }
+        // What of the former table waits is of no use to the new one.
+        if let Some(waiting) = &mut self.grace.waiting {
+            match family {
+                0 => waiting.ip4 = Retired::default(),
+                _ => waiting.ip6 = Retired::default(),
+            }
+        }
+    }
+
+    /// Prefixes, and bytes in use and reserved, of both families.
+    pub(super) fn usage(&self) -> [tables::fib::Usage; 2] {
+        [self.ip4.usage(), self.ip6.usage()]
+    }
+}
+
+/// A table with its map.
+#[derive(Debug)]
+pub(super) enum Larger {
+    Ip4(MapHandle, Fib<Ip4, Mapped>),
+    Ip6(MapHandle, Fib<Ip6, Mapped>),
+}
+
+impl Larger {
+    /// Name of the map.
+    pub(super) fn name(&self) -> &'static str {
+        match self {
+            Self::Ip4(..) => MAPS[0],
+            Self::Ip6(..) => MAPS[1],
+        }
+    }
+
+    /// Another handle of the map.
+    pub(super) fn map(&self) -> Result<MapHandle, Error> {
+        let (Self::Ip4(map, _) | Self::Ip6(map, _)) = self;
+        MapHandle::try_from(map).map_err(|source| Error::Map { map: self.name(), operation: "duplicate", source })
+    }
+
+    /// Its size.
+    pub(super) fn words(&self) -> usize {
+        let (Self::Ip4(map, _) | Self::Ip6(map, _)) = self;
+        words_of(map)
+    }
+}
+
+/// A table and the map that it is in.
+type Placed<F> = (MapHandle, Fib<F, Mapped>);
+
+/// A new map of so many words with these routes; `None`: they do not fit.
+fn filled<F: Family>(
+    name: &'static str,
+    words: usize,
+    wanted: impl Iterator<Item = (Prefix<F>, u16)>,
+) -> Result<Option<Placed<F>>, Error> {
+    let map = new_map(name, words)?;
+    let mut fib = Fib::new(mapped(&map, name)?);
+    Ok(fib.replace(wanted).is_ok().then_some((map, fib)))
+}
+
+fn new_map(name: &'static str, words: usize) -> Result<MapHandle, Error> {
+    let failed = |source| Error::Map { map: name, operation: "create", source };
+    let opts = libbpf_rs::libbpf_sys::bpf_map_create_opts {
+        sz: size_of::<libbpf_rs::libbpf_sys::bpf_map_create_opts>() as libbpf_rs::libbpf_sys::size_t,
+        map_flags: libbpf_rs::libbpf_sys::BPF_F_MMAPABLE,
+        ..Default::default()
+    };
+    let bytes = u32::try_from(words * size_of::<u32>()).map_err(|_| Error::Full {
+        table: name,
+        wanted: words,
+        limit: u32::MAX as usize / size_of::<u32>(),
+    })?;
+    MapHandle::create(MapType::Array, Some(name), 4, bytes, 1, &opts).map_err(failed)
+}
+
+/// Inserts what is not there as it is wanted. Both sides are ascending.
+fn insert_new<F: Family>(
+    fib: &mut Fib<F, Mapped>,
+    wanted: impl Iterator<Item = (Prefix<F>, u16)>,
+) -> Result<usize, Full> {
+    let mut present = fib.routes().peekable();
+    let mut new = Vec::new();
+    for (prefix, group) in wanted {
+        while present.next_if(|(before, _)| *before < prefix).is_some() {}
+        if present.next_if(|(same, _)| *same == prefix).is_none_or(|(_, before)| before != group) {
+            new.push((prefix, group));
+        }
+    }
+    drop(present);
+    for ((address, length), group) in &new {
+        fib.insert(*address, *length, *group)?;
+    }
+    Ok(new.len())
+}
+
+fn remove_old<F: Family>(
+    fib: &mut Fib<F, Mapped>,
+    wanted: impl Iterator<Item = (Prefix<F>, u16)>,
+) -> Result<usize, Full> {
+    let mut wanted = wanted.peekable();
+    let mut old = Vec::new();
+    for (prefix, _) in fib.routes() {
+        while wanted.next_if(|(before, _)| *before < prefix).is_some() {}
+        if wanted.peek().is_none_or(|(next, _)| *next != prefix) {
+            old.push(prefix);
+        }
+    }
+    for (address, length) in &old {
+        fib.remove(*address, *length)?;
+    }
+    Ok(old.len())
+}
+
+/// Waiting until no program can be looking at retired memory. The kernel waits for running programs when an entry of a map of
+/// maps is replaced, before the call returns: that is asked of a map that nobody else knows.
+#[derive(Debug)]
+struct Grace {
+    outer: MapHandle,
+    inner: MapHandle,
+    waiting: Option<Waiting>,
+}
+
+#[derive(Debug)]
+struct Waiting {
+    ip4: Retired,
+    ip6: Retired,
+    thread: JoinHandle<Result<(), libbpf_rs::Error>>,
+}
+
+impl Grace {
+    fn new() -> Result<Self, Error> {
+        let failed = |source| Error::Map { map: "grace", operation: "create", source };
+        let mut opts = libbpf_rs::libbpf_sys::bpf_map_create_opts {
+            sz: size_of::<libbpf_rs::libbpf_sys::bpf_map_create_opts>() as libbpf_rs::libbpf_sys::size_t,
+            ..Default::default()
+        };
+        let inner = MapHandle::create(MapType::Array, Some("grace_inner"), 4, 4, 1, &opts).map_err(failed)?;
+        opts.inner_map_fd = inner.as_fd().as_raw_fd() as u32;
+        let outer = MapHandle::create(MapType::ArrayOfMaps, Some("grace"), 4, 4, 1, &opts).map_err(failed)?;
+        Ok(Self { outer, inner, waiting: None })
+    }
+
+    /// Takes memory back whose readers have gone.
+    fn poll(&mut self, ip4: &mut Fib<Ip4, Mapped>, ip6: &mut Fib<Ip6, Mapped>) {
+        if self.waiting.as_ref().is_some_and(|waiting| waiting.thread.is_finished()) {
+            self.finish(ip4, ip6);
+        }
+    }
+
+    /// Starts to wait for the readers of what has been retired, on a thread of its own; nothing to do while one waits.
+    fn begin(&mut self, ip4: &mut Fib<Ip4, Mapped>, ip6: &mut Fib<Ip6, Mapped>) {
+        self.poll(ip4, ip6);
+        if self.waiting.is_some() {
+            return;
+        }
+        let retired = (ip4.retired(), ip6.retired());
+        if retired.0.is_empty() && retired.1.is_empty() {
+            return;
+        }
+        let maps = MapHandle::try_from(&self.outer).and_then(|outer| Ok((outer, MapHandle::try_from(&self.inner)?)));
+        let thread = thread::spawn(move || {
+            let (outer, inner) = maps?;
+            let inner = inner.as_fd().as_raw_fd();
+            outer.update(&0u32.to_ne_bytes(), &inner.to_ne_bytes(), MapFlags::ANY)
+        });
+        self.waiting = Some(Waiting { ip4: retired.0, ip6: retired.1, thread });
+    }
+
+    /// Waits for everything that has been retired.
+    fn wait(&mut self, ip4: &mut Fib<Ip4, Mapped>, ip6: &mut Fib<Ip6, Mapped>) {
+        self.finish(ip4, ip6);
+        self.begin(ip4, ip6);
+        self.finish(ip4, ip6);
+    }
+
+    fn finish(&mut self, ip4: &mut Fib<Ip4, Mapped>, ip6: &mut Fib<Ip6, Mapped>) {
+        let Some(waiting) = self.waiting.take() else { return };
+        match waiting.thread.join() {
+            Ok(Ok(())) => {
+                ip4.reclaim(waiting.ip4);
+                ip6.reclaim(waiting.ip6);
+            }
+            // Without the kernel's word the memory stays unused; a larger map takes over when there is none left.
+            Ok(Err(error)) => tracing::error!(%error, "waiting for running programs failed"),
+            Err(_) => tracing::error!("waiting for running programs failed"),
+        }
+    }
+}
