@@ -30,8 +30,22 @@ struct frame {
 	__u32 csum_at; /* IPv4 header checksum that covers the low word, 0 for none; the word is zero in `head` then */
 	__u32 price;   /* enum moved: what is put back for every packet, moved or not */
 	__u32 moved;   /* enum moved: what had to be put back */
+	__u32 to_at;   /* offset of the destination address, 0: it stays; it is zero in `head` else */
+	__u32 to_bytes; /* 4 or 16 */
 	__u32 pad;
 };
+
+/* Destinations in the order of their use, IPv4 in the last word. Read in sequence, they cost next to nothing. */
+struct destination {
+	__be32 word[4];
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1); /* set before load */
+	__type(key, __u32);
+	__type(value, struct destination);
+} destinations SEC(".maps");
 
 struct frame frame SEC(".data.frame");
 
@@ -112,6 +126,31 @@ static __always_inline int write_flow(struct xdp_md *ctx)
 	return 0;
 }
 
+/* The next destination in place of the flow's bits, and what it adds to the checksum of IPv4 (RFC 1624 §3). */
+static __always_inline int write_destination(struct xdp_md *ctx)
+{
+	__u32 i = control.first + (control.next++ & control.mask), csum_at = frame.csum_at, sum;
+	const struct destination *to = bpf_map_lookup_elem(&destinations, &i);
+	__be32 *address;
+	__u16 *csum;
+
+	address = head_at(ctx, frame.to_at, 16);
+	if (!to || !address)
+		return -1;
+	if (frame.to_bytes == 16) {
+		__builtin_memcpy(address, to, sizeof(*to));
+		return 0;
+	}
+	*address = to->word[3];
+	csum = head_at(ctx, csum_at, sizeof(*csum));
+	if (!csum)
+		return -1;
+	sum = (__u16)~*csum + (to->word[3] & 0xffff) + (to->word[3] >> 16);
+	sum = (sum & 0xffff) + (sum >> 16);
+	*csum = ~((sum & 0xffff) + (sum >> 16));
+	return 0;
+}
+
 /* The next packet, ready for the subject. Invalidates: packet pointers. */
 static __always_inline int begin(struct xdp_md *ctx)
 {
@@ -134,5 +173,5 @@ static __always_inline int begin(struct xdp_md *ctx)
 		for (i = 0; i < (LONG_HEAD_BYTES - HEAD_BYTES) / 8; i++)
 			to[i] = frame.head[HEAD_BYTES / 8 + i];
 	}
-	return write_flow(ctx);
+	return frame.to_at ? write_destination(ctx) : write_flow(ctx);
 }

@@ -47,12 +47,11 @@ SEC("xdp")
 int bench_fib(struct xdp_md *ctx)
 {
 	struct packet *pkt = the_packet();
-	const struct next_hop *nh;
 
 	if (!pkt || begin(ctx) || parse(ctx, pkt) != CONTINUE)
 		return account(XDP_ABORTED);
-	nh = next_hop_of(fib_lookup(pkt), flow_hash(pkt));
-	return account(nh && nh->kind == NH_FORWARD ? XDP_PASS : XDP_ABORTED);
+	control.result = fib_lookup(pkt);
+	return account(control.result ? XDP_PASS : XDP_ABORTED);
 }
 
 SEC("xdp")

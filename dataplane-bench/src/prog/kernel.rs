@@ -215,6 +215,9 @@ pub(super) struct FrameState {
 
 impl FrameState {
     /// The state for `frame`, whose flows differ as `vary` says.
+    ///
+    /// # Errors
+    /// The frame is too short, or what varies lies behind what is written anew or is not zero in it.
     pub(super) fn new(frame: &[u8], vary: Option<Vary>) -> anyhow::Result<Self> {
         let (bytes, missing) = (frame.len(), HEAD_BYTES.saturating_sub(frame.len()));
         ensure!(
@@ -241,6 +244,13 @@ impl FrameState {
         state.put32(offset_of!(types::frame, high_at), vary.high_at)?;
         state.put32(offset_of!(types::frame, csum_at), vary.checksum_at.unwrap_or(0))?;
         Ok(state)
+    }
+
+    /// Has every packet bear the next address of the object's table of destinations, at this offset, where the frame is zero.
+    pub(super) fn set_destinations(&mut self, at: usize, bytes: usize, checksum_at: usize) -> anyhow::Result<()> {
+        self.put32(offset_of!(types::frame, to_at), at)?;
+        self.put32(offset_of!(types::frame, to_bytes), bytes)?;
+        self.put32(offset_of!(types::frame, csum_at), checksum_at)
     }
 
     /// What is put back for every packet, moved or not: bits of `enum moved`.

@@ -9,6 +9,7 @@ mod bench;
 mod kernel;
 mod object;
 mod pipeline;
+mod prefixes;
 mod rows;
 mod sandbox;
 
@@ -137,7 +138,7 @@ mod tests {
         let holds = |patterns, case| Selection::parse(patterns).holds(case);
         assert!(holds("*", "lb/ipip4-hot") && holds("lb/*", "lb/ipip4-hot") && holds("ipip4", "lb/ipip4-hot"));
         assert!(!holds("ipip*", "lb/ipip4-hot") && !holds("lb/*", "baseline/lb"));
-        assert!(holds("fib, lb/*", "lb/l2-hot") && holds("fib, lb/*", "fib/ip4-hot") && !holds("fib,,", "lb/l2-hot"));
+        assert!(holds("fib, lb/*", "lb/l2-hot") && holds("fib, lb/*", "fib/v4-hot") && !holds("fib,,", "lb/l2-hot"));
     }
 
     #[test]

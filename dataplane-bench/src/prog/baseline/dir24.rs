@@ -4,7 +4,7 @@
 //! The first table has an entry for each of the 2^24 values of the first three bytes: a next hop, or with the top bit
 //! set the number of a block of 256 entries in the second table, one for each value of the last byte.
 
-use super::prefixes::Prefixes;
+use crate::prog::prefixes::Prefixes;
 
 /// Set where an entry of the first table names a block of the second.
 const LONG: u16 = 0x8000;

@@ -5,7 +5,7 @@ use std::rc::Rc;
 
 use fastrand::Rng;
 
-use super::prefixes::Prefixes;
+use crate::prog::prefixes::Prefixes;
 
 /// What the names of the cases call 1m and 64k.
 pub(super) const N_1M: usize = 1 << 20;
@@ -19,7 +19,7 @@ const SEED: u64 = 0x6d61_7267_6179;
 
 /// A routing table that look-ups are measured in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Routes {
+pub(in crate::prog) enum Routes {
     Ip4Thousand,
     Ip4HundredThousand,
     Ip4Million,
@@ -38,7 +38,7 @@ impl Routes {
     }
 
     /// Addresses that are looked up in it.
-    fn addresses(self) -> usize {
+    pub(in crate::prog) fn addresses(self) -> usize {
         match self {
             Self::Ip4Thousand | Self::Ip6Thousand => N_64K,
             Self::Ip4HundredThousand | Self::Ip6TwoHundredThousand => 4 * N_64K,
@@ -46,11 +46,16 @@ impl Routes {
         }
     }
 
-    fn is_ip6(self) -> bool {
+    pub(in crate::prog) fn is_ip6(self) -> bool {
         matches!(self, Self::Ip6Thousand | Self::Ip6TwoHundredThousand)
     }
 
-    fn draw(self) -> Prefixes {
+    /// The addresses that are looked up in it, in their order.
+    pub(in crate::prog) fn destinations(self, prefixes: &Prefixes) -> Vec<u128> {
+        prefixes.addresses(self.addresses(), SEED)
+    }
+
+    pub(in crate::prog) fn draw(self) -> Prefixes {
         let draw = if self.is_ip6() { Prefixes::ip6 } else { Prefixes::ip4 };
         draw(self.count(), SEED + self as u64)
     }
@@ -109,7 +114,7 @@ impl Sets {
             Keys::Absent => shuffled(N_1M, N_64K),
             Keys::Cells => (0..N_1M).map(|_| u128::from(rng.u32(..CELLS as u32))).collect(),
             Keys::Counters => shuffled(0, COUNTERS),
-            Keys::In(routes) => self.routes(routes).addresses(routes.addresses(), SEED),
+            Keys::In(routes) => routes.destinations(&self.routes(routes)),
             Keys::Destination => vec![u128::from(DESTINATION)],
         };
         let made = Rc::new(made);

@@ -6,8 +6,7 @@
 
 mod check;
 mod dir24;
-mod keys;
-mod prefixes;
+pub(super) mod keys;
 
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;

@@ -3,6 +3,7 @@
 use model::verdict::{DropReason, Verdict};
 
 use super::worlds::{self, EGRESS, MANY, World};
+use crate::prog::baseline::keys::Routes;
 use crate::prog::bench::Label;
 use crate::prog::kernel::Vary;
 use crate::result::Scale;
@@ -41,10 +42,8 @@ pub(super) enum Flows {
     One,
     /// The last two bytes of the IPv4 source, then the source port of what is behind it.
     Ip4Source(u32),
-    /// The middle two bytes of the IPv4 destination: a /24 each.
-    Ip4Networks,
-    /// Bytes 4 and 5 of the IPv6 destination: a /48 each.
-    Ip6Networks,
+    /// Destinations in a full table, IPv4 or IPv6.
+    Routed(Routes),
 }
 
 /// Offsets from the start of an untagged frame (RFC 791 §3.1, RFC 8200 §3).
@@ -58,10 +57,17 @@ impl Flows {
     pub(super) fn vary(self) -> Option<Vary> {
         let checksum_at = Some(IP4_CHECKSUM);
         match self {
-            Self::One => None,
+            Self::One | Self::Routed(_) => None,
             Self::Ip4Source(_) => Some(Vary { low_at: IP4_SOURCE + 2, high_at: IP4_SOURCE_PORT, checksum_at }),
-            Self::Ip4Networks => Some(Vary { low_at: IP4_DESTINATION + 1, high_at: IP4_SOURCE_PORT, checksum_at }),
-            Self::Ip6Networks => Some(Vary { low_at: IP6_DESTINATION + 4, high_at: 0, checksum_at: None }),
+        }
+    }
+
+    /// Where destinations are written, their bytes, and where the checksum is that covers them.
+    pub(super) fn destinations(self) -> Option<(Routes, [usize; 3])> {
+        match self {
+            Self::Routed(routes) if routes.is_ip6() => Some((routes, [IP6_DESTINATION, 16, 0])),
+            Self::Routed(routes) => Some((routes, [IP4_DESTINATION, 4, IP4_CHECKSUM])),
+            _ => None,
         }
     }
 
@@ -70,7 +76,7 @@ impl Flows {
         match self {
             Self::One => 1,
             Self::Ip4Source(count) => count,
-            Self::Ip4Networks | Self::Ip6Networks => MANY,
+            Self::Routed(routes) => u32::try_from(routes.addresses()).unwrap_or(1),
         }
     }
 }
@@ -141,7 +147,7 @@ pub(super) fn all() -> Vec<Setting> {
     vec![
         setting(|| worlds::router(1), forwarding()),
         setting(worlds::vlan_router, vlan()),
-        setting(|| worlds::router(MANY), fib()),
+        setting(worlds::full_router, fib()),
         setting(|| worlds::balancer(4 * MANY), balancing()),
         setting(|| worlds::balancer(MANY), new_flows()),
         setting(|| worlds::policy(1), vec![policy(1)]),
@@ -157,8 +163,8 @@ fn forwarding() -> Vec<Case> {
     vec![
         case("parse/ip4-tcp", "stage: Ethernet, IPv4 with checksum, ports", tcp4(CLIENT, FAR)).of(Part::Parse),
         case("parse/ip6-tcp", "stage: Ethernet, IPv6, ports", tcp6("2400::9")).of(Part::Parse),
-        case("forward/ip4", "IPv4, few routes, one flow", tcp4(CLIENT, FAR)).rival("baseline/fib-lookup-forward"),
-        case("forward/ip6", "IPv6, few routes, one flow", tcp6("2400::9")),
+        case("forward/hot", "IPv4, few routes, one flow", tcp4(CLIENT, FAR)).rival("baseline/fib-lookup-forward"),
+        case("forward/ip6-hot", "IPv6, few routes, one flow", tcp6("2400::9")),
         case("forward/pass-local", "for the node itself", tcp4(CLIENT, "10.0.0.1")).ends(Verdict::Pass),
     ]
 }
@@ -169,20 +175,23 @@ fn vlan() -> Vec<Case> {
 }
 
 fn fib() -> Vec<Case> {
-    let ip4 = || tcp4(CLIENT, "100.0.0.9");
-    let ip6 = || tcp6("2400::9");
+    let (ip4, ip6) = (Flows::Routed(Routes::Ip4Million), Flows::Routed(Routes::Ip6TwoHundredThousand));
+    let (any4, any6) = (tcp4(CLIENT, "0.0.0.0"), tcp6("::"));
     vec![
-        case("fib/ip4-hot", "stage: 65,536 /24, one destination", ip4()).of(Part::Fib),
-        case("fib/ip4-64k-random", "stage: 65,536 /24, a destination in each", ip4())
+        case("fib/v4-hot", "stage: 10^6 prefixes, one destination", tcp4(CLIENT, FAR)).of(Part::Fib),
+        case("fib/v4-1m-random", "stage: 10^6 prefixes, 2^20 addresses in them", any4.clone())
             .of(Part::Fib)
-            .flows(Flows::Ip4Networks)
+            .flows(ip4)
             .rival("baseline/dir24-8-1m-random"),
-        case("fib/ip6-hot", "stage: 65,536 /48, one destination", ip6()).of(Part::Fib),
-        case("fib/ip6-64k-random", "stage: 65,536 /48, a destination in each", ip6())
+        case("fib/v6-hot", "stage: 200,000 prefixes, one destination", tcp6("2400::9")).of(Part::Fib),
+        case("fib/v6-200k-random", "stage: 200,000 prefixes, 2^18 addresses in them", any6.clone())
             .of(Part::Fib)
-            .flows(Flows::Ip6Networks),
-        case("forward/ip4-64k-random", "65,536 /24, a destination in each", ip4()).flows(Flows::Ip4Networks),
-        case("forward/ip6-64k-random", "65,536 /48, a destination in each", ip6()).flows(Flows::Ip6Networks),
+            .flows(ip6)
+            .rival("baseline/lpm6-200k-random"),
+        case("forward/1m-random", "10^6 prefixes, 250 next hops, 2^20 addresses", any4).flows(ip4).rival("forward/hot"),
+        case("forward/ip6-200k-random", "200,000 prefixes, 250 next hops, 2^18 addresses", any6)
+            .flows(ip6)
+            .rival("forward/ip6-hot"),
     ]
 }
 
@@ -200,7 +209,7 @@ fn balancing() -> Vec<Case> {
         case("lb/vxlan-hot", "VXLAN backends, one flow", tcp4(CLIENT, "192.0.2.12")),
         case("lb/l2-hot", "direct server return by L2 rewrite, one flow", tcp4(CLIENT, "192.0.2.13")),
         case("lb/udp-hot", "UDP, IPIP backends, one flow", udp),
-        case("lb/no-vip", "the same node, a packet for none of its VIPs", tcp4(CLIENT, FAR)).rival("forward/ip4"),
+        case("lb/no-vip", "the same node, a packet for none of its VIPs", tcp4(CLIENT, FAR)).rival("forward/hot"),
     ]
 }
 
@@ -214,13 +223,13 @@ fn policy(rules: u32) -> Case {
     let about = format!("{rules} denied source prefixes, none matches");
     case(&format!("policy/{rules}-rules"), &about, tcp4(CLIENT, FAR))
         .scale("policy", "rules", rules)
-        .rival("forward/ip4")
+        .rival("forward/hot")
 }
 
 fn denylist() -> Vec<Case> {
     let dropped = |reason| Verdict::Drop(reason);
     vec![
-        case("denylist/miss-hot", "10,000 /24, one source, not among them", tcp4(CLIENT, FAR)).rival("forward/ip4"),
+        case("denylist/miss-hot", "10,000 /24, one source, not among them", tcp4(CLIENT, FAR)).rival("forward/hot"),
         case("denylist/miss-64k", "the same, 65,536 sources", tcp4(CLIENTS, FAR)).flows(Flows::Ip4Source(MANY)),
         case("drop/denylist", "source among 10,000 /24", tcp4("203.0.7.7", FAR)).ends(dropped(DropReason::Denylist)),
         case("drop/blackhole", "blackhole route", tcp4(CLIENT, "198.18.0.9")).ends(dropped(DropReason::Blackhole)),
@@ -241,6 +250,6 @@ fn tunnels() -> Vec<Case> {
     vec![
         case("tunnel/decap-ipip", "IPIP from a known peer, then forwarded", ipip),
         case("tunnel/decap-vxlan", "VXLAN from a known peer, then forwarded", vxlan),
-        case("tunnel/plain", "the same node, no tunnel packet", tcp4(CLIENT, FAR)).rival("forward/ip4"),
+        case("tunnel/plain", "the same node, no tunnel packet", tcp4(CLIENT, FAR)).rival("forward/hot"),
     ]
 }

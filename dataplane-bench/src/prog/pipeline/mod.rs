@@ -6,6 +6,9 @@
 mod cases;
 mod worlds;
 
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::rc::Rc;
 
 use anyhow::{Context, ensure};
@@ -15,8 +18,9 @@ use model::Ids;
 use model::tables::{Features, Parameters};
 use model::verdict::Verdict;
 
+use super::baseline::keys::Routes;
 use super::bench::{Bench, Keeps, Label, Subject};
-use super::kernel::{Control, FrameState, Loaded, action, image};
+use super::kernel::{Control, FrameState, Loaded, action, fill, image};
 use cases::{Case, Part, Setting};
 use skel::types;
 use worlds::{INGRESS, World};
@@ -60,11 +64,13 @@ fn load(world: &World, cases: &[Case]) -> anyhow::Result<Vec<Bench>> {
     let mut dataplane = Dataplane::open_unpinned()?;
     dataplane.apply(&compiled.tables, compiled.features, &compiled.parameters, &[])?;
 
+    let destinations = Destinations::of(cases);
     let mut frames = Vec::with_capacity(cases.len());
     for case in cases {
         let about = || format!("case {}", case.label.case);
         let frame = packet::notation::encode(&case.frame).with_context(about)?;
-        let explanation = dataplane.explain(&frame, INGRESS).with_context(about)?;
+        let first = packet::notation::encode(&destinations.first_packet(case)).with_context(about)?;
+        let explanation = dataplane.explain(&first, INGRESS).with_context(about)?;
         let (told, expected) = (explanation.verdict, case.verdict);
         ensure!(told == expected, "case {}: the frame ends as {told}, not as {expected}", case.label.case);
         frames.push(frame);
@@ -73,27 +79,87 @@ fn load(world: &World, cases: &[Case]) -> anyhow::Result<Vec<Bench>> {
     programs.dedup();
     let loaded = Loaded::load(image!("pipeline"), &programs, |open| {
         specialise(open, compiled.features, &compiled.parameters, dataplane.fib_words()?)?;
-        share(open, &dataplane, &compiled.parameters)
+        share(open, &dataplane, &compiled.parameters)?;
+        let mut table = open.maps_mut().find(|map| map.name() == "destinations").context("no table of destinations")?;
+        Ok(table.set_max_entries(u32::try_from(destinations.all.len().max(1))?)?)
     })?;
+    destinations.write(&loaded)?;
     let subject = Rc::new(Subject { loaded, _keeps: Keeps::Tables { _dataplane: Box::new(dataplane) } });
-    cases.iter().zip(frames).map(|(case, frame)| bench(case, frame, &subject)).collect()
+    cases.iter().zip(frames).map(|(case, frame)| bench(case, frame, &destinations, &subject)).collect()
 }
 
-fn bench(case: &Case, frame: Vec<u8>, subject: &Rc<Subject>) -> anyhow::Result<Bench> {
+fn bench(case: &Case, frame: Vec<u8>, destinations: &Destinations, subject: &Rc<Subject>) -> anyhow::Result<Bench> {
     let (without, with) = case.part.programs();
     // A stage's program passes what the stage lets through.
     let expected = if case.part == Part::Path { action_of(case.verdict) } else { action::PASS };
     let about = || format!("case {}", case.label.case);
+    let mut state = FrameState::new(&frame, case.flows.vary()).with_context(about)?;
+    if let Some((_, [at, bytes, checksum_at])) = case.flows.destinations() {
+        state.set_destinations(at, bytes, checksum_at)?;
+    }
     Ok(Bench {
         label: case.label.clone(),
         subject: Rc::clone(subject),
         without,
         with,
-        frame_state: Some(FrameState::new(&frame, case.flows.vary()).with_context(about)?),
+        frame_state: Some(state),
         frame,
         ingress: None,
-        control: Control { mask: case.flows.count() - 1, expected, ..Control::default() },
+        control: Control {
+            mask: case.flows.count() - 1,
+            first: destinations.first_index(case),
+            expected,
+            ..Control::default()
+        },
     })
+}
+
+/// The addresses that the packets of some cases are sent to.
+#[derive(Default)]
+struct Destinations {
+    all: Vec<u128>,
+    first: BTreeMap<Routes, usize>,
+}
+
+impl Destinations {
+    fn of(cases: &[Case]) -> Self {
+        let mut destinations = Self::default();
+        for (routes, _) in cases.iter().filter_map(|case| case.flows.destinations()) {
+            if let Entry::Vacant(entry) = destinations.first.entry(routes) {
+                entry.insert(destinations.all.len());
+                let mut drawn = routes.destinations(&routes.draw());
+                let far = |address: &u128| worlds::is_far(*address, routes.is_ip6());
+                let other = drawn.iter().copied().find(far).unwrap_or(0);
+                drawn.iter_mut().filter(|address| !far(address)).for_each(|address| *address = other);
+                destinations.all.extend(drawn);
+            }
+        }
+        destinations
+    }
+
+    fn first_index(&self, case: &Case) -> u32 {
+        let first = case.flows.destinations().and_then(|(routes, _)| self.first.get(&routes));
+        first.and_then(|first| u32::try_from(*first).ok()).unwrap_or(0)
+    }
+
+    /// The case's first packet, in the notation.
+    fn first_packet(&self, case: &Case) -> String {
+        let address = self.all.get(self.first_index(case) as usize).copied().unwrap_or(0);
+        match case.flows.destinations() {
+            None => case.frame.clone(),
+            Some((routes, _)) if routes.is_ip6() => {
+                case.frame.replacen("> :: ", &format!("> {} ", Ipv6Addr::from(address)), 1)
+            }
+            Some(_) => case.frame.replacen("> 0.0.0.0 ", &format!("> {} ", Ipv4Addr::from(address as u32)), 1),
+        }
+    }
+
+    fn write(&self, loaded: &Loaded) -> anyhow::Result<()> {
+        let index = |index: u32| index.to_ne_bytes().to_vec();
+        // Addresses of IPv4 are the low bits, so they end in the last word.
+        let values = self.all.iter().map(|address| address.to_be_bytes().to_vec());
+        fill(&loaded.map("destinations")?, (0u32..).map(index).zip(values))
+    }
 }
 
 /// The knobs that the configuration's features need and no more, as the running program has them.

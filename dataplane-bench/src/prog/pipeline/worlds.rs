@@ -11,6 +11,8 @@ use model::desired::{
 use model::network::{IfIndex, Link, Mac, Network, Vlan};
 use model::rib::{BgpRoute, Rib};
 
+use crate::prog::baseline::keys::Routes;
+
 /// The loopback interface, where BPF_PROG_TEST_RUN has packets come in.
 pub(super) const INGRESS: IfIndex = IfIndex(1);
 pub(super) const EGRESS: IfIndex = IfIndex(2);
@@ -19,6 +21,8 @@ const VLAN_INGRESS: IfIndex = IfIndex(3);
 pub(super) const MANY: u32 = 65_536;
 pub(super) const BACKENDS: u16 = 100;
 pub(super) const DENIED: u32 = 10_000;
+/// Gateways of a full table.
+const GATEWAYS: u32 = 250;
 
 const GATEWAY4: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 1, 0, 2));
 const GATEWAY6: IpAddr = IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 1, 0, 0, 0, 0, 2));
@@ -31,6 +35,14 @@ const ADDRESSES: [(IfIndex, IpNet); 4] = [
     (EGRESS, IpNet::V4(Ipv4Net::new_assert(Ipv4Addr::new(10, 1, 0, 1), 24))),
     (EGRESS, IpNet::V6(Ipv6Net::new_assert(Ipv6Addr::new(0x2001, 0xdb8, 1, 0, 0, 0, 0, 1), 64))),
 ];
+
+/// Whether a router sends an address, of IPv4 in the low bits, to a gateway: not one of a connected network, nor a link-local
+/// one.
+pub(super) fn is_far(address: u128, is_ip6: bool) -> bool {
+    let link_local = !is_ip6 && Ipv4Addr::from(address as u32).is_link_local();
+    let address = if is_ip6 { IpAddr::V6(Ipv6Addr::from(address)) } else { v4(address as u32) };
+    !link_local && !ADDRESSES.iter().any(|(_, net)| net.contains(&address))
+}
 
 /// The inputs of compile.
 #[derive(Clone, Debug)]
@@ -72,6 +84,28 @@ pub(super) fn router(prefixes: u32) -> World {
     world.rib.bgp.extend(slash24(0x6400_0000, prefixes.max(BACKENDS.into())).map(|prefix| (prefix, via(GATEWAY4))));
     world.rib.bgp.extend(slash48(prefixes).map(|prefix| (prefix, via(GATEWAY6))));
     world.rib.bgp.insert(BACKENDS6, via(GATEWAY6));
+    world
+}
+
+/// A router with a full table: the prefixes of the baselines' tables, and a route each for the hot cases, behind 250 gateways.
+pub(super) fn full_router() -> World {
+    let mut world = router(1);
+    for last in 2..GATEWAYS + 2 {
+        world.network.neighbors.insert((EGRESS, v4(0x0a01_0000 + last)), Mac([2, 0, 0, 0, 3, last as u8]));
+    }
+    let via = |next_hop: u32| {
+        let gateway = v4(0x0a01_0002 + next_hop % GATEWAYS);
+        BgpRoute { gateways: vec![gateway], internal: false }
+    };
+    // Routes of IPv6 over an IPv4 next hop (RFC 8950), so that both families share the gateways.
+    for (length, address, next_hop) in Routes::Ip4Million.draw().iter() {
+        let net = IpNet::new(v4(address as u32), length);
+        world.rib.bgp.extend(net.ok().map(|net| (net, via(next_hop))));
+    }
+    for (length, address, next_hop) in Routes::Ip6TwoHundredThousand.draw().iter() {
+        let net = IpNet::new(IpAddr::V6(Ipv6Addr::from(address)), length);
+        world.rib.bgp.extend(net.ok().map(|net| (net, via(next_hop))));
+    }
     world
 }
 

@@ -56,9 +56,12 @@ pub(super) struct Prefixes {
 }
 
 impl Prefixes {
-    /// `count` prefixes of IPv4 (1.0.0.0 to 223.255.255.255), the same ones for the same seed.
+    /// `count` prefixes of IPv4 (1.0.0.0 to 223.255.255.255 but the loopback network), the same ones for the same seed.
     pub(super) fn ip4(count: usize, seed: u64) -> Self {
-        Self::draw(32, count, &LENGTHS4, seed, |rng| u128::from(rng.u32(0x0100_0000..0xe000_0000)))
+        Self::draw(32, count, &LENGTHS4, seed, |rng| {
+            let address = rng.u32(0x0100_0000..0xe000_0000);
+            u128::from(if address >> 24 == 127 { address & !(1 << 30) } else { address })
+        })
     }
 
     /// `count` prefixes of IPv6 (2000::/3).
