@@ -81,6 +81,7 @@ metrics! {
     PORT_DROP_PACKETS: Counter "margay_port_drop_packets_total" ["interface", "reason"] "Frames dropped, by reason.";
     PORT_DROP_BYTES: Counter "margay_port_drop_bytes_total" ["interface", "reason"] "Bytes of these frames.";
     TABLE_ENTRIES: Gauge "margay_table_entries" ["table"] "Entries in force, by table.";
+    FIB_BYTES: Gauge "margay_fib_bytes" ["family", "state"] "Memory of the FIB by family, ip4 or ip6: used, and reserved for it.";
     FIB_ADOPTED: Gauge "margay_fib_adopted_entries" [] "Routes adopted after a restart that no source has claimed yet.";
     NEIGHBORS: Gauge "margay_neighbor_entries" ["state"] "Next hops by state of their link-layer address: resolved or unresolved.";
     VIP_BACKENDS: Gauge "margay_vip_backends" ["vip", "state"] "Backends of a VIP that are usable and unusable.";

@@ -162,7 +162,7 @@ mod root {
             assert_eq!(apply(&mut dataplane, &wanted, &[]), Applied::default());
 
             wanted.fib.remove(&net("2001:db8:1::/48"));
-            wanted.fib.insert(net("10.0.0.0/8"), GroupId(1));
+            wanted.fib.insert(net("10.0.0.0/24"), GroupId(1));
             assert_eq!(apply(&mut dataplane, &wanted, &[]).writes, 2);
 
             // A policy that changes is written beside the old one, then the port is turned to it, then the old one goes.

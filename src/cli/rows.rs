@@ -10,8 +10,8 @@ use super::output::{self, Format, Row};
 use super::{Error, explain};
 use crate::control::api::ListKind;
 use crate::control::api::types::{
-    Backend, Drop, Filter, Flow, InterfaceState, List, Neighbor, NextHop, NextHopKind, Peer, Policy, Route, Status,
-    Vip, WorkerCounter,
+    Backend, Drop, FibMemory, Filter, Flow, InterfaceState, List, Neighbor, NextHop, NextHopKind, Peer, Policy, Route,
+    Status, Vip, WorkerCounter,
 };
 
 /// One `margay get`.
@@ -277,6 +277,9 @@ pub(super) fn status(status: &Status) -> String {
             tables.denylist
         ),
     );
+    let memory =
+        |fib: FibMemory| format!("{:.1} of {:.1} MB", fib.bytes_used as f64 / 1e6, fib.bytes_reserved as f64 / 1e6);
+    line("FIB memory", format!("IPv4 {}, IPv6 {}", memory(tables.fib4), memory(tables.fib6)));
     if tables.adopted > 0 {
         line("restart", format!("{} adopted routes wait for BGP to converge", tables.adopted));
     }

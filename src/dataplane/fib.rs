@@ -120,43 +120,52 @@ impl Fibs {
         ip4.chain(ip6).collect()
     }
 
-    /// Inserts and replaces; the first time, when only answers are known, it also takes away. Tells how many stores or routes.
+    /// Inserts and replaces; the first time, when only answers are known, it also takes away. Tells how many stores it took.
     pub(super) fn write(&mut self, wanted: &Wanted) -> Result<usize, Outgrown> {
         self.grace.poll(&mut self.ip4, &mut self.ip6);
+        let before = self.stores();
         if self.known {
-            let four = insert_new(&mut self.ip4, wanted4(wanted));
-            let four = self.again(four, 0, |fibs| insert_new(&mut fibs.ip4, wanted4(wanted)))?;
-            let six = insert_new(&mut self.ip6, wanted6(wanted));
-            return Ok(four + self.again(six, 1, |fibs| insert_new(&mut fibs.ip6, wanted6(wanted)))?);
+            self.in_both(
+                |fibs| insert_new(&mut fibs.ip4, wanted4(wanted)),
+                |fibs| insert_new(&mut fibs.ip6, wanted6(wanted)),
+            )?;
+        } else {
+            self.in_both(|fibs| fibs.ip4.replace(wanted4(wanted)), |fibs| fibs.ip6.replace(wanted6(wanted)))?;
+            self.known = true;
         }
-        let four = self.ip4.replace(wanted4(wanted));
-        let four = self.again(four, 0, |fibs| fibs.ip4.replace(wanted4(wanted)))?;
-        let six = self.ip6.replace(wanted6(wanted));
-        let six = self.again(six, 1, |fibs| fibs.ip6.replace(wanted6(wanted)))?;
-        self.known = true;
-        Ok(four + six)
+        Ok(self.stores() - before)
     }
 
-    /// Takes away what is not wanted any more.
+    /// Takes away what is not wanted any more; tells how many stores it took.
     pub(super) fn take_away(&mut self, wanted: &Wanted) -> Result<usize, Outgrown> {
-        let four = remove_old(&mut self.ip4, wanted4(wanted));
-        let four = self.again(four, 0, |fibs| remove_old(&mut fibs.ip4, wanted4(wanted)))?;
-        let six = remove_old(&mut self.ip6, wanted6(wanted));
-        let six = self.again(six, 1, |fibs| remove_old(&mut fibs.ip6, wanted6(wanted)))?;
+        let before = self.stores();
+        self.in_both(
+            |fibs| remove_old(&mut fibs.ip4, wanted4(wanted)),
+            |fibs| remove_old(&mut fibs.ip6, wanted6(wanted)),
+        )?;
         self.grace.begin(&mut self.ip4, &mut self.ip6);
-        Ok(four + six)
+        Ok(self.stores() - before)
     }
 
-    /// Where there was no room, tries once more with what has been retired in the meantime.
-    fn again(
+    fn stores(&self) -> usize {
+        self.ip4.stores() + self.ip6.stores()
+    }
+
+    /// Changes both families; where there is no room, once more with what has been retired in the meantime.
+    fn in_both(
         &mut self,
-        first: Result<usize, Full>,
-        family: usize,
-        retry: impl FnOnce(&mut Self) -> Result<usize, Full>,
-    ) -> Result<usize, Outgrown> {
-        let Err(_) = first else { return first.map_err(|full| Outgrown { family, words: full.capacity }) };
-        self.grace.wait(&mut self.ip4, &mut self.ip6);
-        retry(self).map_err(|full| Outgrown { family, words: full.capacity })
+        ip4: impl Fn(&mut Self) -> Result<(), Full>,
+        ip6: impl Fn(&mut Self) -> Result<(), Full>,
+    ) -> Result<(), Outgrown> {
+        self.with_patience(0, ip4)?;
+        self.with_patience(1, ip6)
+    }
+
+    fn with_patience(&mut self, family: usize, change: impl Fn(&mut Self) -> Result<(), Full>) -> Result<(), Outgrown> {
+        change(self).or_else(|_| {
+            self.grace.wait(&mut self.ip4, &mut self.ip6);
+            change(self).map_err(|full| Outgrown { family, words: full.capacity })
+        })
     }
 
     /// A larger table for what is wanted, filled, which [`take`](Self::take) puts in the place of the one that is outgrown.
@@ -261,10 +270,7 @@ fn new_map(name: &'static str, words: usize) -> Result<MapHandle, Error> {
 }
 
 /// Inserts what is not there as it is wanted. Both sides are ascending.
-fn insert_new<F: Family>(
-    fib: &mut Fib<F, Mapped>,
-    wanted: impl Iterator<Item = (Prefix<F>, u16)>,
-) -> Result<usize, Full> {
+fn insert_new<F: Family>(fib: &mut Fib<F, Mapped>, wanted: impl Iterator<Item = (Prefix<F>, u16)>) -> Result<(), Full> {
     let mut present = fib.routes().peekable();
     let mut new = Vec::new();
     for (prefix, group) in wanted {
@@ -277,13 +283,10 @@ fn insert_new<F: Family>(
     for ((address, length), group) in &new {
         fib.insert(*address, *length, *group)?;
     }
-    Ok(new.len())
+    Ok(())
 }
 
-fn remove_old<F: Family>(
-    fib: &mut Fib<F, Mapped>,
-    wanted: impl Iterator<Item = (Prefix<F>, u16)>,
-) -> Result<usize, Full> {
+fn remove_old<F: Family>(fib: &mut Fib<F, Mapped>, wanted: impl Iterator<Item = (Prefix<F>, u16)>) -> Result<(), Full> {
     let mut wanted = wanted.peekable();
     let mut old = Vec::new();
     for (prefix, _) in fib.routes() {
@@ -295,7 +298,7 @@ fn remove_old<F: Family>(
     for (address, length) in &old {
         fib.remove(*address, *length)?;
     }
-    Ok(old.len())
+    Ok(())
 }
 
 /// Waiting until no program can be looking at retired memory. The kernel waits for running programs when an entry of a map of

@@ -52,7 +52,7 @@ pub struct Attach {
 /// What one [`Dataplane::apply`] did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Applied {
-    /// Map entries written or deleted, rings swapped.
+    /// Map entries written or deleted, references of the FIB stored, rings swapped.
     pub writes: usize,
     /// A new program instance was loaded and put in force.
     pub program_replaced: bool,

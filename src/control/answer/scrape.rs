@@ -81,6 +81,10 @@ fn tables(owner: &Owner) {
         metrics::TABLE_ENTRIES.set(&[table], count as u64);
     }
     metrics::FIB_ADOPTED.set(&[], sizes.adopted as u64);
+    for (family, memory) in [("ip4", sizes.fib4), ("ip6", sizes.fib6)] {
+        metrics::FIB_BYTES.set(&[family, "used"], memory.bytes_used as u64);
+        metrics::FIB_BYTES.set(&[family, "reserved"], memory.bytes_reserved as u64);
+    }
     let adjacencies = owner.forwarding.compiled().tables.adjacencies.values();
     let unresolved = adjacencies.clone().filter(|adjacency| adjacency.destination.is_none()).count();
     metrics::NEIGHBORS.set(&["resolved"], (adjacencies.count() - unresolved) as u64);

@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use crate::control::api::types::{
-    ConfigStatus, InterfaceState, InterfaceStatus, Peer, SessionCount, Status, TableSizes,
+    ConfigStatus, FibMemory, InterfaceState, InterfaceStatus, Peer, SessionCount, Status, TableSizes,
 };
 use crate::control::owner::Owner;
 
@@ -95,7 +95,13 @@ pub(super) fn peers(owner: &Owner) -> Vec<Peer> {
 
 /// Entries in force.
 pub(super) fn sizes(owner: &Owner) -> TableSizes {
+    const WORD: usize = size_of::<u32>();
     let tables = &owner.forwarding.compiled().tables;
+    let [fib4, fib6] = owner.forwarding.dataplane().fib_usage().map(|usage| FibMemory {
+        prefixes: usage.prefixes,
+        bytes_used: usage.words * WORD,
+        bytes_reserved: usage.capacity * WORD,
+    });
     TableSizes {
         fib: tables.fib.len(),
         groups: tables.groups.len(),
@@ -106,5 +112,7 @@ pub(super) fn sizes(owner: &Owner) -> TableSizes {
         filter_ops: tables.filter.len(),
         denylist: tables.denylist.len(),
         adopted: owner.routing.rib().adopted.len(),
+        fib4,
+        fib6,
     }
 }

@@ -148,6 +148,21 @@ pub struct TableSizes {
     pub denylist: usize,
     /// Adopted routes that no source has claimed yet after a restart.
     pub adopted: usize,
+    /// Memory of the IPv4 FIB.
+    pub fib4: FibMemory,
+    /// Memory of the IPv6 FIB.
+    pub fib6: FibMemory,
+}
+
+/// The look-up structure of one family.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FibMemory {
+    /// Prefixes.
+    pub prefixes: usize,
+    /// Bytes in use, those that wait for their last readers included.
+    pub bytes_used: usize,
+    /// Bytes of the map.
+    pub bytes_reserved: usize,
 }
 
 /// BGP sessions at a glance.

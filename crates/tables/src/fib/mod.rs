@@ -74,13 +74,14 @@ pub struct Fib<F: Family, W> {
     /// Prefixes of each length, so that lengths without any are not looked for.
     lengths: Vec<usize>,
     retired: Retired,
+    stores: usize,
 }
 
 impl<F: Family, W: Words> Fib<F, W> {
     /// A table without a prefix, in memory that is zero.
     pub fn new(words: W) -> Self {
         let lengths = vec![0; usize::from(F::BITS) + 1];
-        Self { arena: Arena::new(words), routes: BTreeMap::new(), lengths, retired: Retired::default() }
+        Self { arena: Arena::new(words), routes: BTreeMap::new(), lengths, retired: Retired::default(), stores: 0 }
     }
 
     /// A table in memory that another writer has left. It knows no prefixes yet, and [`Fib::replace`] changes only what is
@@ -113,6 +114,11 @@ impl<F: Family, W: Words> Fib<F, W> {
     /// The longest prefix that covers an address.
     pub fn longest(&self, address: F::Address) -> Option<(Prefix<F>, u16)> {
         self.covering(F::left(address), 0, F::BITS)
+    }
+
+    /// References stored since the table was opened: a prefix that changes no answer stores none.
+    pub fn stores(&self) -> usize {
+        self.stores
     }
 
     /// What the table takes.
@@ -156,12 +162,12 @@ impl<F: Family, W: Words> Fib<F, W> {
         }
     }
 
-    /// Replaces all prefixes, ascending or not, the last of equal ones counting; tells how many references were stored. Parts
-    /// whose answers stay the same are left as they are.
+    /// Replaces all prefixes, ascending or not, the last of equal ones counting. Parts whose answers stay the same are left as
+    /// they are.
     ///
     /// # Errors
     /// No room: some parts answer as the new prefixes want it, the others as before; more memory and another try finish it.
-    pub fn replace(&mut self, routes: impl IntoIterator<Item = (Prefix<F>, u16)>) -> Result<usize, Full> {
+    pub fn replace(&mut self, routes: impl IntoIterator<Item = (Prefix<F>, u16)>) -> Result<(), Full> {
         self.routes = routes
             .into_iter()
             .map(|((address, length), group)| (normal::<F>(address, length), group & GROUP_MAX))
@@ -181,7 +187,6 @@ impl<F: Family, W: Words> Fib<F, W> {
         places.sort_unstable();
         places.dedup();
         let (mut wanted, mut present) = (Vec::new(), Vec::new());
-        let mut stores = 0;
         for place in places {
             let slot = slot_of(place);
             let old = self.root(place);
@@ -200,15 +205,14 @@ impl<F: Family, W: Words> Fib<F, W> {
                 }
             }
             self.retire_below(slot, old, &mut change);
-            stores += change.publish.len();
             self.put_in_force(change);
         }
         let default = self.routes.get(&normal::<F>(F::from_left(0), 0)).copied().unwrap_or(0);
         if self.arena.load(DEFAULT_WORD) != u32::from(default) {
             self.arena.publish(DEFAULT_WORD, Ref::group(default));
-            stores += 1;
+            self.stores += 1;
         }
-        Ok(stores)
+        Ok(())
     }
 
     /// What the table answers, as prefixes that do not overlap, ascending, but for the default route.
@@ -259,6 +263,7 @@ impl<F: Family, W: Words> Fib<F, W> {
     }
 
     fn put_in_force(&mut self, change: Change) {
+        self.stores += change.publish.len();
         for (word, reference) in change.publish {
             self.arena.publish(word, reference);
         }
@@ -300,6 +305,7 @@ impl<F: Family, W: Words> Fib<F, W> {
             return self.built(slot, old, inherited, change);
         }
         let mut entries = read::entries::<F>(self.arena.words(), slot, old);
+        let before: Vec<Cell> = entries.iter().map(|entry| entry.cell).collect();
         let touched = |entry: &read::Entry| entry.slot.holds(dirty.base) || dirty.holds(entry.slot.base);
         let below = match (entries.iter().filter(|entry| touched(entry)).count(), entries.iter().find(|e| touched(e))) {
             (1, Some(entry)) => entry.word.map(|word| (*entry, word)),
@@ -326,6 +332,9 @@ impl<F: Family, W: Words> Fib<F, W> {
             return self.built(slot, old, inherited, change);
         }
         let cells: Vec<Cell> = entries.iter().map(|entry| entry.cell).collect();
+        if cells == before {
+            return Ok(old);
+        }
         change.retired.extend(read::size_of(self.arena.words(), old));
         change.place(&mut self.arena, slot, &Image::node(&cells))
     }
@@ -335,10 +344,14 @@ impl<F: Family, W: Words> Fib<F, W> {
         self.covering(part.base, slot.depth + 1, part.depth).map_or(inherited, |(_, group)| group)
     }
 
-    /// A slot made anew from its prefixes.
+    /// A slot made anew from its prefixes; as it is where they answer the same.
     fn built(&mut self, slot: Slot, old: Ref, inherited: u16, change: &mut Change) -> Result<Ref, Full> {
-        let mut wanted = Vec::new();
+        let (mut wanted, mut present) = (Vec::new(), Vec::new());
         fragments(slot, inherited, self.inside(slot), &mut wanted);
+        self.fragments_of(slot, old, &mut present);
+        if wanted == present {
+            return Ok(old);
+        }
         self.retire_below(slot, old, change);
         build::<F, W>(&mut self.arena, slot, &wanted, change)
     }

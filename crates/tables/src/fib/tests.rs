@@ -249,11 +249,25 @@ fn a_successor_takes_a_table_over_and_changes_only_differences() {
     drop(fib);
     let mut fib = Fib::<Ip6, _>::adopt(Arc::clone(&words)).unwrap();
     assert_eq!((fib.answers(), fib.usage().words), (answers, usage.words));
-    assert_eq!(fib.replace(routes.clone()).unwrap(), 0, "nothing is different");
+    fib.replace(routes.clone()).unwrap();
+    assert_eq!(fib.stores(), 0, "nothing is different");
     let (address, length) = routes.iter().map(|(prefix, _)| *prefix).find(|(_, length)| *length == 128).unwrap();
     let fewer = routes.iter().copied().filter(|(prefix, _)| *prefix != (address, length));
-    assert_eq!(fib.replace(fewer).unwrap(), 1);
+    fib.replace(fewer).unwrap();
+    assert_eq!(fib.stores(), 1);
     check_memory(&mut fib);
+    // Prefixes that answer as what covers them change nothing, however many they are.
+    let stores = fib.stores();
+    let (far, group) = (0x3fff_u128 << 112, 7);
+    fib.insert(far, 32, group).unwrap();
+    assert!((0..200).all(|n| fib.insert(far | n << 80, 48, group).unwrap().is_none()));
+    fib.remove(far, 32).unwrap();
+    let hole = fib.stores();
+    assert!(hole > stores + 1, "what the 200 do not cover");
+    fib.insert(far, 32, group).unwrap();
+    let whole = fib.stores();
+    assert!((0..200).all(|n| fib.remove(far | n << 80, 48).unwrap() == Some(group)));
+    assert_eq!((fib.stores(), find::<Ip6>(fib.words(), far)), (whole, group));
     // What no table is, is not taken over.
     words[5].store(Ref(1 << 28 | 0x0fff_fffe).0, Ordering::Relaxed);
     assert!(Fib::<Ip6, _>::adopt(words).is_none());
