@@ -4,11 +4,12 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Files that may contain `unsafe`: the UMEM, raw BPF calls and views of ABI structs, and a socket option of TCP MD5.
+/// Files that may contain `unsafe`: the UMEM, raw BPF calls, mapped maps and views of ABI structs, and a socket option of TCP MD5.
 const UNSAFE: &[&str] = &[
     "src/control/bgp/socket.rs",
     "src/dataplane/abi.rs",
     "src/dataplane/link.rs",
+    "src/dataplane/mapped.rs",
     "src/slowpath/umem.rs",
     "src/slowpath/xskmap.rs",
 ];
