@@ -213,10 +213,15 @@ _Static_assert(sizeof(struct backend) == 64, "backend");
 enum fib_ref {
 	FIB_KIND_SHIFT = 28,
 	FIB_KIND_GROUP = 0,
-	FIB_KIND_NODE = 1,	 /* 6 bits of the address: 64-bit map of where values begin, values */
-	FIB_KIND_RANGE = 3,	 /* and 1 to 4 more, n: 32 bits of the address against 2^n - 1 bounds, 2^n values */
-	FIB_KIND_LOW_HALF = 8,	 /* beside a kind: from here on the second half of an IPv6 address */
+	FIB_KIND_NODE = 1,	   /* 6 bits of the address: 64-bit map of where values begin, values */
+	FIB_KIND_RANGE = 3,	   /* and 1 to 4 more, n: 32 bits of the address against 2^n - 1 bounds, 2^n values */
+	FIB_KIND_LOW_HALF = 8,	   /* beside a kind: from here on the second half of an IPv6 address */
 	FIB_VALUE_DEEPER = 0x8000, /* of a value: the distance to a reference, else a group */
+};
+
+/* Beside the next hop in a group's first bucket: the others hold the same, so no flow needs a hash. */
+enum group_flags {
+	GROUP_SINGLE = 1 << 30,
 };
 
 struct group {

@@ -18,7 +18,7 @@ struct config {
 	__u8 explain;	  /* record the decision path and change nothing outside the packet; never attached */
 	__u16 vxlan_port; /* UDP, host order */
 	__u16 pad;
-	__u32 punt_rate; /* punts a second, reason and CPU; also the burst */
+	__u32 punt_rate;  /* punts a second, reason and CPU; also the burst */
 	__u32 fib4_words; /* size of the map */
 	__u32 fib6_words;
 };
@@ -74,6 +74,7 @@ struct abi_types {
 	enum tunnel_kind tunnel_kind;
 	enum outer_kind outer_kind;
 	enum fib_ref fib_ref;
+	enum group_flags group_flags;
 	enum next_hop_kind next_hop_kind;
 	enum adjacency_flags adjacency_flags;
 	enum punt_flags punt_flags;

@@ -44,7 +44,7 @@ ALWAYS_INLINE __u32 fib_range(const __u32 *block, __u64 window, __u32 steps)
 		half >>= 1;
 		bound = block[(rank + half - 1) & 15];
 		/* All ones where the bound is not above: the difference does not borrow. */
-		rank += half & (__u32)((__s64)~(bits - bound) >> 63);
+		rank += half & (__u32)((__s64) ~(bits - bound) >> 63);
 	}
 	/* The values begin behind the bounds. */
 	return ((const __u16 *)block)[(rank & 15) + 2 * ((size - 1) & 15)];
@@ -112,8 +112,8 @@ ALWAYS_INLINE __u32 fib_lookup(const struct packet *pkt)
 	return group;
 }
 
-/* The group's next hop for a flow, NULL where the tables are at odds. */
-ALWAYS_INLINE const struct next_hop *next_hop_of(__u32 group_id, __u64 hash)
+/* The group's next hop for a flow, NULL where the tables are at odds. `hash` is 0 where it has not been needed yet. */
+ALWAYS_INLINE const struct next_hop *next_hop_of(const struct packet *pkt, __u32 group_id, __u64 hash)
 {
 	const struct group *group = bpf_map_lookup_elem(&groups, &group_id);
 	const struct next_hop *nh;
@@ -121,7 +121,10 @@ ALWAYS_INLINE const struct next_hop *next_hop_of(__u32 group_id, __u64 hash)
 
 	if (!group)
 		return NULL;
-	id = group->bucket[hash_to_bucket(hash)];
+	id = group->bucket[0];
+	if (!(id & GROUP_SINGLE))
+		id = group->bucket[hash_to_bucket(hash ? hash : flow_hash(pkt))];
+	id &= GROUP_SINGLE - 1;
 	nh = bpf_map_lookup_elem(&next_hops, &id);
 	if (nh)
 		trace_step(STAGE_NEXT_HOP, id, nh->kind);

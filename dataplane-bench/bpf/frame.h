@@ -27,10 +27,10 @@ struct frame {
 	__u32 long_head;
 	__u32 low_at; /* offsets of the 16-bit words that the flow's number is folded into, below HEAD_BYTES */
 	__u32 high_at;
-	__u32 csum_at; /* IPv4 header checksum that covers the low word, 0 for none; the word is zero in `head` then */
-	__u32 price;   /* enum moved: what is put back for every packet, moved or not */
-	__u32 moved;   /* enum moved: what had to be put back */
-	__u32 to_at;   /* offset of the destination address, 0: it stays; it is zero in `head` else */
+	__u32 csum_at;	/* IPv4 header checksum that covers the low word, 0 for none; the word is zero in `head` then */
+	__u32 price;	/* enum moved: what is put back for every packet, moved or not */
+	__u32 moved;	/* enum moved: what had to be put back */
+	__u32 to_at;	/* offset of the destination address, 0: it stays; it is zero in `head` else */
 	__u32 to_bytes; /* 4 or 16 */
 	__u32 pad;
 };
@@ -102,7 +102,7 @@ static __always_inline int put_back(struct xdp_md *ctx)
 
 static __always_inline int write_flow(struct xdp_md *ctx)
 {
-	__u32 flow = control.next++ * FLOW_STRIDE & control.mask;
+	__u32 flow = next_packet() * FLOW_STRIDE & control.mask;
 	__u32 csum_at = frame.csum_at, low_at = frame.low_at, sum;
 	__u16 *word;
 
@@ -129,7 +129,7 @@ static __always_inline int write_flow(struct xdp_md *ctx)
 /* The next destination in place of the flow's bits, and what it adds to the checksum of IPv4 (RFC 1624 §3). */
 static __always_inline int write_destination(struct xdp_md *ctx)
 {
-	__u32 i = control.first + (control.next++ & control.mask), csum_at = frame.csum_at, sum;
+	__u32 i = control.first + (next_packet() & control.mask), csum_at = frame.csum_at, sum;
 	const struct destination *to = bpf_map_lookup_elem(&destinations, &i);
 	__be32 *address;
 	__u16 *csum;
@@ -145,7 +145,7 @@ static __always_inline int write_destination(struct xdp_md *ctx)
 	csum = head_at(ctx, csum_at, sizeof(*csum));
 	if (!csum)
 		return -1;
-	sum = (__u16)~*csum + (to->word[3] & 0xffff) + (to->word[3] >> 16);
+	sum = (__u16) ~*csum + (to->word[3] & 0xffff) + (to->word[3] >> 16);
 	sum = (sum & 0xffff) + (sum >> 16);
 	*csum = ~((sum & 0xffff) + (sum >> 16));
 	return 0;

@@ -27,7 +27,7 @@ struct {
 
 static __always_inline __u32 next_index(void)
 {
-	return control.first + (control.next++ & control.mask);
+	return control.first + (next_packet() & control.mask);
 }
 
 static __always_inline __u32 next_key4(void)

@@ -83,7 +83,7 @@ mod root {
 
     #[test]
     fn helpers_of_the_network_stack_work_in_a_namespace_of_the_run() {
-        assert_eq!(names(&rows(&["--cases", "fib-lookup,redirect"])).len(), 3);
+        assert_eq!(names(&rows(&["--cases", "fib-lookup,redirect"])).len(), 4);
         // Nothing of it is left on the machine.
         assert!(!std::fs::read_to_string("/proc/net/dev").unwrap().contains("bench0:"));
     }
@@ -114,6 +114,7 @@ fn every_primitive_is_listed() {
         "array-16m-random",
         "percpu-counter",
         "fib-lookup-forward",
+        "fib-lookup-router",
         "redirect",
         "redirect-map",
         "adjust-head",

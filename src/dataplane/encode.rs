@@ -291,10 +291,18 @@ fn backend(backend: &Backend) -> types::backend {
     }
 }
 
+/// Marks the first bucket of a group whose buckets are all the same.
+const SINGLE: u32 = types::group_flags::GROUP_SINGLE.0;
+
 fn group(group: &Group) -> types::group {
     let mut bucket = [0; 64];
     for (to, id) in bucket.iter_mut().zip(&group.buckets) {
         *to = id.0;
+    }
+    if let [first, rest @ ..] = &mut bucket
+        && rest.iter().all(|id| id == first)
+    {
+        *first |= SINGLE;
     }
     types::group { bucket }
 }
@@ -485,7 +493,7 @@ pub(super) fn decode(e: &Encoded) -> Tables {
         t.backends.insert(BackendId(id), decode_backend(&value));
     }
     for (id, value) in rows::<u32, types::group>(e, Table::Groups) {
-        t.groups.insert(GroupId(id), Group { buckets: value.bucket.map(NextHopId).to_vec() });
+        t.groups.insert(GroupId(id), Group { buckets: value.bucket.map(|id| NextHopId(id & !SINGLE)).to_vec() });
     }
     for (id, value) in rows::<u32, types::next_hop>(e, Table::NextHops) {
         if let Some(nh) = decode_next_hop(&value) {

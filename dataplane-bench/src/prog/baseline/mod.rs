@@ -243,6 +243,14 @@ fn all() -> Vec<Primitive> {
             Check::Neighbour,
             &[],
         ),
+        redirects(case(
+            "fib-lookup-router",
+            "parse, bpf_fib_lookup, TTL, both MACs, redirect",
+            "bench_router",
+            K::Destination,
+            Check::Neighbour,
+            &[],
+        )),
         redirects(case("redirect", "bpf_redirect, without what follows it", "bench_redirect", K::One, Check::Key, &[])),
         redirects(case(
             "redirect-map",
@@ -314,6 +322,7 @@ impl Primitive {
     fn harness(&self) -> &'static str {
         match self.program {
             EMPTY => EMPTY,
+            "bench_router" => "bench_routed",
             _ if self.keys.is_ip6() => "bench_key6",
             _ => "bench_key4",
         }

@@ -163,7 +163,7 @@ fn forwarding() -> Vec<Case> {
     vec![
         case("parse/ip4-tcp", "stage: Ethernet, IPv4 with checksum, ports", tcp4(CLIENT, FAR)).of(Part::Parse),
         case("parse/ip6-tcp", "stage: Ethernet, IPv6, ports", tcp6("2400::9")).of(Part::Parse),
-        case("forward/hot", "IPv4, few routes, one flow", tcp4(CLIENT, FAR)).rival("baseline/fib-lookup-forward"),
+        case("forward/hot", "IPv4, few routes, one flow", tcp4(CLIENT, FAR)).rival("baseline/fib-lookup-router"),
         case("forward/ip6-hot", "IPv6, few routes, one flow", tcp6("2400::9")),
         case("forward/pass-local", "for the node itself", tcp4(CLIENT, "10.0.0.1")).ends(Verdict::Pass),
     ]
