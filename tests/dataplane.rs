@@ -8,7 +8,7 @@ mod root {
     use std::sync::Arc;
 
     use ipnet::IpNet;
-    use margay::dataplane::{Applied, Attach, Dataplane, Error, detach_all};
+    use margay::dataplane::{Applied, Attach, Dataplane, Error, Stage, detach_all};
     use model::desired::AttachMode;
     use model::network::{IfIndex, Mac};
     use model::tables::{
@@ -150,6 +150,52 @@ mod root {
             assert_eq!(adopted, wanted);
             let applied = apply(&mut second, &wanted, &links);
             assert_eq!((applied.writes, applied.links_changed), (0, 0));
+        });
+    }
+
+    /// The group that the program finds for an IPv4 destination.
+    fn found(dataplane: &mut Dataplane, tables: &Tables, ifindex: IfIndex, to: &str) -> Option<u32> {
+        let [a, b, c, d, e, f] = tables.ports.values().next().unwrap().mac.0;
+        let mac = format!("{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{f:02x}");
+        let frame = format!("eth 02::ff > {mac} / ip4 192.0.2.77 > {to} / udp 1 > 2");
+        let explanation = dataplane.explain(&packet::notation::encode(&frame).unwrap(), ifindex).unwrap();
+        explanation.steps.iter().rev().find(|step| step.stage == Stage::Fib).map(|step| step.id)
+    }
+
+    /// More prefixes than the first map has room for, each in a slot of its own: the table moves to a larger map, the program
+    /// with it, and a successor finds both.
+    #[test]
+    fn a_fib_that_outgrows_its_map_moves_to_a_larger_one() {
+        let pins = PinDir::new("growth");
+        let dir = pins.0.clone();
+        with_veth(move |_, ifindex| {
+            let links = [attach(ifindex, AttachMode::Native)];
+            let mut wanted = tables(ifindex);
+            wanted.denylist.clear();
+            wanted.ports.values_mut().for_each(|port| port.filter = None);
+            let mut first = Dataplane::open(dir.clone()).unwrap();
+            apply(&mut first, &wanted, &links);
+            let small = first.fib_words().unwrap();
+            assert_eq!(found(&mut first, &wanted, ifindex, "20.0.0.1"), Some(1), "the default route");
+
+            let many = (0x0500_0000u32..0x7000_0000).step_by(1 << 14);
+            let many = many.map(|address| IpNet::new(IpAddr::from(address.to_be_bytes()), 24).unwrap());
+            wanted.fib.extend(many.map(|prefix| (prefix, GroupId(3))));
+            let applied = apply(&mut first, &wanted, &links);
+            assert!(applied.program_replaced, "{applied:?}");
+            let large = first.fib_words().unwrap();
+            assert!(large[0] > small[0] && large[1] == small[1], "{small:?} {large:?}");
+            let answers = ["20.0.0.1", "20.0.1.1", "111.255.192.9", "200.0.0.1"];
+            let expected = [Some(3), Some(1), Some(3), Some(1)];
+            assert_eq!(answers.map(|to| found(&mut first, &wanted, ifindex, to)), expected);
+            assert_eq!(apply(&mut first, &wanted, &links), Applied::default(), "and stays there");
+            drop(first);
+
+            let mut second = Dataplane::open(dir).unwrap();
+            assert_eq!(second.fib_words().unwrap(), large);
+            assert_eq!(second.adopted().unwrap().fib, wanted.fib);
+            assert_eq!(apply(&mut second, &wanted, &links).writes, 0);
+            assert_eq!(answers.map(|to| found(&mut second, &wanted, ifindex, to)), expected);
         });
     }
 
