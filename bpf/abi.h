@@ -238,6 +238,7 @@ enum next_hop_kind {
 	NH_VIP,
 	NH_BLACKHOLE,
 	NH_PROHIBIT,
+	NH_UNREACHABLE,
 };
 
 struct next_hop {

@@ -84,6 +84,8 @@ ALWAYS_INLINE int forward(struct xdp_md *ctx, struct packet *pkt)
 		return drop(pkt, DROP_BLACKHOLE);
 	case NH_PROHIBIT:
 		return punt_plain(ctx, pkt, PUNT_PROHIBIT);
+	case NH_UNREACHABLE:
+		return punt_plain(ctx, pkt, PUNT_NO_ROUTE);
 	default:
 		return drop(pkt, DROP_INTERNAL);
 	}

@@ -101,6 +101,7 @@ fn kind_name(kind: NextHopKind) -> &'static str {
         NextHopKind::Vip => "vip",
         NextHopKind::Blackhole => "blackhole",
         NextHopKind::Prohibit => "prohibit",
+        NextHopKind::Unreachable => "unreachable",
     }
 }
 

@@ -5,12 +5,11 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 use model::network::IfIndex;
-use model::rib::AdoptedRoute;
 use model::tables::{NextHop, Tables};
 
 /// The routes that a former process forwarded through gateways. Local, VIP, connected and dropping entries follow from the
 /// network and the resources and are not adopted; an on-link host's own entry neither.
-pub(super) fn routes(tables: &Tables) -> BTreeMap<IpNet, AdoptedRoute> {
+pub(super) fn routes(tables: &Tables) -> BTreeMap<IpNet, Vec<(IpAddr, IfIndex)>> {
     tables
         .fib
         .iter()
@@ -27,7 +26,7 @@ pub(super) fn routes(tables: &Tables) -> BTreeMap<IpNet, AdoptedRoute> {
                 })
                 .collect();
             let gateways: Vec<_> = gateways.filter(|gateways| !gateways.is_empty())?.into_iter().collect();
-            Some((*prefix, AdoptedRoute { gateways }))
+            Some((*prefix, gateways))
         })
         .collect()
 }
@@ -76,8 +75,8 @@ mod tests {
             ("198.51.100.0/24", vec![gateway("10.0.0.1")]),
             ("203.0.113.0/24", vec![gateway("10.0.0.1"), gateway("10.0.0.2")]),
         ];
-        let expected: BTreeMap<IpNet, AdoptedRoute> =
-            expected.into_iter().map(|(p, gateways)| (p.parse().unwrap(), AdoptedRoute { gateways })).collect();
+        let expected: BTreeMap<IpNet, Vec<_>> =
+            expected.into_iter().map(|(prefix, gateways)| (prefix.parse().unwrap(), gateways)).collect();
         assert_eq!(adopted, expected);
     }
 }

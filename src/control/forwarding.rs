@@ -1,15 +1,16 @@
 //! Generations: compiled from the state, written to the kernel by difference, attached to the interfaces.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
-use model::compile::{CompileError, Compiled, compile};
+use model::compile::{CompileError, Compiled, Compiler, Notice};
 use model::desired::Desired;
 use model::ids::Ids;
 use model::network::{IfIndex, Network};
-use model::rib::{AdoptedRoute, Rib};
+use model::rib::Rib;
 use tracing::{debug, error, info, warn};
 
 use super::adoption;
@@ -40,9 +41,12 @@ pub(super) struct Effort {
 /// The generation in force and the kernel side of it.
 pub(super) struct Forwarding {
     dataplane: Dataplane,
-    ids: Ids,
-    compiled: Compiled,
+    compiler: Compiler,
     generation: u64,
+    /// The kernel does not have what was compiled last.
+    unwritten: bool,
+    /// What was told of the generation in force.
+    notices: Vec<Notice>,
     /// Interfaces that the program could not be attached to, and why.
     refused: BTreeMap<IfIndex, String>,
     failure: Option<String>,
@@ -60,9 +64,10 @@ impl Forwarding {
         }
         Ok(Self {
             dataplane,
-            ids,
-            compiled: Compiled::default(),
+            compiler: Compiler::new(ids),
             generation: 0,
+            unwritten: true,
+            notices: Vec::new(),
             refused: BTreeMap::new(),
             failure: None,
             effort: Effort::default(),
@@ -76,7 +81,7 @@ impl Forwarding {
     }
 
     /// Routes through gateways that a former process forwarded.
-    pub(super) fn adopted_routes(&self) -> BTreeMap<IpNet, AdoptedRoute> {
+    pub(super) fn adopted_routes(&self) -> BTreeMap<IpNet, Vec<(IpAddr, IfIndex)>> {
         self.dataplane.adopted().map(adoption::routes).unwrap_or_default()
     }
 
@@ -87,7 +92,7 @@ impl Forwarding {
 
     /// The generation in force.
     pub(super) fn compiled(&self) -> &Compiled {
-        &self.compiled
+        self.compiler.compiled()
     }
 
     /// The kernel side.
@@ -131,27 +136,56 @@ impl Forwarding {
     }
 
     /// Compiles the state and puts it into force.
-    pub(super) fn advance(&mut self, desired: &Desired, network: &Network, rib: &Rib) -> Result<(), Error> {
+    pub(super) fn advance(&mut self, desired: &Desired, network: &Network, rib: &mut Rib) -> Result<(), Error> {
         let outcome = self.try_advance(desired, network, rib);
+        self.record(outcome)
+    }
+
+    /// Puts changes of routes into force that concern the FIB alone. False, and nothing is done, where
+    /// [`advance`](Self::advance) is needed.
+    pub(super) fn follow(&mut self, rib: &mut Rib) -> Result<bool, Error> {
+        if self.unwritten || !self.compiler.follow(rib) {
+            return Ok(false);
+        }
+        self.unwritten = true;
+        let fib = &self.compiler.compiled().tables.fib;
+        let applied = self.dataplane.apply_routes(fib, self.compiler.changed());
+        let outcome = applied.map(|applied| self.in_force(applied)).map_err(Error::from);
+        self.record(outcome).map(|()| true)
+    }
+
+    fn record(&mut self, outcome: Result<(), Error>) -> Result<(), Error> {
         self.failure = outcome.as_ref().err().map(ToString::to_string);
         self.effort.failures += u64::from(outcome.is_err());
         outcome
     }
 
-    fn try_advance(&mut self, desired: &Desired, network: &Network, rib: &Rib) -> Result<(), Error> {
+    fn try_advance(&mut self, desired: &Desired, network: &Network, rib: &mut Rib) -> Result<(), Error> {
         let begin = Instant::now();
-        let compiled = compile(desired, network, rib, &mut self.ids)?;
+        let differs = self.compiler.compile(desired, network, rib)?;
         self.effort.compile = begin.elapsed();
-        if self.generation > 0 && compiled == self.compiled && self.refused.is_empty() {
+        if !differs && !self.unwritten && self.refused.is_empty() {
             return Ok(());
         }
+        let news = differs || self.unwritten;
+        self.unwritten = true;
         let begin = Instant::now();
-        let applied = self.apply(&compiled, network)?;
+        let applied = self.apply(network)?;
         self.effort.apply = begin.elapsed();
-        self.effort.writes += applied.writes as u64;
-        if self.generation > 0 && compiled == self.compiled {
-            return Ok(());
+        if news {
+            self.in_force(applied);
+        } else {
+            self.effort.writes += applied.writes as u64;
+            self.unwritten = false;
         }
+        Ok(())
+    }
+
+    /// The kernel has what was compiled.
+    fn in_force(&mut self, applied: Applied) {
+        self.compiler.written();
+        self.unwritten = false;
+        self.effort.writes += applied.writes as u64;
         self.generation += 1;
         let (generation, writes, links) = (self.generation, applied.writes, applied.links_changed);
         if generation == 1 || applied.program_replaced || links > 0 {
@@ -161,16 +195,18 @@ impl Forwarding {
             let (compile, apply) = (self.effort.compile, self.effort.apply);
             debug!(generation, writes, ?compile, ?apply, "generation in force");
         }
-        for notice in compiled.notices.iter().filter(|notice| !self.compiled.notices.contains(notice)) {
-            warn!("{notice}");
+        let notices = &self.compiler.compiled().notices;
+        if self.notices != *notices {
+            let known = |notice: &Notice| self.notices.iter().any(|known| known.is_about_the_same(notice));
+            notices.iter().filter(|notice| !known(notice)).for_each(|notice| warn!("{notice}"));
+            self.notices.clone_from(notices);
         }
-        self.compiled = compiled;
-        Ok(())
     }
 
     /// Writes a generation. An interface that does not take the program is left out; that is its own problem, and it is
     /// tried again with the next generation.
-    fn apply(&mut self, compiled: &Compiled, network: &Network) -> Result<Applied, Error> {
+    fn apply(&mut self, network: &Network) -> Result<Applied, Error> {
+        let compiled = self.compiler.compiled();
         let name = |ifindex: &IfIndex| network.links.get(ifindex).map(|link| link.name.clone()).unwrap_or_default();
         let mut attach: Vec<Attach> = compiled
             .attach
@@ -180,7 +216,9 @@ impl Forwarding {
         let mut refused = BTreeMap::new();
         let mut total = Applied::default();
         loop {
-            match self.dataplane.apply(&compiled.tables, compiled.features, &compiled.parameters, &attach) {
+            let (features, parameters) = (compiled.features, &compiled.parameters);
+            let changed = self.compiler.changed();
+            match self.dataplane.apply_changed(&compiled.tables, changed, features, parameters, &attach) {
                 Ok(applied) => {
                     total.writes += applied.writes;
                     total.program_replaced |= applied.program_replaced;

@@ -129,7 +129,7 @@ impl Owner {
             Event::Network(change) => self.network_changed(change),
             Event::Bgp(event) => {
                 if self.routing.changed(event) {
-                    self.changed(false);
+                    self.routes_changed();
                 }
             }
             Event::Worker(FromWorker::Resolve { ifindex, address }) => self.resolve_for_worker((ifindex, address)),
@@ -149,6 +149,24 @@ impl Owner {
         let settle = self.forwarding.last_duration().clamp(*SETTLE.start(), *SETTLE.end());
         let due = if at_once { Instant::now() } else { Instant::now() + settle };
         self.due = Some(self.due.map_or(due, |former| former.min(due)));
+    }
+
+    /// Routes that lead where others lead already are in force at once; what else they concern settles first.
+    fn routes_changed(&mut self) {
+        if self.due.is_some() {
+            return;
+        }
+        match self.forwarding.follow(self.routing.rib_mut()) {
+            Ok(true) => {}
+            Ok(false) => self.changed(false),
+            Err(failure) => self.failed(&failure),
+        }
+    }
+
+    fn failed(&mut self, failure: &super::forwarding::Error) {
+        let generation = self.forwarding.generation();
+        error!(generation, error = %failure, "the new state is not in force, the generation before stays");
+        self.due = Some(Instant::now() + RETRY);
     }
 
     fn reload(&mut self) {
@@ -231,10 +249,9 @@ impl Owner {
     fn next_generation(&mut self) {
         self.due = None;
         self.routing.configure(&self.config.loaded.desired, &self.network);
-        let before = self.forwarding.generation();
-        if let Err(failure) = self.forwarding.advance(&self.config.loaded.desired, &self.network, self.routing.rib()) {
-            error!(generation = before, error = %failure, "the new state is not in force, the generation before stays");
-            self.due = Some(Instant::now() + RETRY);
+        let rib = self.routing.rib_mut();
+        if let Err(failure) = self.forwarding.advance(&self.config.loaded.desired, &self.network, rib) {
+            self.failed(&failure);
             return;
         }
         if !self.forwarding.refused().is_empty() || self.workers.failure().is_some() {

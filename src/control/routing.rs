@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use ipnet::IpNet;
 use model::desired::{Bgp, Desired};
 use model::network::Network;
-use model::rib::Rib;
+use model::rib::{Origin, Rib};
 use tokio::sync::mpsc;
 use tracing::info;
 
@@ -39,7 +39,10 @@ impl Routing {
     pub(super) fn new(forwarding: &Forwarding, events: mpsc::Sender<Event>) -> Self {
         let (sender, mut receiver) = mpsc::unbounded_channel();
         let mut speaker = Speaker::start(sender);
-        let adopted = forwarding.adopted_routes();
+        let mut rib = Rib::default();
+        for (prefix, gateways) in forwarding.adopted_routes() {
+            rib.set_adopted(prefix, gateways);
+        }
         speaker.forwarding_preserved(forwarding.has_adopted());
         tokio::spawn(async move {
             while let Some(event) = receiver.recv().await {
@@ -49,7 +52,7 @@ impl Routing {
             }
         });
         Self {
-            rib: Rib { adopted, ..Rib::default() },
+            rib,
             speaker: Some(speaker),
             configured: None,
             announced: None,
@@ -59,9 +62,14 @@ impl Routing {
         }
     }
 
-    /// Routes for the compiler.
+    /// Routes of all origins.
     pub(super) fn rib(&self) -> &Rib {
         &self.rib
+    }
+
+    /// Routes for the compiler, which takes their changes.
+    pub(super) fn rib_mut(&mut self) -> &mut Rib {
+        &mut self.rib
     }
 
     /// Peers and their sessions.
@@ -84,11 +92,11 @@ impl Routing {
             BgpEvent::Routes(routes) => {
                 for (prefix, route) in routes {
                     match route {
-                        Some(route) => drop(self.rib.bgp.insert(prefix, route)),
-                        None => drop(self.rib.bgp.remove(&prefix)),
+                        Some(route) => self.rib.set_bgp(prefix, &route),
+                        None => self.rib.remove(prefix, Origin::Bgp),
                     }
                 }
-                true
+                self.rib.has_changes()
             }
             BgpEvent::Converged => self.forget_adopted("BGP has converged"),
             // The speaker logs it and the status shows it.
@@ -145,10 +153,9 @@ impl Routing {
     }
 
     fn forget_adopted(&mut self, why: &str) -> bool {
-        let count = self.rib.adopted.len();
+        let count = self.rib.clear(Origin::Adopted);
         if count > 0 {
             info!(count, why, "adopted routes are let go; what is still announced stays");
-            self.rib.adopted.clear();
         }
         count > 0
     }

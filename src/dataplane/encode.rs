@@ -324,6 +324,7 @@ fn next_hop(nh: &NextHop) -> types::next_hop {
         NextHop::Vip => only(k::NH_VIP),
         NextHop::Blackhole => only(k::NH_BLACKHOLE),
         NextHop::Prohibit => only(k::NH_PROHIBIT),
+        NextHop::Unreachable => only(k::NH_UNREACHABLE),
     }
 }
 
@@ -364,8 +365,8 @@ pub(super) fn encode(tables: &Tables, filter_base: usize) -> Result<Encoded, Err
             IpNet::V6(net) => e.put(Table::Denylist6, &fib6_key(net), &1u32),
         }
     }
-    for (index, op) in (filter_base as u32..).zip(&tables.filter) {
-        e.put(Table::Filter, &index, &filter_op(op, filter_base));
+    if !tables.filter.is_empty() {
+        e.entries.insert(Table::Filter, filter(tables, filter_base));
     }
     for peer in &tables.tunnel_peers {
         e.put(Table::TunnelPeers, &tunnel_peer(peer), &1u32);
@@ -390,6 +391,14 @@ pub(super) fn encode(tables: &Tables, filter_base: usize) -> Result<Encoded, Err
     }
     e.check_limits(tables)?;
     Ok(e)
+}
+
+/// The entries of the policy, written from `filter_base` on.
+pub(super) fn filter(tables: &Tables, filter_base: usize) -> Entries {
+    let entry = |(index, op): (u32, &FilterOp)| {
+        (abi::bytes_of(&index).to_vec(), abi::bytes_of(&filter_op(op, filter_base)).to_vec())
+    };
+    (filter_base as u32..).zip(&tables.filter).map(entry).collect()
 }
 
 // ---- back ----------------------------------------------------------------------------------------------------------
@@ -445,6 +454,7 @@ fn decode_next_hop(nh: &types::next_hop) -> Option<NextHop> {
         n if n == k::NH_VIP.0 => NextHop::Vip,
         n if n == k::NH_BLACKHOLE.0 => NextHop::Blackhole,
         n if n == k::NH_PROHIBIT.0 => NextHop::Prohibit,
+        n if n == k::NH_UNREACHABLE.0 => NextHop::Unreachable,
         _ => return None,
     })
 }

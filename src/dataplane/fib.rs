@@ -8,6 +8,7 @@ use std::thread::{self, JoinHandle};
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use libbpf_rs::{MapCore as _, MapFlags, MapHandle, MapType};
+use model::compile::Changed;
 use model::tables::GroupId;
 use tables::fib::{BLOCK_REACH, DEFAULT_WORD, Family, Fib, Full, Ip4, Ip6, Prefix, ROOT_BITS, ROOT_WORDS, Retired};
 
@@ -120,11 +121,21 @@ impl Fibs {
         ip4.chain(ip6).collect()
     }
 
-    /// Inserts and replaces; the first time, when only answers are known, it also takes away. Tells how many stores it took.
-    pub(super) fn write(&mut self, wanted: &Wanted) -> Result<usize, Outgrown> {
+    /// Inserts and replaces what has changed; the first time, when only answers are known, it makes everything as wanted.
+    /// Tells how many stores it took.
+    pub(super) fn write(&mut self, wanted: &Wanted, changed: &Changed) -> Result<usize, Outgrown> {
         self.grace.poll(&mut self.ip4, &mut self.ip6);
         let before = self.stores();
-        if self.known {
+        if let (true, Changed::Prefixes(prefixes)) = (self.known, changed) {
+            for prefix in prefixes {
+                let Some(group) = wanted.get(prefix) else { continue };
+                let group = group.0 as u16;
+                match prefix {
+                    IpNet::V4(net) => self.with_patience(0, |fibs| insert(&mut fibs.ip4, key4(*net), group))?,
+                    IpNet::V6(net) => self.with_patience(1, |fibs| insert(&mut fibs.ip6, key6(*net), group))?,
+                }
+            }
+        } else if self.known {
             self.in_both(
                 |fibs| insert_new(&mut fibs.ip4, wanted4(wanted)),
                 |fibs| insert_new(&mut fibs.ip6, wanted6(wanted)),
@@ -137,12 +148,22 @@ impl Fibs {
     }
 
     /// Takes away what is not wanted any more; tells how many stores it took.
-    pub(super) fn take_away(&mut self, wanted: &Wanted) -> Result<usize, Outgrown> {
+    pub(super) fn take_away(&mut self, wanted: &Wanted, changed: &Changed) -> Result<usize, Outgrown> {
         let before = self.stores();
-        self.in_both(
-            |fibs| remove_old(&mut fibs.ip4, wanted4(wanted)),
-            |fibs| remove_old(&mut fibs.ip6, wanted6(wanted)),
-        )?;
+        match changed {
+            Changed::Prefixes(prefixes) => {
+                for prefix in prefixes.iter().filter(|prefix| !wanted.contains_key(*prefix)) {
+                    match prefix {
+                        IpNet::V4(net) => self.with_patience(0, |fibs| remove(&mut fibs.ip4, key4(*net)))?,
+                        IpNet::V6(net) => self.with_patience(1, |fibs| remove(&mut fibs.ip6, key6(*net)))?,
+                    }
+                }
+            }
+            Changed::Everything => self.in_both(
+                |fibs| remove_old(&mut fibs.ip4, wanted4(wanted)),
+                |fibs| remove_old(&mut fibs.ip6, wanted6(wanted)),
+            )?,
+        }
         self.grace.begin(&mut self.ip4, &mut self.ip6);
         Ok(self.stores() - before)
     }
@@ -267,6 +288,14 @@ fn new_map(name: &'static str, words: usize) -> Result<MapHandle, Error> {
         limit: u32::MAX as usize / size_of::<u32>(),
     })?;
     MapHandle::create(MapType::Array, Some(name), 4, bytes, 1, &opts).map_err(failed)
+}
+
+fn insert<F: Family>(fib: &mut Fib<F, Mapped>, (address, length): Prefix<F>, group: u16) -> Result<(), Full> {
+    fib.insert(address, length, group).map(drop)
+}
+
+fn remove<F: Family>(fib: &mut Fib<F, Mapped>, (address, length): Prefix<F>) -> Result<(), Full> {
+    fib.remove(address, length).map(drop)
 }
 
 /// Inserts what is not there as it is wanted. Both sides are ascending.

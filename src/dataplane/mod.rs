@@ -20,10 +20,12 @@ use std::collections::BTreeMap;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 
+use ipnet::IpNet;
 use libbpf_rs::{MapCore, MapFlags};
+use model::compile::Changed;
 use model::desired::AttachMode;
 use model::network::IfIndex;
-use model::tables::{BackendId, Features, Parameters, PortId, Tables, VipId};
+use model::tables::{BackendId, Features, GroupId, Parameters, PortId, Tables, VipId};
 use serde::{Deserialize, Serialize};
 
 pub use abi::types;
@@ -89,6 +91,8 @@ pub struct Dataplane {
     instance: Option<Instance>,
     explainer: Option<Instance>,
     links: BTreeMap<IfIndex, (AttachMode, XdpLink)>,
+    /// The interfaces of the last generation.
+    attach: Vec<Attach>,
 }
 
 impl Dataplane {
@@ -114,7 +118,16 @@ impl Dataplane {
         let (maps, found) = SharedMaps::open(dir.as_deref())?;
         let kernel = if found { Kernel::read(&maps)? } else { Kernel::new(&maps)? };
         let adopted = found.then(|| Tables { fib: kernel.fibs().answers(), ..encode::decode(kernel.state()) });
-        Ok(Self { pins, maps, kernel, adopted, instance: None, explainer: None, links: BTreeMap::new() })
+        Ok(Self {
+            pins,
+            maps,
+            kernel,
+            adopted,
+            instance: None,
+            explainer: None,
+            links: BTreeMap::new(),
+            attach: Vec::new(),
+        })
     }
 
     /// The tables that an earlier process left in force: ports, VIPs, rings, backends, FIB, groups, next hops and
@@ -136,7 +149,23 @@ impl Dataplane {
         parameters: &Parameters,
         attach: &[Attach],
     ) -> Result<Applied, Error> {
-        let desired = encode::encode(tables, self.kernel.filter_base_for(tables)?)?;
+        self.apply_changed(tables, &Changed::Everything, features, parameters, attach)
+    }
+
+    /// As [`apply`](Self::apply), where it is known which prefixes of the FIB are not what was last applied.
+    ///
+    /// # Errors
+    /// As [`apply`](Self::apply); after one, `changed` must tell of what the failed call was told of, too.
+    pub fn apply_changed(
+        &mut self,
+        tables: &Tables,
+        changed: &Changed,
+        features: Features,
+        parameters: &Parameters,
+        attach: &[Attach],
+    ) -> Result<Applied, Error> {
+        let desired = encode::encode(tables, self.kernel.filter_base_for(tables))?;
+        self.attach = attach.to_vec();
         let mut applied = Applied::default();
         let knobs = Knobs::new(features, parameters, self.maps.fib_words()?);
         let resized = self.maps.flow_table_entries()? != parameters.flow_table_entries.max(1);
@@ -147,16 +176,11 @@ impl Dataplane {
         let stale = resized || self.instance.as_ref().is_none_or(|instance| instance.knobs != knobs);
         let mut successor = if stale { Some(Instance::load(&self.maps, knobs)?) } else { None };
 
-        while let Err(failure) = self.kernel.apply(&self.maps, &desired, &tables.fib, &mut applied.writes) {
+        let fib = (&tables.fib, changed);
+        while let Err(failure) = self.kernel.apply(&self.maps, &desired, fib, &mut applied.writes) {
             let Failure::Outgrown(outgrown) = failure else { return Err(failure.into_error()) };
-            self.give_more_room(outgrown, &tables.fib)?;
-            // The former program looks on in the former map; what it refers to goes only when its successor is in force.
-            let knobs = Knobs { fib_words: self.maps.fib_words()?, ..knobs };
-            self.instance = Some(Instance::load(&self.maps, knobs)?);
-            self.explainer = None;
+            self.move_to_more_room(outgrown, &tables.fib, knobs, &mut applied)?;
             successor = None;
-            applied.program_replaced = true;
-            applied.links_changed += self.reconcile_links(attach, true)?;
         }
         if let Some(successor) = successor {
             self.instance = Some(successor);
@@ -165,6 +189,38 @@ impl Dataplane {
         }
         applied.links_changed += self.reconcile_links(attach, applied.program_replaced)?;
         Ok(applied)
+    }
+
+    /// Writes prefixes of the FIB that are not what was last applied, where nothing else is different: plain stores.
+    ///
+    /// # Errors
+    /// As [`apply_changed`](Self::apply_changed).
+    pub fn apply_routes(&mut self, fib: &BTreeMap<IpNet, GroupId>, changed: &Changed) -> Result<Applied, Error> {
+        let knobs = self.instance.as_ref().ok_or(Error::NotApplied)?.knobs;
+        let mut applied = Applied::default();
+        while let Err(outgrown) = self.kernel.apply_routes((fib, changed), &mut applied.writes) {
+            self.move_to_more_room(outgrown, fib, knobs, &mut applied)?;
+        }
+        Ok(applied)
+    }
+
+    /// Fills a larger map, and has a program that is specialised to it take over. The former program looks on in the former
+    /// map; what it refers to goes only when its successor is in force.
+    fn move_to_more_room(
+        &mut self,
+        outgrown: fib::Outgrown,
+        wanted: &fib::Wanted,
+        knobs: Knobs,
+        applied: &mut Applied,
+    ) -> Result<(), Error> {
+        self.give_more_room(outgrown, wanted)?;
+        let knobs = Knobs { fib_words: self.maps.fib_words()?, ..knobs };
+        self.instance = Some(Instance::load(&self.maps, knobs)?);
+        self.explainer = None;
+        applied.program_replaced = true;
+        let attach = self.attach.clone();
+        applied.links_changed += self.reconcile_links(&attach, true)?;
+        Ok(())
     }
 
     /// Puts a larger map, filled, in the place of a FIB that has no room.

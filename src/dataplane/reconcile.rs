@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 
 use libbpf_rs::{MapCore, MapFlags, MapHandle, MapType};
+use model::compile::Changed;
 use model::tables::{RING_SLOTS, Ring, VipId};
 
 use super::abi::{self, types};
@@ -88,10 +89,10 @@ impl Kernel {
     }
 
     /// Where the next policy is written: in place while it does not change, else the half that is not in force.
-    pub(super) fn filter_base_for(&self, tables: &model::tables::Tables) -> Result<usize, Error> {
+    pub(super) fn filter_base_for(&self, tables: &model::tables::Tables) -> usize {
         let current = encode::filter_base(&self.state);
-        let same = encode::encode(tables, current)?.table(Table::Filter) == self.state.table(Table::Filter);
-        Ok(if same { current } else { FILTER_HALF - current })
+        let same = encode::filter(tables, current) == *self.state.table(Table::Filter);
+        if same { current } else { FILTER_HALF - current }
     }
 
     /// The FIB of both families.
@@ -104,13 +105,13 @@ impl Kernel {
         &mut self.fibs
     }
 
-    /// Writes the difference to `desired` and `fib`, and adds the number of writes and deletes to `writes`. After a failure the
-    /// next call goes on from there.
+    /// Writes the difference to `desired` and, where it has changed, to `fib`, and adds the number of writes and deletes to
+    /// `writes`. After a failure the next call goes on from there.
     pub(super) fn apply(
         &mut self,
         maps: &SharedMaps,
         desired: &Encoded,
-        fib: &Wanted,
+        (fib, changed): (&Wanted, &Changed),
         writes: &mut usize,
     ) -> Result<(), Failure> {
         for table in Table::ORDER {
@@ -119,16 +120,27 @@ impl Kernel {
             }
             *writes += self.write_new(maps, table, desired)?;
             if table == Table::Groups {
-                *writes += self.fibs.write(fib)?;
+                *writes += self.fibs.write(fib, changed)?;
             }
         }
         for table in Table::ORDER.into_iter().rev() {
             if table == Table::Groups {
-                *writes += self.fibs.take_away(fib)?;
+                *writes += self.fibs.take_away(fib, changed)?;
             }
             *writes += self.delete_old(maps, table, desired)?;
         }
         *writes += self.delete_rings(maps, desired)?;
+        Ok(())
+    }
+
+    /// Writes what of the FIB has changed, and nothing else.
+    pub(super) fn apply_routes(
+        &mut self,
+        (fib, changed): (&Wanted, &Changed),
+        writes: &mut usize,
+    ) -> Result<(), Outgrown> {
+        *writes += self.fibs.write(fib, changed)?;
+        *writes += self.fibs.take_away(fib, changed)?;
         Ok(())
     }
 

@@ -29,6 +29,7 @@ pub(crate) enum NextHopKey {
     Vip,
     Blackhole,
     Prohibit,
+    Unreachable,
 }
 
 /// One gateway of a set. `ifindex` is set for a gateway on a link and absent for one that other routes lead to.
@@ -392,6 +393,7 @@ fn key_of(hop: NextHop) -> NextHopKey {
         NextHop::Vip => NextHopKey::Vip,
         NextHop::Blackhole => NextHopKey::Blackhole,
         NextHop::Prohibit => NextHopKey::Prohibit,
+        NextHop::Unreachable => NextHopKey::Unreachable,
     }
 }
 

@@ -1,13 +1,20 @@
-//! The routing information base: routes of every source, and which of them forward.
+//! The routing information base: what every protocol knows about every prefix, and which of it is preferred.
 //!
-//! Preference, best first: connected, static, external BGP, internal BGP, adopted. The first source that has a route for
-//! a prefix wins; equal paths within it form one next-hop group.
+//! Preference, best first: the node's own addresses, VIPs, connected, static, kernel, external BGP, internal BGP, adopted.
+//! Routes of the first four follow from the network and the resources; those of the others are kept here, by prefix, a slot
+//! an [`Origin`]. Routes with the same way out share a [`Set`]: there are as many sets as there are different ways, not as
+//! many as there are prefixes, so what becomes of a way out is decided once.
+//!
+//! Changes are remembered until [`Rib::take_changes`]: the FIB follows by difference.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
+use smallvec::SmallVec;
+
+use crate::network::IfIndex;
 
 /// Where a route comes from, best first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -21,6 +28,8 @@ pub enum Source {
     Connected,
     /// A `StaticRoute`.
     Static,
+    /// The kernel's routing table: what other daemons and `ip route` have put there.
+    Kernel,
     /// Learned from an external peer.
     Ebgp,
     /// Learned from an internal peer.
@@ -29,27 +38,415 @@ pub enum Source {
     Adopted,
 }
 
+/// Who tells of routes. Each has one route for a prefix at a time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Origin {
+    /// The kernel's routing table.
+    Kernel,
+    /// BGP's choice, whether learned from external or internal peers.
+    Bgp,
+    /// What a restarted process found forwarding.
+    Adopted,
+}
+
 /// The paths that BGP chose for a prefix: best path and its equals (RFC 4271 §9.1.2, multipath).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BgpRoute {
-    /// Gateways, ascending, at least one.
+    /// Gateways, at least one.
     pub gateways: Vec<IpAddr>,
     /// Learned from internal peers.
     pub internal: bool,
 }
 
-/// Gateways and outgoing interface that a pinned FIB entry forwarded to.
+/// One gateway of a route.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Gateway {
+    /// Its address; of either family, whatever the prefix is of (RFC 8950).
+    pub address: IpAddr,
+    /// The interface that it is on; `None` where other routes lead to it.
+    pub ifindex: Option<IfIndex>,
+    /// Share relative to the other gateways, at least 1.
+    pub weight: u32,
+}
+
+impl Gateway {
+    /// A gateway that other routes lead to.
+    pub fn recursive(address: IpAddr) -> Self {
+        Self { address, ifindex: None, weight: 1 }
+    }
+
+    /// A gateway on a link.
+    pub fn on_link(address: IpAddr, ifindex: IfIndex) -> Self {
+        Self { address, ifindex: Some(ifindex), weight: 1 }
+    }
+}
+
+/// The way out that a route gives its packets.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Way {
+    /// Through gateways, ascending, each once, at least one.
+    Gateways(SmallVec<[Gateway; 1]>),
+    /// The destination is on this link.
+    Link(IfIndex),
+    /// The host's stack decides.
+    Host,
+    /// Drop silently.
+    Blackhole,
+    /// Drop and answer that it is prohibited.
+    Prohibit,
+    /// Drop and answer that there is no route.
+    Unreachable,
+}
+
+impl Way {
+    /// Through these gateways; `None` without any. Equal ones add their weights.
+    pub fn through(gateways: impl IntoIterator<Item = Gateway>) -> Option<Self> {
+        let mut all: SmallVec<[Gateway; 1]> = gateways.into_iter().collect();
+        all.sort_unstable();
+        all.dedup_by(|next, kept| {
+            let same = (next.address, next.ifindex) == (kept.address, kept.ifindex);
+            kept.weight = if same { kept.weight.saturating_add(next.weight) } else { kept.weight };
+            same
+        });
+        (!all.is_empty()).then_some(Self::Gateways(all))
+    }
+}
+
+/// Number of a set: routes of one origin with one way out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct SetId(u32);
+
+impl SetId {
+    /// As an index: numbers are given out from 0, and again when a set has gone.
+    pub fn index(self) -> usize {
+        self.0 as usize
+    }
+}
+
+/// Routes of one origin with one way out.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct AdoptedRoute {
-    /// Gateway and interface pairs, ascending.
-    pub gateways: Vec<(IpAddr, crate::network::IfIndex)>,
+pub struct Set {
+    /// Who tells of them.
+    pub origin: Origin,
+    /// Where they lead.
+    pub way: Way,
+    /// How many prefixes there are; none, where the last has gone a moment ago.
+    pub routes: usize,
+}
+
+/// One route of a prefix.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Learned {
+    /// Where it comes from: what it is preferred by.
+    pub source: Source,
+    /// Its way out.
+    pub set: SetId,
 }
 
 /// Routes that do not follow from the resources or the network alone.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default)]
 pub struct Rib {
-    /// BGP's choice for each prefix.
-    pub bgp: BTreeMap<IpNet, BgpRoute>,
-    /// What a restarted process found forwarding; emptied once BGP has converged or the restart time is over.
-    pub adopted: BTreeMap<IpNet, AdoptedRoute>,
+    /// Routes of a prefix, best first, at most one of each origin.
+    routes: BTreeMap<IpNet, SmallVec<[Learned; 1]>>,
+    sets: Vec<Option<Set>>,
+    by_way: BTreeMap<(Origin, Way), SetId>,
+    free: Vec<SetId>,
+    /// Prefixes of each family and length, whatever their origin.
+    lengths: [Lengths; 2],
+    changed: Vec<IpNet>,
+    sets_changed: Vec<SetId>,
+}
+
+/// How many prefixes of each length there are.
+#[derive(Clone, Debug)]
+struct Lengths([usize; 129]);
+
+impl Default for Lengths {
+    fn default() -> Self {
+        Self([0; 129])
+    }
+}
+
+/// What has become different since it was last asked.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RibChanges {
+    /// Prefixes, ascending, each once.
+    pub prefixes: Vec<IpNet>,
+    /// Numbers that stand for a way out since then, or for none, in no order.
+    pub sets: Vec<SetId>,
+}
+
+impl Rib {
+    /// Puts BGP's choice for a prefix in the place of the former one.
+    pub fn set_bgp(&mut self, prefix: IpNet, route: &BgpRoute) {
+        let source = if route.internal { Source::Ibgp } else { Source::Ebgp };
+        match Way::through(route.gateways.iter().copied().map(Gateway::recursive)) {
+            Some(way) => self.set(prefix, source, way),
+            None => self.remove(prefix, Origin::Bgp),
+        }
+    }
+
+    /// Puts the kernel's route to a prefix in the place of the former one.
+    pub fn set_kernel(&mut self, prefix: IpNet, way: Way) {
+        self.set(prefix, Source::Kernel, way);
+    }
+
+    /// Puts what a former process forwarded in the place of what it was said to forward.
+    pub fn set_adopted(&mut self, prefix: IpNet, gateways: impl IntoIterator<Item = (IpAddr, IfIndex)>) {
+        let gateways = gateways.into_iter().map(|(address, ifindex)| Gateway::on_link(address, ifindex));
+        match Way::through(gateways) {
+            Some(way) => self.set(prefix, Source::Adopted, way),
+            None => self.remove(prefix, Origin::Adopted),
+        }
+    }
+
+    fn set(&mut self, prefix: IpNet, source: Source, way: Way) {
+        let prefix = prefix.trunc();
+        let Some(origin) = source.origin() else { return };
+        let set = self.intern(origin, way);
+        let learned = Learned { source, set };
+        let known =
+            self.routes.get(&prefix).and_then(|routes| routes.iter().find(|r| r.source.origin() == Some(origin)));
+        if known == Some(&learned) {
+            return;
+        }
+        self.hold(set);
+        let routes = self.routes.entry(prefix).or_default();
+        if routes.is_empty() {
+            count(&mut self.lengths, prefix, |n| n + 1);
+        }
+        let former = routes.iter().position(|route| route.source.origin() == Some(origin)).map(|at| routes.remove(at));
+        let at = routes.partition_point(|route| route.source < source);
+        routes.insert(at, learned);
+        self.changed.push(prefix);
+        if let Some(former) = former {
+            self.release(former.set);
+        }
+    }
+
+    /// Takes away what an origin tells of a prefix.
+    pub fn remove(&mut self, prefix: IpNet, origin: Origin) {
+        let prefix = prefix.trunc();
+        let Some(routes) = self.routes.get_mut(&prefix) else { return };
+        let Some(at) = routes.iter().position(|route| route.source.origin() == Some(origin)) else { return };
+        let former = routes.remove(at);
+        if routes.is_empty() {
+            self.routes.remove(&prefix);
+            count(&mut self.lengths, prefix, |n| n.saturating_sub(1));
+        }
+        self.changed.push(prefix);
+        self.release(former.set);
+    }
+
+    /// Takes away everything that an origin tells; says how many routes those were.
+    pub fn clear(&mut self, origin: Origin) -> usize {
+        let told = |routes: &[Learned]| routes.iter().any(|route| route.source.origin() == Some(origin));
+        let prefixes: Vec<IpNet> =
+            self.routes.iter().filter(|(_, routes)| told(routes)).map(|(prefix, _)| *prefix).collect();
+        for prefix in &prefixes {
+            self.remove(*prefix, origin);
+        }
+        prefixes.len()
+    }
+
+    fn intern(&mut self, origin: Origin, way: Way) -> SetId {
+        let key = (origin, way);
+        if let Some(id) = self.by_way.get(&key) {
+            return *id;
+        }
+        let id = self.free.pop().unwrap_or(SetId(self.sets.len() as u32));
+        let set = Some(Set { origin, way: key.1.clone(), routes: 0 });
+        match self.sets.get_mut(id.index()) {
+            Some(slot) => *slot = set,
+            None => self.sets.push(set),
+        }
+        self.by_way.insert(key, id);
+        self.sets_changed.push(id);
+        id
+    }
+
+    fn hold(&mut self, id: SetId) {
+        if let Some(Some(set)) = self.sets.get_mut(id.index()) {
+            set.routes += 1;
+        }
+    }
+
+    fn release(&mut self, id: SetId) {
+        let Some(Some(set)) = self.sets.get_mut(id.index()) else { return };
+        set.routes = set.routes.saturating_sub(1);
+    }
+
+    /// Lets go of ways out that no route has any more. They are kept until then: a route that comes and goes does not make
+    /// a new way out each time.
+    pub(crate) fn forget_unused_sets(&mut self) {
+        for (id, slot) in (0..).map(SetId).zip(&mut self.sets) {
+            if let Some(set) = slot.take_if(|set| set.routes == 0) {
+                self.by_way.remove(&(set.origin, set.way));
+                self.free.push(id);
+                self.sets_changed.push(id);
+            }
+        }
+    }
+
+    /// Prefixes with their routes, best first, by prefix.
+    pub fn iter(&self) -> impl Iterator<Item = (IpNet, &[Learned])> {
+        self.routes.iter().map(|(prefix, routes)| (*prefix, routes.as_slice()))
+    }
+
+    /// The routes of a prefix, best first.
+    pub fn routes(&self, prefix: IpNet) -> &[Learned] {
+        self.routes.get(&prefix).map(SmallVec::as_slice).unwrap_or_default()
+    }
+
+    /// How many routes an origin tells of.
+    pub fn count(&self, origin: Origin) -> usize {
+        self.sets().filter(|(_, set)| set.origin == origin).map(|(_, set)| set.routes).sum()
+    }
+
+    /// Prefixes of any origin.
+    pub fn len(&self) -> usize {
+        self.routes.len()
+    }
+
+    /// True where nothing is learned.
+    pub fn is_empty(&self) -> bool {
+        self.routes.is_empty()
+    }
+
+    /// The sets in use, by number.
+    pub fn sets(&self) -> impl Iterator<Item = (SetId, &Set)> {
+        (0..).zip(&self.sets).filter_map(|(id, set)| Some((SetId(id), set.as_ref()?)))
+    }
+
+    /// One set.
+    pub fn set_of(&self, id: SetId) -> Option<&Set> {
+        self.sets.get(id.index()).and_then(Option::as_ref)
+    }
+
+    /// The routes to `address` of each prefix that holds it and is at least `shortest` long, longest first.
+    pub fn covering(&self, address: IpAddr, shortest: u8) -> impl Iterator<Item = (IpNet, &[Learned])> {
+        let lengths = self.lengths.get(usize::from(address.is_ipv6())).map_or(&[][..], |lengths| &lengths.0);
+        let host = IpNet::from(address).prefix_len();
+        (shortest..=host)
+            .rev()
+            .filter(|length| lengths.get(usize::from(*length)).is_some_and(|count| *count > 0))
+            .filter_map(move |length| {
+                let prefix = IpNet::new(address, length).ok()?.trunc();
+                Some((prefix, self.routes.get(&prefix)?.as_slice()))
+            })
+    }
+
+    /// What is different since the last call.
+    pub fn take_changes(&mut self) -> RibChanges {
+        let mut prefixes = std::mem::take(&mut self.changed);
+        prefixes.sort_unstable();
+        prefixes.dedup();
+        RibChanges { prefixes, sets: std::mem::take(&mut self.sets_changed) }
+    }
+
+    /// True where [`take_changes`](Self::take_changes) has something to tell.
+    pub fn has_changes(&self) -> bool {
+        !self.sets_changed.is_empty() || !self.changed.is_empty()
+    }
+
+    /// True where no way out is new or has gone since [`take_changes`](Self::take_changes), and no prefix for which
+    /// `matters` has changed.
+    pub(crate) fn only_routes_changed(&self, matters: impl Fn(&IpNet) -> bool) -> bool {
+        self.sets_changed.is_empty() && !self.changed.iter().any(matters)
+    }
+}
+
+fn count(lengths: &mut [Lengths; 2], prefix: IpNet, change: impl Fn(usize) -> usize) {
+    if let Some(lengths) = lengths.get_mut(usize::from(prefix.addr().is_ipv6()))
+        && let Some(count) = lengths.0.get_mut(usize::from(prefix.prefix_len()))
+    {
+        *count = change(*count);
+    }
+}
+
+impl Source {
+    /// Who tells of such routes; `None` for those that follow from the network and the resources.
+    pub fn origin(self) -> Option<Origin> {
+        match self {
+            Self::Local | Self::Vip | Self::Connected | Self::Static => None,
+            Self::Kernel => Some(Origin::Kernel),
+            Self::Ebgp | Self::Ibgp => Some(Origin::Bgp),
+            Self::Adopted => Some(Origin::Adopted),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn net(text: &str) -> IpNet {
+        text.parse().unwrap()
+    }
+
+    fn ip(text: &str) -> IpAddr {
+        text.parse().unwrap()
+    }
+
+    fn bgp(gateways: &[&str], internal: bool) -> BgpRoute {
+        BgpRoute { gateways: gateways.iter().map(|gateway| ip(gateway)).collect(), internal }
+    }
+
+    fn sources(rib: &Rib, prefix: &str) -> Vec<Source> {
+        rib.routes(net(prefix)).iter().map(|route| route.source).collect()
+    }
+
+    #[test]
+    fn every_origin_has_one_route_a_prefix_and_the_best_comes_first() {
+        let mut rib = Rib::default();
+        rib.set_adopted(net("10.0.0.0/8"), [(ip("192.0.2.1"), IfIndex(2))]);
+        rib.set_bgp(net("10.0.0.0/8"), &bgp(&["192.0.2.2"], true));
+        assert_eq!(sources(&rib, "10.0.0.0/8"), [Source::Ibgp, Source::Adopted]);
+        rib.set_bgp(net("10.0.0.0/8"), &bgp(&["192.0.2.2"], false));
+        rib.set_kernel(net("10.0.0.0/8"), Way::Blackhole);
+        assert_eq!(sources(&rib, "10.0.0.0/8"), [Source::Kernel, Source::Ebgp, Source::Adopted]);
+        rib.set_bgp(net("10.0.0.0/8"), &bgp(&[], false));
+        rib.remove(net("10.0.0.0/8"), Origin::Kernel);
+        assert_eq!(sources(&rib, "10.0.0.0/8"), [Source::Adopted]);
+        assert_eq!(rib.clear(Origin::Adopted), 1);
+        rib.forget_unused_sets();
+        assert!(rib.is_empty() && rib.sets().next().is_none());
+    }
+
+    #[test]
+    fn a_set_outlives_its_routes_until_it_is_forgotten_and_its_coming_and_going_is_told() {
+        let mut rib = Rib::default();
+        rib.set_bgp(net("10.0.0.0/8"), &bgp(&["192.0.2.2", "192.0.2.1", "192.0.2.2"], false));
+        let expected = RibChanges { prefixes: vec![net("10.0.0.0/8")], sets: vec![SetId(0)] };
+        assert_eq!(rib.take_changes(), expected);
+        rib.set_bgp(net("10.0.0.0/9"), &bgp(&["192.0.2.1", "192.0.2.2", "192.0.2.2"], false));
+        assert_eq!(rib.sets().map(|(_, set)| set.routes).collect::<Vec<_>>(), [2]);
+        assert_eq!(rib.take_changes(), RibChanges { prefixes: vec![net("10.0.0.0/9")], sets: Vec::new() });
+        rib.set_bgp(net("10.0.0.0/9"), &bgp(&["192.0.2.1", "192.0.2.2", "192.0.2.2"], false));
+        assert!(!rib.has_changes(), "the same again is no change");
+        rib.set_bgp(net("10.0.0.0/8"), &bgp(&["192.0.2.7"], false));
+        rib.set_bgp(net("10.0.0.0/9"), &bgp(&["192.0.2.7"], false));
+        let sets = |rib: &Rib| rib.sets().map(|(id, set)| (id.index(), set.routes)).collect::<Vec<_>>();
+        assert_eq!(sets(&rib), [(0, 0), (1, 2)]);
+        rib.forget_unused_sets();
+        assert_eq!(sets(&rib), [(1, 2)]);
+        rib.set_kernel(net("10.0.0.0/9"), Way::Host);
+        assert_eq!(rib.sets().map(|(id, _)| id.index()).collect::<Vec<_>>(), [0, 1], "its number is used again");
+        let changes = rib.take_changes();
+        assert_eq!((changes.prefixes.len(), changes.sets), (2, vec![SetId(1), SetId(0), SetId(0)]));
+    }
+
+    #[test]
+    fn what_covers_an_address_comes_longest_first() {
+        let mut rib = Rib::default();
+        for prefix in ["0.0.0.0/0", "10.0.0.0/8", "10.1.0.0/16", "10.1.2.3/32", "10.2.0.0/16", "::/0"] {
+            rib.set_bgp(net(prefix), &bgp(&["192.0.2.1"], false));
+        }
+        let covering = |address: &str, shortest| {
+            rib.covering(ip(address), shortest).map(|(prefix, _)| prefix.to_string()).collect::<Vec<_>>()
+        };
+        assert_eq!(covering("10.1.2.3", 0), ["10.1.2.3/32", "10.1.0.0/16", "10.0.0.0/8", "0.0.0.0/0"]);
+        assert_eq!(covering("10.1.2.4", 9), ["10.1.0.0/16"]);
+        assert_eq!(covering("2001:db8::1", 0), ["::/0"]);
+    }
 }

@@ -214,6 +214,8 @@ pub enum NextHop {
     Blackhole,
     /// Drop and answer administratively prohibited.
     Prohibit,
+    /// Drop and answer that there is no route.
+    Unreachable,
 }
 
 /// A prebuilt link-layer rewrite.

@@ -197,6 +197,7 @@ fn member(member: &Member) -> String {
         (NextHopKind::Vip, _) => format!("VIP address{share}"),
         (NextHopKind::Blackhole, _) => format!("blackhole{share}"),
         (NextHopKind::Prohibit, _) => format!("prohibit{share}"),
+        (NextHopKind::Unreachable, _) => format!("unreachable{share}"),
         (NextHopKind::Forward, None) => format!("forward{dev}{share}"),
     }
 }

@@ -37,6 +37,7 @@ pub(super) fn next_hop(tables: &Tables, network: &Network, id: NextHopId, hop: &
         TableHop::Vip => plain(NextHopKind::Vip),
         TableHop::Blackhole => plain(NextHopKind::Blackhole),
         TableHop::Prohibit => plain(NextHopKind::Prohibit),
+        TableHop::Unreachable => plain(NextHopKind::Unreachable),
     }
 }
 

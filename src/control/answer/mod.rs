@@ -82,15 +82,19 @@ fn named(filter: Option<&str>, names: &[&str]) -> bool {
 fn routes(owner: &Owner, of: Option<&str>, limit: usize) -> Result<List<Route>, QueryError> {
     let compiled = owner.forwarding.compiled();
     let tables = &compiled.tables;
-    let row = |view: &RouteView| Route {
+    let rib = owner.routing.rib();
+    let row = |view: RouteView| Route {
         prefix: view.prefix,
         source: view.source,
         group: view.group.0,
         next_hops: forwarding::members(tables, &owner.network, view.group),
     };
-    let all = compiled.routes.iter();
     let prefix = match of {
-        None => return Ok(List::show(all, limit, row)),
+        None => {
+            // Of a full table only the rows that are wanted are looked up.
+            let first = tables.fib.keys().take(limit).filter_map(|prefix| compiled.route_view(*prefix, rib));
+            return Ok(List { items: first.map(row).collect(), total: tables.fib.len() });
+        }
         Some(text) => match (text.parse::<IpNet>(), text.parse::<IpAddr>()) {
             (Ok(prefix), _) => Some(prefix.trunc()),
             (_, Ok(address)) => forwarding::longest_match(tables, address).map(|(prefix, _)| prefix),
@@ -101,7 +105,8 @@ fn routes(owner: &Owner, of: Option<&str>, limit: usize) -> Result<List<Route>, 
             }
         },
     };
-    Ok(List::show(all.filter(|view| Some(view.prefix) == prefix), limit, row))
+    let found = prefix.filter(|prefix| tables.fib.contains_key(prefix));
+    Ok(List::take(found.and_then(|prefix| compiled.route_view(prefix, rib)).map(row).into_iter(), limit))
 }
 
 fn next_hops(owner: &Owner, of: Option<&str>, limit: usize) -> Result<List<NextHop>, QueryError> {

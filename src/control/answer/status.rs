@@ -111,7 +111,7 @@ pub(super) fn sizes(owner: &Owner) -> TableSizes {
         backends: tables.backends.len(),
         filter_ops: tables.filter.len(),
         denylist: tables.denylist.len(),
-        adopted: owner.routing.rib().adopted.len(),
+        adopted: owner.routing.rib().count(model::rib::Origin::Adopted),
         fib4,
         fib6,
     }

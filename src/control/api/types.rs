@@ -33,13 +33,8 @@ pub struct List<T> {
 
 impl<T> List<T> {
     /// Takes the first `limit` rows and counts the rest.
-    pub fn take(rows: impl Iterator<Item = T>, limit: usize) -> Self {
-        Self::show(rows, limit, |row| row)
-    }
-
-    /// The same of rows that are costly to show: only those that are taken are.
-    pub fn show<R>(mut rows: impl Iterator<Item = R>, limit: usize, show: impl FnMut(R) -> T) -> Self {
-        let items: Vec<T> = rows.by_ref().take(limit).map(show).collect();
+    pub fn take(mut rows: impl Iterator<Item = T>, limit: usize) -> Self {
+        let items: Vec<T> = rows.by_ref().take(limit).collect();
         let total = items.len() + rows.count();
         Self { items, total }
     }
@@ -215,6 +210,8 @@ pub enum NextHopKind {
     Blackhole,
     /// Drops with an answer.
     Prohibit,
+    /// Drops with the answer that there is no route.
+    Unreachable,
 }
 
 /// A next hop and its adjacency.
@@ -447,8 +444,5 @@ mod tests {
         assert_eq!(List::take(0..10, 3), List { items: vec![0, 1, 2], total: 10 });
         assert_eq!(List::take(0..2, 3), List { items: vec![0, 1], total: 2 });
         assert_eq!(List::take(0..2, 0), List::<i32> { items: vec![], total: 2 });
-        let mut shown = 0;
-        assert_eq!(List::show(0..10, 3, |_| shown += 1).total, 10);
-        assert_eq!(shown, 3, "only what is taken");
     }
 }

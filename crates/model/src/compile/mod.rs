@@ -3,6 +3,9 @@
 //! - The same inputs and [`Ids`] give the same tables; the order of documents is of no consequence.
 //! - Every reference in the tables leads to an entry.
 //! - A generation that does not fit leaves [`Ids`] as it was, so that the one in force stays in force.
+//!
+//! The FIB is the one table that is not made anew: a [`Compiler`] keeps it and brings it up to date where routes, or what
+//! becomes of their ways out, have changed. What it ends in is what [`compile`] makes of the same inputs at once.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -14,12 +17,13 @@ use serde::Serialize;
 use crate::desired::{AttachMode, Desired, TunnelKind};
 use crate::ids::{Exhausted, GroupKey, Ids, Members, NextHopKey};
 use crate::network::{IfIndex, Network};
-use crate::rib::{Rib, Source};
+use crate::rib::{Learned, Rib, Source};
 use crate::tables::{
     Adjacency, Backend, BackendId, Features, Group, GroupId, NextHop, NextHopId, Parameters, PortId, Tables,
     TunnelPeer, VipId,
 };
 
+mod compiler;
 mod filter;
 mod notice;
 mod ports;
@@ -28,6 +32,7 @@ mod services;
 #[cfg(test)]
 mod tests;
 
+pub use compiler::{Changed, Compiler};
 pub use filter::{FILTER_OPS_MAX, FilterOrigin};
 pub use notice::{BackendProblem, CompileError, Notice};
 use ports::Ports;
@@ -54,8 +59,8 @@ pub struct Compiled {
     pub announce: BTreeSet<IpNet>,
     /// What does not take effect as configured, sorted.
     pub notices: Vec<Notice>,
-    /// The routes behind the FIB, by prefix.
-    pub routes: Vec<RouteView>,
+    /// What the routes behind the FIB are made of.
+    pub routing: Routing,
     /// What the indices stand for.
     pub names: Names,
 }
@@ -71,6 +76,47 @@ pub struct Names {
     pub backends: BTreeMap<BackendId, (String, IpAddr)>,
     /// Where each op of [`Tables::filter`] comes from, by the same index.
     pub filter: Vec<FilterOrigin>,
+}
+
+/// Which route of a prefix forwards, and where to.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Routing {
+    /// Routes that follow from the network and the resources.
+    own: BTreeMap<IpNet, (Source, GroupId)>,
+    /// The group of each set of the RIB, by its number; `None`: it leads nowhere.
+    learned: Vec<Option<GroupId>>,
+    /// Next hops of each group.
+    paths: BTreeMap<GroupId, Arc<[PathView]>>,
+    /// Addresses whose longest match all this depends on.
+    watched: BTreeSet<IpAddr>,
+    /// Gateways that nothing leads to.
+    unreachable: BTreeSet<IpAddr>,
+}
+
+impl Routing {
+    /// The route of a prefix that forwards.
+    fn best(&self, prefix: IpNet, rib: &Rib) -> Option<(Source, GroupId)> {
+        self.own.get(&prefix).copied().or_else(|| self.best_of(rib.routes(prefix)))
+    }
+
+    fn best_of(&self, routes: &[Learned]) -> Option<(Source, GroupId)> {
+        let group = |learned: &Learned| Some((learned.source, (*self.learned.get(learned.set.index())?)?));
+        routes.iter().find_map(group)
+    }
+}
+
+impl Compiled {
+    /// The routes of the FIB, by prefix.
+    pub fn route_views<'a>(&'a self, rib: &'a Rib) -> impl Iterator<Item = RouteView> + 'a {
+        self.tables.fib.keys().filter_map(|prefix| self.route_view(*prefix, rib))
+    }
+
+    /// The route of a prefix of the FIB.
+    pub fn route_view(&self, prefix: IpNet, rib: &Rib) -> Option<RouteView> {
+        let (source, group) = self.routing.best(prefix, rib)?;
+        let paths = self.routing.paths.get(&group).cloned().unwrap_or_default();
+        Some(RouteView { prefix, source, group, paths })
+    }
 }
 
 /// A route that forwards.
@@ -124,13 +170,24 @@ pub enum PathAction {
     Blackhole,
     /// Drop and say so.
     Prohibit,
+    /// Drop and say that there is no route.
+    Unreachable,
 }
 
-/// Compiles one generation. `ids` carries identifiers from one generation to the next.
+/// Compiles one generation at once. `ids` carries identifiers from one generation to the next.
 ///
 /// # Errors
 /// When something does not fit its table. `ids` is as before then.
 pub fn compile(desired: &Desired, network: &Network, rib: &Rib, ids: &mut Ids) -> Result<Compiled, CompileError> {
+    let mut compiler = Compiler::new(std::mem::take(ids));
+    let compiled = compiler.compile_all(desired, network, rib);
+    let (compiled_ids, generation) = compiler.into_parts();
+    *ids = compiled_ids;
+    compiled.map(|()| generation)
+}
+
+/// Everything but the FIB of one generation.
+fn without_fib(desired: &Desired, network: &Network, rib: &Rib, ids: &mut Ids) -> Result<Compiled, CompileError> {
     ids.begin();
     let compiled = generation(desired, network, rib, ids);
     match compiled {
@@ -157,7 +214,7 @@ fn generation(desired: &Desired, network: &Network, rib: &Rib, ids: &mut Ids) ->
         vips: vips.iter().map(|vip| (vip.key, vip.id)).collect(),
         rings: services::rings(&vips, ids),
         backends: backends(&vips, &forwarding),
-        fib: routes.by_prefix.iter().map(|(prefix, route)| (*prefix, forwarding.group(route.set))).collect(),
+        fib: BTreeMap::new(),
         groups: forwarding.groups.clone(),
         next_hops: forwarding.next_hops.clone(),
         adjacencies: forwarding.adjacencies.clone(),
@@ -180,7 +237,7 @@ fn generation(desired: &Desired, network: &Network, rib: &Rib, ids: &mut Ids) ->
             flow_table_entries: desired.node.flow_table_entries,
         },
         announce: services::announce(desired, &vips, &routes),
-        routes: views(&routes, &forwarding, &ports),
+        routing: routing(routes, &forwarding, &ports),
         attach: ports.attach,
         tables,
         notices,
@@ -241,12 +298,14 @@ impl Forwarding {
     fn build(
         network: &Network,
         ports: &Ports,
-        routes: &Routes,
+        routes: &Routes<'_>,
         vips: &[Vip<'_>],
         ids: &mut Ids,
     ) -> Result<Self, CompileError> {
         let of_backends = vips.iter().flat_map(|vip| vip.backends.iter().map(|(_, backend)| backend.set));
-        let used: BTreeSet<SetIndex> = routes.by_prefix.values().map(|route| route.set).chain(of_backends).collect();
+        let of_learned = routes.learned.iter().copied().flatten();
+        let used = routes.own.values().map(|route| route.set).chain(of_learned).chain(of_backends);
+        let used: BTreeSet<SetIndex> = used.collect();
         let mut wanted: BTreeMap<GroupKey, Members> = BTreeMap::new();
         for set in &used {
             if let (Some(key), hops) = routes.sets.get(*set) {
@@ -311,13 +370,14 @@ impl Forwarding {
             NextHopKey::Vip => NextHop::Vip,
             NextHopKey::Blackhole => NextHop::Blackhole,
             NextHopKey::Prohibit => NextHop::Prohibit,
+            NextHopKey::Unreachable => NextHop::Unreachable,
         };
         self.next_hops.insert(id, hop);
         Ok(id)
     }
 }
 
-fn views(routes: &Routes, forwarding: &Forwarding, ports: &Ports) -> Vec<RouteView> {
+fn routing(routes: Routes<'_>, forwarding: &Forwarding, ports: &Ports) -> Routing {
     let interface = |ifindex: &IfIndex| ports.egress.get(ifindex).map(|egress| egress.name.clone());
     let path = |(hop, weight): &(NextHopKey, u32)| {
         let (action, gateway, interface) = match hop {
@@ -328,18 +388,14 @@ fn views(routes: &Routes, forwarding: &Forwarding, ports: &Ports) -> Vec<RouteVi
             NextHopKey::Vip => (PathAction::Vip, None, None),
             NextHopKey::Blackhole => (PathAction::Blackhole, None, None),
             NextHopKey::Prohibit => (PathAction::Prohibit, None, None),
+            NextHopKey::Unreachable => (PathAction::Unreachable, None, None),
         };
         PathView { action, gateway, interface, weight: *weight }
     };
-    let mut of_set: BTreeMap<SetIndex, Arc<[PathView]>> = BTreeMap::new();
-    let view = |(prefix, route): (&IpNet, &routes::Route)| {
-        let paths = of_set.entry(route.set).or_insert_with(|| routes.sets.get(route.set).1.iter().map(path).collect());
-        RouteView {
-            prefix: *prefix,
-            source: route.source,
-            group: forwarding.group(route.set),
-            paths: Arc::clone(paths),
-        }
-    };
-    routes.by_prefix.iter().map(view).collect()
+    let paths_of = |set: &SetIndex| routes.sets.get(*set).1.iter().map(path).collect();
+    let paths = forwarding.by_set.iter().map(|(set, group)| (*group, paths_of(set))).collect();
+    let group = |set: &Option<SetIndex>| set.map(|set| forwarding.group(set));
+    let learned = routes.learned.iter().map(group).collect();
+    let own = routes.own.iter().map(|(prefix, route)| (*prefix, (route.source, forwarding.group(route.set)))).collect();
+    Routing { own, learned, paths, watched: routes.watched, unreachable: routes.unreachable }
 }

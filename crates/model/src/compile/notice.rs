@@ -62,14 +62,12 @@ pub enum Notice {
         gateway: IpAddr,
     },
     /// A BGP next hop that nothing leads to.
-    #[error("BGP next hop {gateway} cannot be reached: {routes} routes do without it, {prefix} the first")]
+    #[error("BGP next hop {gateway} cannot be reached: {routes} routes do without it")]
     BgpGatewayUnreachable {
         /// The next hop.
         gateway: IpAddr,
         /// How many routes have it.
         routes: usize,
-        /// The lowest of them.
-        prefix: IpNet,
     },
     /// Routes beyond the capacity of the FIB.
     #[error("FIB is full: {routes} routes of this family are left out")]
@@ -110,6 +108,19 @@ pub enum BackendProblem {
         /// Egress interface.
         interface: String,
     },
+}
+
+impl Notice {
+    /// True where both tell of the same thing, though of other numbers of routes.
+    pub fn is_about_the_same(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::BgpGatewayUnreachable { gateway, .. }, Self::BgpGatewayUnreachable { gateway: same, .. }) => {
+                gateway == same
+            }
+            (Self::FibFull { .. }, Self::FibFull { .. }) => true,
+            _ => self == other,
+        }
+    }
 }
 
 impl Serialize for Notice {

@@ -1,9 +1,12 @@
-//! Which routes forward: the best source of each prefix, its gateways looked up, as `docs/datapath.md` ("What the tables
-//! hold") has it.
+//! Where routes lead: the node's own routes, and every way out of the RIB, gateways looked up, as `docs/datapath.md` ("What
+//! the tables hold") has it.
 //!
-//! Routes come in by source, best first, so whatever is there already wins. Gateways of a source are looked up in what
-//! better sources have brought, never in its own routes: no route leads to itself.
+//! Own routes (addresses, VIPs, connected, static) come in by source, best first, so whatever is there already wins. Of the
+//! RIB only the sets are gone through, never the routes: a million routes through two gateways are one set to look up.
+//! Gateways of a source are looked up in what better sources have brought, never in its own routes: no route leads to
+//! itself.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
@@ -15,12 +18,7 @@ use super::ports::Ports;
 use crate::desired::{Desired, Gateway, RouteAction};
 use crate::ids::{GatewayKey, GroupKey, NextHopKey};
 use crate::network::{IfIndex, Network};
-use crate::rib::{Rib, Source};
-
-/// IPv4 prefixes that fit the FIB.
-const FIB4_MAX: usize = 1 << 21;
-/// IPv6 prefixes that fit the FIB.
-const FIB6_MAX: usize = 1 << 19;
+use crate::rib::{self, Learned, Origin, Rib, Source, Way};
 
 /// Index of a set of next hops in [`Sets`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -102,45 +100,70 @@ pub(super) struct Route {
     pub(super) set: SetIndex,
 }
 
-/// The routes that forward, by prefix.
-#[derive(Debug, Default)]
-pub(super) struct Routes {
-    pub(super) by_prefix: BTreeMap<IpNet, Route>,
+/// Routes of the node itself by prefix, and where the sets of the RIB lead.
+#[derive(Debug)]
+pub(super) struct Routes<'a> {
+    pub(super) own: BTreeMap<IpNet, Route>,
     pub(super) sets: Sets,
+    /// By the number of the RIB's set; `None`: it leads nowhere.
+    pub(super) learned: Vec<Option<SetIndex>>,
+    /// Addresses whose longest match the result depends on, beside the own routes.
+    pub(super) watched: BTreeSet<IpAddr>,
+    /// Gateways that nothing leads to.
+    pub(super) unreachable: BTreeSet<IpAddr>,
+    rib: &'a Rib,
     lengths: [BTreeSet<u8>; 2],
-    count: [usize; 2],
-    left_out: [usize; 2],
 }
 
-impl Routes {
-    /// The best routes of all sources.
+impl<'a> Routes<'a> {
+    /// The node's own routes, and the sets of the RIB looked up.
     pub(super) fn collect(
         desired: &Desired,
         network: &Network,
-        rib: &Rib,
+        rib: &'a Rib,
         ports: &Ports,
         notices: &mut Vec<Notice>,
     ) -> Self {
-        let mut routes = Self::default();
+        let mut routes = Self {
+            own: BTreeMap::new(),
+            sets: Sets::default(),
+            learned: Vec::new(),
+            watched: BTreeSet::new(),
+            unreachable: BTreeSet::new(),
+            rib,
+            lengths: Default::default(),
+        };
         routes.add_local(network);
         routes.add_vips(desired);
         routes.add_connected(network, ports);
         routes.add_static(desired, network, ports, notices);
-        routes.add_bgp(rib, notices);
-        routes.add_adopted(rib, network, ports);
+        // Ways through the kernel's routes first: they may lead to what BGP has learned.
+        for origin in [Origin::Kernel, Origin::Bgp, Origin::Adopted] {
+            routes.add_learned(origin, network, ports);
+        }
         routes.add_neighbors(network, ports);
-        let left_out = routes.left_out.into_iter().filter(|count| *count > 0);
-        notices.extend(left_out.map(|routes| Notice::FibFull { routes }));
         routes
     }
 
-    /// Longest match of `address`.
+    /// Longest match of `address` among all routes that lead somewhere.
     pub(super) fn lookup(&self, address: IpAddr) -> Option<(IpNet, Route)> {
+        let own = self.own_route(address);
+        let longer = own.map_or(0, |(prefix, _)| prefix.prefix_len() + 1);
+        let leads = |learned: &Learned| {
+            let set = *self.learned.get(learned.set.index())?;
+            Some(Route { source: learned.source, set: set? })
+        };
+        let learned = self.rib.covering(address, longer);
+        let mut learned = learned.filter_map(|(prefix, routes)| Some((prefix, routes.iter().find_map(leads)?)));
+        learned.next().or(own)
+    }
+
+    fn own_route(&self, address: IpAddr) -> Option<(IpNet, Route)> {
         let lengths = self.lengths.get(family(address)).into_iter().flatten().rev();
         lengths
             .filter_map(|length| IpNet::new(address, *length).ok())
             .map(|net| net.trunc())
-            .find_map(|prefix| self.by_prefix.get(&prefix).map(|route| (prefix, *route)))
+            .find_map(|prefix| self.own.get(&prefix).map(|route| (prefix, *route)))
     }
 
     /// The interface that `address` would be gleaned on.
@@ -153,23 +176,12 @@ impl Routes {
     }
 
     fn insert(&mut self, prefix: IpNet, source: Source, set: SetIndex) {
-        if self.by_prefix.contains_key(&prefix) {
-            return;
+        if let Entry::Vacant(vacant) = self.own.entry(prefix) {
+            vacant.insert(Route { source, set });
+            if let Some(lengths) = self.lengths.get_mut(family(prefix.addr())) {
+                lengths.insert(prefix.prefix_len());
+            }
         }
-        let family = family(prefix.addr());
-        let limit = if family == 0 { FIB4_MAX } else { FIB6_MAX };
-        let (Some(count), Some(lengths), Some(left_out)) =
-            (self.count.get_mut(family), self.lengths.get_mut(family), self.left_out.get_mut(family))
-        else {
-            return;
-        };
-        if *count == limit {
-            *left_out += 1;
-            return;
-        }
-        *count += 1;
-        lengths.insert(prefix.prefix_len());
-        self.by_prefix.insert(prefix, Route { source, set });
     }
 
     fn add_local(&mut self, network: &Network) {
@@ -250,32 +262,66 @@ impl Routes {
         }
     }
 
-    fn add_bgp(&mut self, rib: &Rib, notices: &mut Vec<Notice>) {
+    /// Where the sets of one origin lead.
+    fn add_learned(&mut self, origin: Origin, network: &Network, ports: &Ports) {
         let mut known: BTreeMap<IpAddr, Option<(GatewayKey, Hops)>> = BTreeMap::new();
-        let mut unreachable: BTreeMap<IpAddr, (usize, IpNet)> = BTreeMap::new();
-        let mut resolved = Vec::with_capacity(rib.bgp.len());
-        for (prefix, route) in &rib.bgp {
-            let mut usable: SmallVec<[(GatewayKey, Hops); 2]> = SmallVec::new();
-            for address in &route.gateways {
-                match known.entry(*address).or_insert_with(|| self.bgp_gateway(*address)) {
-                    Some(gateway) => usable.push(gateway.clone()),
-                    None => unreachable.entry(*address).or_insert((0, *prefix)).0 += 1,
+        let rib = self.rib;
+        let mut resolved = Vec::new();
+        for (id, learned) in rib.sets().filter(|(_, set)| set.origin == origin) {
+            let way = match &learned.way {
+                Way::Gateways(gateways) => {
+                    let mut usable: SmallVec<[(GatewayKey, Hops); 2]> = SmallVec::new();
+                    for gateway in gateways {
+                        let found = match gateway.ifindex {
+                            Some(ifindex) if ports.is_usable(ifindex, network) => {
+                                Some(on_link(gateway.address, ifindex, gateway.weight))
+                            }
+                            Some(_) => None,
+                            None => {
+                                let recursive = known.entry(gateway.address);
+                                let found =
+                                    recursive.or_insert_with(|| self.recursive_gateway(gateway.address)).clone();
+                                found.map(|(key, hops)| (GatewayKey { weight: gateway.weight, ..key }, hops))
+                            }
+                        };
+                        usable.extend(found);
+                    }
+                    if usable.is_empty() {
+                        // The kernel forwards where margay has no port; what a former process forwarded is nobody's now.
+                        let elsewhere = |gateway: &rib::Gateway| {
+                            gateway.ifindex.is_some_and(|ifindex| !ports.egress.contains_key(&ifindex))
+                        };
+                        let host = origin == Origin::Kernel && gateways.iter().all(elsewhere);
+                        host.then(|| self.sets.direct(NextHopKey::Host))
+                    } else {
+                        Some(self.sets.gateways(&usable))
+                    }
                 }
+                Way::Link(ifindex) if ports.is_usable(*ifindex, network) => {
+                    Some(self.sets.direct(NextHopKey::Glean { ifindex: *ifindex }))
+                }
+                Way::Link(ifindex) => (!ports.egress.contains_key(ifindex)).then(|| self.sets.direct(NextHopKey::Host)),
+                Way::Host => Some(self.sets.direct(NextHopKey::Host)),
+                Way::Blackhole => Some(self.sets.direct(NextHopKey::Blackhole)),
+                Way::Prohibit => Some(self.sets.direct(NextHopKey::Prohibit)),
+                Way::Unreachable => Some(self.sets.direct(NextHopKey::Unreachable)),
+            };
+            resolved.push((id, way));
+        }
+        self.unreachable.extend(known.iter().filter(|(_, found)| found.is_none()).map(|(gateway, _)| *gateway));
+        self.watched.extend(known.into_keys());
+        for (id, way) in resolved {
+            if self.learned.len() <= id.index() {
+                self.learned.resize(id.index() + 1, None);
             }
-            if !usable.is_empty() {
-                let source = if route.internal { Source::Ibgp } else { Source::Ebgp };
-                resolved.push((prefix.trunc(), source, self.sets.gateways(&usable)));
+            if let Some(slot) = self.learned.get_mut(id.index()) {
+                *slot = way;
             }
         }
-        for (prefix, source, set) in resolved {
-            self.insert(prefix, source, set);
-        }
-        let notice = |(gateway, (routes, prefix))| Notice::BgpGatewayUnreachable { gateway, routes, prefix };
-        notices.extend(unreachable.into_iter().map(notice));
     }
 
-    /// A gateway that BGP learned: on a link, or behind a static route.
-    fn bgp_gateway(&self, address: IpAddr) -> Option<(GatewayKey, Hops)> {
+    /// A gateway that was learned without its link: on one, or behind a static or kernel route.
+    fn recursive_gateway(&self, address: IpAddr) -> Option<(GatewayKey, Hops)> {
         let (_, route) = self.lookup(address)?;
         match self.sets.get(route.set).1 {
             [(NextHopKey::Glean { ifindex }, _)] => Some(on_link(address, *ifindex, 1)),
@@ -286,21 +332,13 @@ impl Routes {
         }
     }
 
-    fn add_adopted(&mut self, rib: &Rib, network: &Network, ports: &Ports) {
-        for (prefix, route) in &rib.adopted {
-            let usable = route.gateways.iter().filter(|(_, ifindex)| ports.is_usable(*ifindex, network));
-            let gateways: Vec<_> = usable.map(|(address, ifindex)| on_link(*address, *ifindex, 1)).collect();
-            if !gateways.is_empty() {
-                let set = self.sets.gateways(&gateways);
-                self.insert(prefix.trunc(), Source::Adopted, set);
-            }
-        }
-    }
-
     /// Resolved neighbours refine the prefix that they would be gleaned from, and no other route.
     fn add_neighbors(&mut self, network: &Network, ports: &Ports) {
         let on_ports = network.neighbors.keys().filter(|(ifindex, _)| ports.egress.contains_key(ifindex));
-        let refining: Vec<_> = on_ports.filter(|(ifindex, address)| self.gleaned(*address) == Some(*ifindex)).collect();
+        let on_ports: Vec<_> = on_ports.collect();
+        self.watched.extend(on_ports.iter().map(|(_, address)| *address));
+        let refining = on_ports.into_iter().filter(|(ifindex, address)| self.gleaned(*address) == Some(*ifindex));
+        let refining: Vec<_> = refining.collect();
         for (ifindex, address) in refining {
             let set = self.sets.direct(NextHopKey::Forward { address: *address, ifindex: *ifindex });
             self.insert((*address).into(), Source::Connected, set);

@@ -12,6 +12,7 @@ use super::routes::{Routes, SetIndex, is_link_local};
 use crate::desired::{Backend, Desired, Encap, Service};
 use crate::ids::{Ids, NextHopKey, RingMembers};
 use crate::network::{IfIndex, Network};
+use crate::rib::Source;
 use crate::tables::{BackendId, Outer, RING_SLOTS, Ring, VipId, VipKey};
 
 /// IPv4 and IPv6 headers, and what VXLAN puts behind them: UDP, VXLAN and the inner Ethernet header (RFC 7348 §5).
@@ -43,7 +44,7 @@ pub(super) fn vips<'a>(
     desired: &'a Desired,
     network: &Network,
     ports: &Ports,
-    routes: &mut Routes,
+    routes: &mut Routes<'_>,
     ids: &mut Ids,
     notices: &mut Vec<Notice>,
 ) -> Result<Vec<Vip<'a>>, CompileError> {
@@ -76,7 +77,7 @@ fn usable_backends(
     desired: &Desired,
     network: &Network,
     ports: &Ports,
-    routes: &mut Routes,
+    routes: &mut Routes<'_>,
     notices: &mut Vec<Notice>,
 ) -> Vec<UsableBackend> {
     let mut usable: BTreeMap<IpAddr, UsableBackend> = BTreeMap::new();
@@ -99,9 +100,10 @@ fn usable_backend(
     desired: &Desired,
     network: &Network,
     ports: &Ports,
-    routes: &mut Routes,
+    routes: &mut Routes<'_>,
 ) -> Result<UsableBackend, BackendProblem> {
     let address = backend.address;
+    routes.watched.insert(address);
     let set = backend_set(address, routes)?;
     let hops: Vec<(IpAddr, IfIndex)> = routes
         .sets
@@ -136,7 +138,7 @@ fn usable_backend(
 }
 
 /// The next hops towards a backend: its route's, or itself on a link.
-fn backend_set(address: IpAddr, routes: &mut Routes) -> Result<SetIndex, BackendProblem> {
+fn backend_set(address: IpAddr, routes: &mut Routes<'_>) -> Result<SetIndex, BackendProblem> {
     let (_, route) = routes.lookup(address).ok_or(BackendProblem::NoRoute)?;
     match routes.sets.get(route.set).1 {
         [(NextHopKey::Forward { .. }, _), ..] => Ok(route.set),
@@ -144,7 +146,9 @@ fn backend_set(address: IpAddr, routes: &mut Routes) -> Result<SetIndex, Backend
             let hop = NextHopKey::Forward { address, ifindex: *ifindex };
             Ok(routes.sets.direct(hop))
         }
-        [(NextHopKey::Host, _)] if route.source == crate::rib::Source::Connected => Err(BackendProblem::NotAPort),
+        [(NextHopKey::Host, _)] if matches!(route.source, Source::Connected | Source::Kernel) => {
+            Err(BackendProblem::NotAPort)
+        }
         [(NextHopKey::Receive | NextHopKey::Host | NextHopKey::Vip, _)] => Err(BackendProblem::Local),
         _ => Err(BackendProblem::NoRoute),
     }
@@ -221,12 +225,12 @@ fn ring_key(address: IpAddr) -> [u8; 16] {
 }
 
 /// What BGP is to announce: VIPs with a usable backend, static routes that forward, and the configured prefixes.
-pub(super) fn announce(desired: &Desired, vips: &[Vip<'_>], routes: &Routes) -> BTreeSet<IpNet> {
+pub(super) fn announce(desired: &Desired, vips: &[Vip<'_>], routes: &Routes<'_>) -> BTreeSet<IpNet> {
     let vips = vips.iter().filter(|vip| vip.service.advertise && !vip.backends.is_empty());
     let of_vips = vips.map(|vip| IpNet::from(vip.key.address));
     let of_static = desired.static_routes.iter().filter(|route| route.advertise).map(|route| route.prefix.trunc());
-    let installed = of_static
-        .filter(|prefix| routes.by_prefix.get(prefix).is_some_and(|route| route.source == crate::rib::Source::Static));
+    let installed =
+        of_static.filter(|prefix| routes.own.get(prefix).is_some_and(|route| route.source == Source::Static));
     let configured = desired.bgp.iter().flat_map(|bgp| &bgp.advertise).map(|prefix| prefix.trunc());
     of_vips.chain(installed).chain(configured).collect()
 }

@@ -354,6 +354,7 @@ impl<'a> Oracle<'a> {
             Some(Action::Vip) => return vip_address(packet),
             Some(Action::Blackhole) => return Err(DropReason::Blackhole),
             Some(Action::Prohibit) => return Ok(Verdict::Punt(PuntReason::Prohibit).into()),
+            Some(Action::Unreachable) => return Ok(Verdict::Punt(PuntReason::NoRoute).into()),
             Some(action @ (Action::Glean(_) | Action::Forward(_))) => action,
         };
         if parse::is_link_local(packet.source) {

@@ -7,7 +7,10 @@ use ipnet::IpNet;
 use super::parse::is_link_local;
 use crate::desired::{Backend, Desired, Encap, RouteAction};
 use crate::network::{IfIndex, Link, Mac, Network};
-use crate::rib::{Rib, Source};
+use crate::rib::{Rib, Source, Way};
+
+/// Sources that are looked through after the node's own, in no particular order.
+const SOURCES: [Source; 5] = [Source::Static, Source::Kernel, Source::Ebgp, Source::Ibgp, Source::Adopted];
 
 /// A gateway or on-link host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -27,6 +30,7 @@ pub(super) enum Action {
     Vip,
     Blackhole,
     Prohibit,
+    Unreachable,
     /// On-link on this interface: the destination is its own gateway.
     Glean(IfIndex),
     /// Next hops with their weights, at least one.
@@ -63,7 +67,7 @@ impl<'a> Routes<'a> {
 
     /// The longest match of `destination`, best source first; neighbours refine what would be gleaned.
     pub(super) fn lookup(&self, destination: IpAddr) -> Option<Action> {
-        let action = self.best(destination, &[Source::Static, Source::Ebgp, Source::Ibgp, Source::Adopted])?;
+        let action = self.best(destination, &SOURCES)?;
         if let Action::Glean(ifindex) = action
             && self.network.neighbors.contains_key(&(ifindex, destination))
         {
@@ -114,29 +118,42 @@ impl<'a> Routes<'a> {
         match source {
             Source::Local | Source::Vip | Source::Connected => Vec::new(),
             Source::Static => self.static_routes(destination),
-            Source::Ebgp | Source::Ibgp => self
-                .rib
-                .bgp
-                .iter()
-                .filter(|(prefix, route)| prefix.contains(&destination) && route.internal == (source == Source::Ibgp))
-                .filter_map(|(prefix, route)| {
-                    let hops = route.gateways.iter().flat_map(|gateway| self.bgp_gateway(*gateway)).collect();
-                    Some((prefix.prefix_len(), forward(hops)?))
-                })
-                .collect(),
-            Source::Adopted => self
-                .rib
-                .adopted
-                .iter()
-                .filter(|(prefix, _)| prefix.contains(&destination))
-                .filter_map(|(prefix, route)| {
-                    let hops = route.gateways.iter().filter_map(|(address, ifindex)| {
-                        self.usable_port(*ifindex)?;
-                        Some((Hop { address: *address, ifindex: *ifindex }, 1))
-                    });
-                    Some((prefix.prefix_len(), forward(hops.collect())?))
-                })
-                .collect(),
+            Source::Kernel | Source::Ebgp | Source::Ibgp | Source::Adopted => {
+                let holding = self.rib.iter().filter(|(prefix, _)| prefix.contains(&destination));
+                let of_source = holding.filter_map(|(prefix, routes)| {
+                    let route = routes.iter().find(|route| route.source == source)?;
+                    Some((prefix.prefix_len(), self.way(source, &self.rib.set_of(route.set)?.way)?))
+                });
+                of_source.collect()
+            }
+        }
+    }
+
+    /// Where a learned route leads, if anywhere. The kernel's routes by interfaces that are no ports are the kernel's.
+    fn way(&self, source: Source, way: &Way) -> Option<Action> {
+        let elsewhere = |ifindex: &IfIndex| match self.network.links.get(ifindex) {
+            Some(link) => !self.is_port(link),
+            None => true,
+        };
+        match way {
+            Way::Gateways(gateways) => {
+                let hops = gateways.iter().flat_map(|gateway| match gateway.ifindex {
+                    Some(ifindex) => {
+                        let hop = Hop { address: gateway.address, ifindex };
+                        self.usable_port(ifindex).map(|_| (hop, gateway.weight)).into_iter().collect()
+                    }
+                    None => self.recursive(gateway.address),
+                });
+                let links = || gateways.iter().all(|gateway| gateway.ifindex.as_ref().is_some_and(elsewhere));
+                let host = || (source == Source::Kernel && links()).then_some(Action::Host);
+                forward(hops.collect()).or_else(host)
+            }
+            Way::Link(ifindex) if self.usable_port(*ifindex).is_some() => Some(Action::Glean(*ifindex)),
+            Way::Link(ifindex) => elsewhere(ifindex).then_some(Action::Host),
+            Way::Host => Some(Action::Host),
+            Way::Blackhole => Some(Action::Blackhole),
+            Way::Prohibit => Some(Action::Prohibit),
+            Way::Unreachable => Some(Action::Unreachable),
         }
     }
 
@@ -176,9 +193,9 @@ impl<'a> Routes<'a> {
         }
     }
 
-    /// A gateway that BGP learned: on-link, or behind a static route.
-    fn bgp_gateway(&self, address: IpAddr) -> Vec<(Hop, u32)> {
-        match self.best(address, &[Source::Static]) {
+    /// A gateway that was learned without its link: on one, or behind a static or kernel route.
+    fn recursive(&self, address: IpAddr) -> Vec<(Hop, u32)> {
+        match self.best(address, &[Source::Static, Source::Kernel]) {
             Some(Action::Glean(ifindex)) => vec![(Hop { address, ifindex }, 1)],
             Some(Action::Forward(hops)) => hops,
             _ => Vec::new(),

@@ -176,11 +176,10 @@ impl Case {
             let text: Vec<String> = diagnostics.iter().map(ToString::to_string).collect();
             anyhow::anyhow!(text.join("\n"))
         })?;
-        let bgp = self.bgp.iter().map(|route| {
-            let route_paths = BgpRoute { gateways: route.gateways.clone(), internal: route.internal };
-            (route.prefix, route_paths)
-        });
-        let rib = Rib { bgp: bgp.collect(), ..Rib::default() };
+        let mut rib = Rib::default();
+        for route in &self.bgp {
+            rib.set_bgp(route.prefix, &BgpRoute { gateways: route.gateways.clone(), internal: route.internal });
+        }
         Ok(World { desired: loaded.desired, network: self.network(topology)?, rib })
     }
 

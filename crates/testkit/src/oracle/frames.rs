@@ -297,7 +297,7 @@ fn destination(rng: &mut Rng, world: &World) -> IpAddr {
     let backends = desired.services.iter().flat_map(|service| &service.backends);
     let on_l2 = backends.filter(|backend| backend.encap == Encap::L2).map(|backend| backend.address.into());
     let routes = desired.static_routes.iter().map(|route| route.prefix);
-    let learned = world.rib.bgp.keys().chain(world.rib.adopted.keys()).copied();
+    let learned = world.rib.iter().map(|(prefix, _)| prefix);
     let rules = desired.policies.iter().flat_map(|policy| &policy.rules);
     let of_rules = rules.flat_map(|rule| rule.destination.nets.iter().chain(&rule.destination.not_nets)).copied();
     let nets: Vec<ipnet::IpNet> = routes.chain(learned).chain(of_rules).chain(on_l2).collect();

@@ -4,6 +4,9 @@ use std::fmt;
 
 use anyhow::Result;
 
+use ipnet::IpNet;
+use model::rib::{Learned, Rib, Source, Way};
+
 use crate::program::{Arrival, Difference, FeatureSet, Program, World, compare, oracle};
 
 /// Loads that shrinking may take: each is a program verified by the kernel.
@@ -34,9 +37,16 @@ impl fmt::Display for Story {
         writeln!(f, "denylist: {:?}", desired.denylist)?;
         desired.host_endpoints.iter().try_for_each(|endpoint| writeln!(f, "{endpoint:?}"))?;
         desired.policies.iter().try_for_each(|policy| writeln!(f, "{policy:?}"))?;
-        rib.bgp.iter().try_for_each(|(prefix, route)| writeln!(f, "bgp {prefix}: {route:?}"))?;
-        rib.adopted.iter().try_for_each(|(prefix, route)| writeln!(f, "adopted {prefix}: {route:?}"))
+        learned(rib).try_for_each(|(prefix, source, way)| writeln!(f, "{source:?} {prefix}: {way:?}"))
     }
+}
+
+fn learned(rib: &Rib) -> impl Iterator<Item = (IpNet, Source, &Way)> {
+    let of_prefix = |(prefix, routes): (IpNet, &[Learned])| {
+        let way = |route: &Learned| Some((prefix, route.source, &rib.set_of(route.set)?.way));
+        routes.iter().filter_map(way).collect::<Vec<_>>()
+    };
+    rib.iter().flat_map(of_prefix)
 }
 
 /// Leaves out one thing after the other, then shortens the frame.
@@ -89,11 +99,10 @@ fn without(world: &World, place: usize) -> Option<World> {
         || remove(&mut desired.node.interfaces, &mut place)
         || remove(&mut desired.node.failsafe_inbound, &mut place)
         || remove(&mut desired.node.failsafe_outbound, &mut place);
-    if !done && let Some(key) = take(rib.bgp.keys(), &mut place) {
-        done = rib.bgp.remove(&key).is_some();
-    }
-    if !done && let Some(key) = take(rib.adopted.keys(), &mut place) {
-        done = rib.adopted.remove(&key).is_some();
+    let of_rib: Vec<_> = learned(rib).filter_map(|(prefix, source, _)| Some((prefix, source.origin()?))).collect();
+    if !done && let Some((prefix, origin)) = take(of_rib.iter(), &mut place) {
+        rib.remove(prefix, origin);
+        done = true;
     }
     if !done && let Some(key) = take(network.neighbors.keys(), &mut place) {
         done = network.neighbors.remove(&key).is_some();

@@ -12,7 +12,7 @@ use model::desired::{
     Policy, PortRange, RouteAction, Rule, RuleAction, Service, StaticRoute, Tunnel, TunnelKind, protocol,
 };
 use model::network::{IfIndex, Link, Mac, Vlan};
-use model::rib::{AdoptedRoute, BgpRoute};
+use model::rib::BgpRoute;
 
 use super::rng::Rng;
 use crate::program::{INTERFACES, World};
@@ -241,7 +241,7 @@ impl World {
                 })
                 .collect();
             let route = BgpRoute { gateways: gateways.into_iter().collect(), internal: rng.chance(40) };
-            self.rib.bgp.insert(prefix, route);
+            self.rib.set_bgp(prefix, &route);
         }
         for _ in 0..rng.below(4) {
             let prefix = self.prefix(rng);
@@ -252,7 +252,7 @@ impl World {
                     (self.of_family(rng, prefix.addr(), |world, rng| world.on_link(rng, Some(index))), index)
                 })
                 .collect();
-            self.rib.adopted.insert(prefix, AdoptedRoute { gateways: gateways.into_iter().collect() });
+            self.rib.set_adopted(prefix, gateways);
         }
     }
 

@@ -81,9 +81,9 @@ pub(super) fn router(prefixes: u32) -> World {
         world.network.neighbors.insert((EGRESS, gateway), mac(0xfe));
     }
     let via = |gateway: IpAddr| BgpRoute { gateways: vec![gateway], internal: false };
-    world.rib.bgp.extend(slash24(0x6400_0000, prefixes.max(BACKENDS.into())).map(|prefix| (prefix, via(GATEWAY4))));
-    world.rib.bgp.extend(slash48(prefixes).map(|prefix| (prefix, via(GATEWAY6))));
-    world.rib.bgp.insert(BACKENDS6, via(GATEWAY6));
+    slash24(0x6400_0000, prefixes.max(BACKENDS.into())).for_each(|prefix| world.rib.set_bgp(prefix, &via(GATEWAY4)));
+    slash48(prefixes).for_each(|prefix| world.rib.set_bgp(prefix, &via(GATEWAY6)));
+    world.rib.set_bgp(BACKENDS6, &via(GATEWAY6));
     world
 }
 
@@ -100,11 +100,11 @@ pub(super) fn full_router() -> World {
     // Routes of IPv6 over an IPv4 next hop (RFC 8950), so that both families share the gateways.
     for (length, address, next_hop) in Routes::Ip4Million.draw().iter() {
         let net = IpNet::new(v4(address as u32), length);
-        world.rib.bgp.extend(net.ok().map(|net| (net, via(next_hop))));
+        net.into_iter().for_each(|net| world.rib.set_bgp(net, &via(next_hop)));
     }
     for (length, address, next_hop) in Routes::Ip6TwoHundredThousand.draw().iter() {
         let net = IpNet::new(IpAddr::V6(Ipv6Addr::from(address)), length);
-        world.rib.bgp.extend(net.ok().map(|net| (net, via(next_hop))));
+        net.into_iter().for_each(|net| world.rib.set_bgp(net, &via(next_hop)));
     }
     world
 }

@@ -8,7 +8,7 @@ use crate::compile::{CompileError, Compiled, compile};
 use crate::desired::*;
 use crate::ids::Ids;
 use crate::network::{IfIndex, Link, Mac, Network, Vlan};
-use crate::rib::{AdoptedRoute, BgpRoute, Rib};
+use crate::rib::{BgpRoute, Rib};
 use crate::tables::{FilterNext, Group, GroupId, NextHop, NextHopId};
 
 /// The three inputs, and identifiers that live on from compile to compile.
@@ -78,12 +78,12 @@ impl World {
 
     pub(super) fn bgp(mut self, prefix: &str, gateways: &[&str]) -> Self {
         let route = BgpRoute { gateways: gateways.iter().map(|g| ip(g)).collect(), internal: false };
-        self.rib.bgp.insert(net(prefix), route);
+        self.rib.set_bgp(net(prefix), &route);
         self
     }
 
     pub(super) fn adopted(mut self, prefix: &str, gateway: &str, ifindex: u32) -> Self {
-        self.rib.adopted.insert(net(prefix), AdoptedRoute { gateways: vec![(ip(gateway), IfIndex(ifindex))] });
+        self.rib.set_adopted(net(prefix), [(ip(gateway), IfIndex(ifindex))]);
         self
     }
 
@@ -230,6 +230,7 @@ fn word(compiled: &Compiled, hop: NextHop) -> String {
         NextHop::Vip => "vip".into(),
         NextHop::Blackhole => "blackhole".into(),
         NextHop::Prohibit => "prohibit".into(),
+        NextHop::Unreachable => "unreachable".into(),
     }
 }
 

@@ -67,7 +67,7 @@ fn a_restart_takes_over_what_is_pinned() {
     let mut before = world.compile();
     // Neither first-fit nor fresh: holes, and a group that has lived through a change.
     world.desired.services.remove(1);
-    world.rib.bgp.remove(&net("100.64.1.0/24"));
+    world.rib.remove(net("100.64.1.0/24"), crate::rib::Origin::Bgp);
     world.link_mut(5).up = false;
     world.compile();
     world.link_mut(5).up = true;
@@ -87,7 +87,7 @@ fn a_restart_passes_over_dangling_references() {
     world.ids = Ids::adopt(&tables);
     let compiled = world.compile();
     assert_eq!(compiled.tables.fib.len(), fresh.tables.fib.len());
-    super::invariants::assert_resolved(&compiled);
+    super::invariants::assert_resolved(&compiled, &world.rib);
 }
 
 #[test]

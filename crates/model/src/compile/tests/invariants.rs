@@ -5,19 +5,23 @@ use std::collections::BTreeSet;
 use proptest::prelude::*;
 
 use super::build::*;
-use crate::compile::Compiled;
+use crate::compile::{Compiled, RouteView};
 use crate::desired::RouteAction;
 use crate::ids::Ids;
+use crate::rib::Rib;
 use crate::tables::{BackendId, GROUP_BUCKETS, NextHop, RING_SLOTS};
 
 /// Every reference leads to an entry, and nothing is there that nothing refers to.
-pub(super) fn assert_resolved(compiled: &Compiled) {
+pub(super) fn assert_resolved(compiled: &Compiled, rib: &Rib) {
     let tables = &compiled.tables;
     let mut groups: BTreeSet<_> = tables.fib.values().copied().collect();
     for backend in tables.backends.values() {
         assert!(tables.vips.values().any(|vip| *vip == backend.vip));
         groups.insert(backend.group);
     }
+    // Those of ways out that only routes behind better ones have are there, too: they wait for their turn.
+    assert!(groups.iter().all(|group| tables.groups.contains_key(group)));
+    groups.extend(compiled.routing.learned.iter().copied().flatten());
     assert_eq!(groups, tables.groups.keys().copied().collect());
     let mut hops = BTreeSet::new();
     for group in tables.groups.values() {
@@ -43,8 +47,9 @@ pub(super) fn assert_resolved(compiled: &Compiled) {
     let zero = tables.vips.values().any(|id| id.0 == 0) || tables.backends.keys().any(|id| id.0 == 0);
     assert!(!zero && tables.groups.keys().all(|id| id.0 > 0) && tables.next_hops.keys().all(|id| id.0 > 0));
     assert_eq!(compiled.names.filter.len(), tables.filter.len());
-    assert_eq!(compiled.routes.len(), tables.fib.len());
-    assert!(compiled.routes.iter().all(|route| tables.fib[&route.prefix] == route.group && !route.paths.is_empty()));
+    assert_eq!(compiled.route_views(rib).count(), tables.fib.len());
+    let as_in_fib = |route: RouteView| tables.fib[&route.prefix] == route.group && !route.paths.is_empty();
+    assert!(compiled.route_views(rib).all(as_in_fib));
 }
 
 const GATEWAYS: [&str; 8] =
@@ -126,11 +131,12 @@ proptest! {
             let mut world = world(things);
             world.ids = ids;
             let compiled = world.compile();
-            assert_resolved(&compiled);
+            assert_resolved(&compiled, &world.rib);
             prop_assert_eq!(&world.compile(), &compiled, "the same again");
             let mut restarted = world.clone();
             restarted.ids = Ids::adopt(&compiled.tables);
-            assert_resolved(&restarted.compile());
+            let again = restarted.compile();
+            assert_resolved(&again, &restarted.rib);
             ids = world.ids;
         }
     }

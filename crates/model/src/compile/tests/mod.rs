@@ -1,6 +1,7 @@
 //! What compile promises, rule by rule.
 
 mod build;
+mod differences;
 mod filter;
 mod ids;
 mod invariants;

@@ -1,7 +1,6 @@
 //! "What the tables hold".
 
 use super::*;
-use crate::rib::AdoptedRoute;
 
 fn to(destination: &str) -> Vec<u8> {
     let source = if ip(destination).is_ipv4() { "10.0.0.2" } else { "2001:db8::2" };
@@ -10,7 +9,7 @@ fn to(destination: &str) -> Vec<u8> {
 
 fn bgp(mut world: World, prefix: &str, gateways: &[&str], internal: bool) -> World {
     let gateways = gateways.iter().map(|gateway| ip(gateway)).collect();
-    world.rib.bgp.insert(net(prefix), BgpRoute { gateways, internal });
+    world.rib.set_bgp(net(prefix), &BgpRoute { gateways, internal });
     world
 }
 
@@ -108,8 +107,7 @@ fn bgp_gateways_behind_a_static_route() {
 #[test]
 fn adopted_routes_come_last_and_name_their_interface() {
     let mut world = world();
-    let gateways = vec![(ip("10.0.1.2"), ETH1)];
-    world.rib.adopted.insert(net("203.0.113.0/24"), AdoptedRoute { gateways });
+    world.rib.set_adopted(net("203.0.113.0/24"), [(ip("10.0.1.2"), ETH1)]);
     assert_eq!(world.verdict(&to("203.0.113.1")), Verdict::Redirect(ETH1));
     let world = bgp(world, "203.0.113.0/24", &["10.0.0.2"], true);
     assert_eq!(world.verdict(&to("203.0.113.1")), Verdict::Tx);

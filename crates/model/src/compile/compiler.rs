@@ -1,0 +1,303 @@
+//! The FIB by difference.
+
+use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+
+use super::{CompileError, Compiled, Notice, Routing, without_fib};
+use crate::desired::Desired;
+use crate::ids::Ids;
+use crate::network::Network;
+use crate::rib::{Rib, RibChanges, SetId, Way};
+use crate::tables::GroupId;
+
+/// Prefixes of each family that fit the FIB.
+const FIB_MAX: [usize; 2] = [1 << 21, 1 << 19];
+
+/// Which prefixes of the FIB are not what they were.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Changed {
+    /// Any may be.
+    Everything,
+    /// These, in no order.
+    Prefixes(Vec<IpNet>),
+}
+
+impl Changed {
+    fn add(&mut self, prefix: IpNet) {
+        if let Self::Prefixes(prefixes) = self {
+            prefixes.push(prefix);
+        }
+    }
+
+    /// True where nothing is different.
+    pub fn is_empty(&self) -> bool {
+        matches!(self, Self::Prefixes(prefixes) if prefixes.is_empty())
+    }
+}
+
+/// Keeps a generation and brings it up to date.
+///
+/// A change of routes that know where they lead costs what the change costs ([`follow`](Self::follow)). Anything else
+/// compiles all but the FIB anew, and decides again about the routes whose way out leads elsewhere now: about none of a
+/// million where a gateway is lost that others can stand in for, because their group stays and only its buckets change.
+#[derive(Debug)]
+pub struct Compiler {
+    ids: Ids,
+    compiled: Compiled,
+    /// What the RIB told and a failed compilation has not used.
+    due: RibChanges,
+    fib: Capacity,
+    changed: Changed,
+    compiled_once: bool,
+}
+
+/// How much of the FIB is in use, and what did not fit.
+#[derive(Debug)]
+struct Capacity {
+    room: [usize; 2],
+    used: [usize; 2],
+    left_out: [BTreeSet<IpNet>; 2],
+}
+
+impl Compiler {
+    /// Nothing compiled yet; `ids` are those of a former process, or new.
+    pub fn new(ids: Ids) -> Self {
+        Self::with_room(ids, FIB_MAX)
+    }
+
+    pub(super) fn with_room(ids: Ids, room: [usize; 2]) -> Self {
+        Self {
+            ids,
+            compiled: Compiled::default(),
+            due: RibChanges::default(),
+            fib: Capacity { room, used: [0; 2], left_out: Default::default() },
+            changed: Changed::Everything,
+            compiled_once: false,
+        }
+    }
+
+    /// The generation as it is now.
+    pub fn compiled(&self) -> &Compiled {
+        &self.compiled
+    }
+
+    pub(super) fn into_parts(self) -> (Ids, Compiled) {
+        (self.ids, self.compiled)
+    }
+
+    /// What of the FIB has changed since [`written`](Self::written).
+    pub fn changed(&self) -> &Changed {
+        &self.changed
+    }
+
+    /// Whoever follows the FIB has taken over what [`changed`](Self::changed) told.
+    pub fn written(&mut self) {
+        self.changed = Changed::Prefixes(Vec::new());
+    }
+
+    /// Compiles everything but the FIB anew, and of the FIB what that makes different. True where anything is different.
+    ///
+    /// # Errors
+    /// When something does not fit its table. Everything stays as it was then; changes of the RIB are not forgotten.
+    pub fn compile(&mut self, desired: &Desired, network: &Network, rib: &mut Rib) -> Result<bool, CompileError> {
+        rib.forget_unused_sets();
+        let RibChanges { prefixes, sets } = rib.take_changes();
+        self.due.prefixes.extend(prefixes);
+        self.due.sets.extend(sets);
+        if !self.compiled_once {
+            self.compile_all(desired, network, rib)?;
+            return Ok(true);
+        }
+        let mut compiled = without_fib(desired, network, rib, &mut self.ids)?;
+        let RibChanges { prefixes: mut due, sets } = std::mem::take(&mut self.due);
+        let fib = std::mem::take(&mut self.compiled.tables.fib);
+        self.compiled.notices.retain(|notice| !counts_routes(notice));
+        let same = self.compiled == compiled;
+        due.extend(differences(&self.compiled.routing.own, &compiled.routing.own));
+        due.extend(led_elsewhere(&self.compiled.routing, &compiled.routing, &sets, rib));
+        compiled.tables.fib = fib;
+        self.compiled = compiled;
+        self.decide(due, rib);
+        Ok(!same || !self.changed.is_empty())
+    }
+
+    /// Compiles everything anew.
+    pub(super) fn compile_all(&mut self, desired: &Desired, network: &Network, rib: &Rib) -> Result<(), CompileError> {
+        self.compiled = without_fib(desired, network, rib, &mut self.ids)?;
+        self.due = RibChanges::default();
+        self.compiled.tables.fib = self.fib.fill(&self.compiled.routing, rib);
+        self.changed = Changed::Everything;
+        self.compiled_once = true;
+        self.tell(rib);
+        Ok(())
+    }
+
+    /// Follows changes of the RIB that concern the FIB alone; false, and nothing is done, where they concern more and
+    /// [`compile`](Self::compile) is needed: a way out that was not there, or a route to a gateway, backend or neighbour.
+    pub fn follow(&mut self, rib: &mut Rib) -> bool {
+        let watched = &self.compiled.routing.watched;
+        let matters = |prefix: &IpNet| watched.range(prefix.network()..=prefix.broadcast()).next().is_some();
+        let undone = !self.due.prefixes.is_empty() || !self.due.sets.is_empty();
+        if !self.compiled_once || undone || !rib.only_routes_changed(matters) {
+            return false;
+        }
+        let changes = rib.take_changes();
+        self.decide(changes.prefixes, rib);
+        true
+    }
+
+    /// Brings the FIB up to date at these prefixes.
+    fn decide(&mut self, due: Vec<IpNet>, rib: &Rib) {
+        let Self { compiled: Compiled { routing, tables, .. }, fib, changed, .. } = self;
+        for prefix in due {
+            fib.decide(&mut tables.fib, prefix, routing.best(prefix, rib), changed);
+        }
+        for family in 0..2 {
+            while let Some(prefix) = fib.next_left_out(family) {
+                fib.decide(&mut tables.fib, prefix, routing.best(prefix, rib), changed);
+            }
+        }
+        self.tell(rib);
+    }
+
+    /// Counts the routes that do not take effect.
+    fn tell(&mut self, rib: &Rib) {
+        let Compiled { notices, routing, .. } = &mut self.compiled;
+        notices.retain(|notice| !counts_routes(notice));
+        let full = self.fib.left_out.iter().map(BTreeSet::len).filter(|routes| *routes > 0);
+        notices.extend(full.map(|routes| Notice::FibFull { routes }));
+        if !routing.unreachable.is_empty() {
+            let mut routes: BTreeMap<IpAddr, usize> = BTreeMap::new();
+            for (_, set) in rib.sets().filter(|(_, set)| set.routes > 0) {
+                let Way::Gateways(gateways) = &set.way else { continue };
+                let recursive = gateways.iter().filter(|gateway| gateway.ifindex.is_none());
+                for gateway in recursive.filter(|gateway| routing.unreachable.contains(&gateway.address)) {
+                    *routes.entry(gateway.address).or_default() += set.routes;
+                }
+            }
+            notices
+                .extend(routes.into_iter().map(|(gateway, routes)| Notice::BgpGatewayUnreachable { gateway, routes }));
+        }
+        notices.sort_unstable();
+    }
+}
+
+/// Notices that change with every route.
+fn counts_routes(notice: &Notice) -> bool {
+    matches!(notice, Notice::FibFull { .. } | Notice::BgpGatewayUnreachable { .. })
+}
+
+fn family(prefix: IpNet) -> usize {
+    usize::from(prefix.addr().is_ipv6())
+}
+
+type Fib = BTreeMap<IpNet, GroupId>;
+
+impl Capacity {
+    /// The routes that forward, as many as there is room for.
+    fn fill(&mut self, routing: &Routing, rib: &Rib) -> Fib {
+        self.used = [0; 2];
+        self.left_out = Default::default();
+        for prefix in routing.own.keys() {
+            self.count(*prefix, |used| used + 1);
+        }
+        let mut own = routing.own.iter().map(|(prefix, (_, group))| (*prefix, *group)).peekable();
+        let mut all = Vec::with_capacity(routing.own.len() + rib.len());
+        for (prefix, routes) in rib.iter() {
+            all.extend(std::iter::from_fn(|| own.next_if(|(other, _)| *other <= prefix)));
+            let Some((_, group)) = routing.best_of(routes).filter(|_| !routing.own.contains_key(&prefix)) else {
+                continue;
+            };
+            if self.has_room(family(prefix)) {
+                self.count(prefix, |used| used + 1);
+                all.push((prefix, group));
+            } else {
+                self.leave_out(prefix);
+            }
+        }
+        all.extend(own);
+        all.into_iter().collect()
+    }
+
+    /// Makes one prefix what it is to be.
+    fn decide(
+        &mut self,
+        fib: &mut Fib,
+        prefix: IpNet,
+        best: Option<(crate::rib::Source, GroupId)>,
+        changed: &mut Changed,
+    ) {
+        let Some((source, group)) = best else {
+            self.no_more_left_out(prefix);
+            if fib.remove(&prefix).is_some() {
+                self.count(prefix, |used| used.saturating_sub(1));
+                changed.add(prefix);
+            }
+            return;
+        };
+        match fib.entry(prefix) {
+            Entry::Occupied(mut present) => {
+                if present.insert(group) == group {
+                    return;
+                }
+            }
+            // The node's own routes are few and come first.
+            Entry::Vacant(_) if source.origin().is_some() && !self.has_room(family(prefix)) => {
+                self.leave_out(prefix);
+                return;
+            }
+            Entry::Vacant(vacant) => {
+                vacant.insert(group);
+                self.count(prefix, |used| used + 1);
+                self.no_more_left_out(prefix);
+            }
+        }
+        changed.add(prefix);
+    }
+
+    fn has_room(&self, family: usize) -> bool {
+        self.used.get(family) < self.room.get(family)
+    }
+
+    fn count(&mut self, prefix: IpNet, change: impl Fn(usize) -> usize) {
+        if let Some(used) = self.used.get_mut(family(prefix)) {
+            *used = change(*used);
+        }
+    }
+
+    fn leave_out(&mut self, prefix: IpNet) {
+        self.left_out.get_mut(family(prefix)).map(|left_out| left_out.insert(prefix));
+    }
+
+    fn no_more_left_out(&mut self, prefix: IpNet) {
+        self.left_out.get_mut(family(prefix)).map(|left_out| left_out.remove(&prefix));
+    }
+
+    /// A prefix that was left out and for which there is room now.
+    fn next_left_out(&mut self, family: usize) -> Option<IpNet> {
+        if self.has_room(family) { self.left_out.get_mut(family)?.pop_first() } else { None }
+    }
+}
+
+/// Prefixes that are not the same in both.
+fn differences<T: PartialEq>(former: &BTreeMap<IpNet, T>, present: &BTreeMap<IpNet, T>) -> Vec<IpNet> {
+    let gone = former.keys().filter(|prefix| !present.contains_key(*prefix));
+    let other = present.iter().filter(|(prefix, value)| former.get(*prefix) != Some(*value));
+    gone.chain(other.map(|(prefix, _)| prefix)).copied().collect()
+}
+
+/// Prefixes of the sets that lead to another group than before. Prefixes of sets that are new are told of anyway.
+fn led_elsewhere(former: &Routing, present: &Routing, new: &[SetId], rib: &Rib) -> Vec<IpNet> {
+    let new: BTreeSet<SetId> = new.iter().copied().collect();
+    let group = |routing: &Routing, set: SetId| routing.learned.get(set.index()).copied().flatten();
+    let elsewhere = |set: &SetId| !new.contains(set) && group(former, *set) != group(present, *set);
+    let sets: BTreeSet<SetId> = rib.sets().map(|(id, _)| id).filter(elsewhere).collect();
+    if sets.is_empty() {
+        return Vec::new();
+    }
+    let of_them = rib.iter().filter(|(_, routes)| routes.iter().any(|route| sets.contains(&route.set)));
+    of_them.map(|(prefix, _)| prefix).collect()
+}
