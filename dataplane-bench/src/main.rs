@@ -42,6 +42,8 @@ enum Command {
     Latency(methods::latency::Options),
     /// What changes of configuration cost while traffic flows.
     Reconf(methods::reconf::Options),
+    /// What routes cost: a full table loaded, routes changed under traffic, a next hop lost.
+    Routes(methods::routes::Options),
     /// Merge results and write them for readers.
     Report(report::Options),
 }
@@ -56,6 +58,7 @@ fn main() -> anyhow::Result<ExitCode> {
         Command::Soak(options) => methods::soak::run(&options)?,
         Command::Latency(options) => methods::latency::run(&options)?,
         Command::Reconf(options) => methods::reconf::run(&options)?,
+        Command::Routes(options) => methods::routes::run(&options)?,
         Command::Compare(options) => return compare::run(&options),
         Command::Report(options) => report::run(&options)?,
     }

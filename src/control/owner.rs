@@ -68,6 +68,8 @@ pub(super) struct Owner {
     requests: mpsc::UnboundedSender<Request>,
     /// When the next generation is compiled; `None` while nothing has changed.
     due: Option<Instant>,
+    /// It is due because of changes that settle.
+    settling: bool,
     /// The kernel has been read. Before that, a generation would be one of a node without links.
     network_known: bool,
 }
@@ -93,6 +95,7 @@ impl Owner {
             workers: Workers::new(events),
             requests,
             due: None,
+            settling: false,
             network_known: false,
         }
     }
@@ -134,8 +137,14 @@ impl Owner {
             }
             Event::Worker(FromWorker::Resolve { ifindex, address }) => self.resolve_for_worker((ifindex, address)),
             Event::Worker(FromWorker::Failed(failure)) => self.workers.failed(failure.to_string()),
-            // A receiver that has gone away has given up waiting.
-            Event::Api(query, reply) => drop(reply.send(answer::answer(self, &query))),
+            Event::Api(query, reply) => {
+                // What the RIB says and what forwards are one state in every answer.
+                if self.settling {
+                    self.next_generation();
+                }
+                // A receiver that has gone away has given up waiting.
+                drop(reply.send(answer::answer(self, &query)));
+            }
             Event::Metrics(reply) => drop(reply.send(answer::scrape(self))),
             Event::Stop => {}
         }
@@ -149,11 +158,12 @@ impl Owner {
         let settle = self.forwarding.last_duration().clamp(*SETTLE.start(), *SETTLE.end());
         let due = if at_once { Instant::now() } else { Instant::now() + settle };
         self.due = Some(self.due.map_or(due, |former| former.min(due)));
+        self.settling = true;
     }
 
     /// Routes that lead where others lead already are in force at once; what else they concern settles first.
     fn routes_changed(&mut self) {
-        if self.due.is_some() {
+        if self.settling {
             return;
         }
         match self.forwarding.follow(self.routing.rib_mut()) {
@@ -248,6 +258,7 @@ impl Owner {
     /// Compiles the state as it is, writes the difference, and tells everyone.
     fn next_generation(&mut self) {
         self.due = None;
+        self.settling = false;
         self.routing.configure(&self.config.loaded.desired, &self.network);
         let rib = self.routing.rib_mut();
         if let Err(failure) = self.forwarding.advance(&self.config.loaded.desired, &self.network, rib) {

@@ -44,7 +44,37 @@ pub(crate) struct GatewayKey {
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum GroupKey {
     Direct(NextHopKey),
-    Gateways(SmallVec<[GatewayKey; 2]>),
+    /// The number tells sets apart whose gateways are the same and of which different ones are usable: what one source
+    /// can reach is not always what another one can.
+    Gateways(SmallVec<[GatewayKey; 2]>, u8),
+    /// Found after a restart beside another with the same content.
+    Adopted(GroupId),
+}
+
+/// Where gateways were when they were last usable. A set of gateways is known by this while one of them is not: its group
+/// stays its own.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct KnownGateways {
+    former: BTreeMap<IpAddr, Option<IfIndex>>,
+    present: BTreeMap<IpAddr, Option<IfIndex>>,
+}
+
+impl KnownGateways {
+    pub(crate) fn remember(&mut self, key: GatewayKey) {
+        self.present.insert(key.address, key.ifindex);
+    }
+
+    /// The gateway as it was, with a weight of 1.
+    pub(crate) fn last(&mut self, address: IpAddr) -> GatewayKey {
+        let ifindex = self.present.get(&address).or_else(|| self.former.get(&address)).copied().flatten();
+        self.present.insert(address, ifindex);
+        GatewayKey { address, ifindex, weight: 1 }
+    }
+
+    /// Forgets those that no route has named since.
+    fn turn(&mut self) {
+        self.former = std::mem::take(&mut self.present);
+    }
 }
 
 /// A table has no index left.
@@ -273,6 +303,7 @@ pub struct Ids {
     pub(crate) next_hops: Pool<NextHopKey>,
     pub(crate) adjacencies: Pool<(IfIndex, IpAddr)>,
     pub(crate) groups: GroupPool,
+    pub(crate) gateways: KnownGateways,
     /// Rings as last built, with the members they were built from: most generations change none.
     pub(crate) rings: BTreeMap<VipId, (RingMembers, Ring)>,
 }
@@ -312,6 +343,7 @@ impl Ids {
             next_hops: Pool::adopt(Self::LAST_OTHER, next_hops),
             adjacencies: Pool::adopt(Self::LAST_OTHER, adjacencies),
             groups: GroupPool::adopt(tables),
+            gateways: KnownGateways::default(),
             rings: BTreeMap::new(),
         }
     }
@@ -334,6 +366,7 @@ impl Ids {
         self.next_hops.commit();
         self.adjacencies.commit();
         self.groups.commit();
+        self.gateways.turn();
         let vips: BTreeSet<u32> = self.vips.live.values().map(|entry| entry.id).collect();
         self.rings.retain(|vip, _| vips.contains(&vip.0));
     }
@@ -346,6 +379,7 @@ impl Ids {
         self.next_hops.roll_back();
         self.adjacencies.roll_back();
         self.groups.next = None;
+        self.gateways.present.clear();
     }
 
     pub(crate) fn port(&mut self, key: PortKey) -> Result<PortId, Exhausted> {
@@ -365,7 +399,12 @@ impl GroupPool {
     fn adopt(tables: &Tables) -> Self {
         let last = Ids::LAST_GROUP;
         let mut live = BTreeMap::new();
-        let in_range = tables.groups.iter().filter(|(id, _)| (1..=last).contains(&id.0));
+        let mut in_range: Vec<_> = tables.groups.iter().filter(|(id, _)| (1..=last).contains(&id.0)).collect();
+        // Of groups with the same content, a gateway's own has the fewest prefixes: routes that lost their other gateways have
+        // the rest.
+        let mut prefixes: BTreeMap<GroupId, usize> = BTreeMap::new();
+        tables.fib.values().for_each(|group| *prefixes.entry(*group).or_default() += 1);
+        in_range.sort_by_key(|(id, _)| (prefixes.get(id).copied().unwrap_or(0), **id));
         for (id, group) in in_range {
             let buckets: Option<Vec<NextHopKey>> =
                 group.buckets.iter().map(|hop| tables.next_hops.get(hop).map(|hop| key_of(*hop))).collect();
@@ -373,8 +412,9 @@ impl GroupPool {
             let distinct: BTreeSet<NextHopKey> = buckets.iter().copied().collect();
             let Some(key) = group_key_of(&distinct) else { continue };
             let members = distinct.into_iter().map(|hop| (hop, 1)).collect();
-            // Equal keys: weights told them apart. The later ones find their group by overlap, or lose it.
-            live.entry(key).or_insert(GroupEntry { id: *id, members, buckets });
+            // Equal keys: weights or gateways that were lost told them apart. The later ones are found by overlap.
+            let key = if live.contains_key(&key) { GroupKey::Adopted(*id) } else { key };
+            live.insert(key, GroupEntry { id: *id, members, buckets });
         }
         let used: BTreeSet<u32> = tables.groups.keys().map(|id| id.0).filter(|id| (1..=last).contains(id)).collect();
         let mut numbers = Numbers::adopt(&used);
@@ -409,7 +449,7 @@ fn group_key_of(hops: &BTreeSet<NextHopKey>) -> Option<GroupKey> {
         })
         .collect();
     match gateways {
-        Some(gateways) => (!gateways.is_empty()).then_some(GroupKey::Gateways(gateways)),
+        Some(gateways) => (!gateways.is_empty()).then_some(GroupKey::Gateways(gateways, 0)),
         None => hops.first().filter(|_| hops.len() == 1).map(|hop| GroupKey::Direct(*hop)),
     }
 }

@@ -39,6 +39,9 @@ pub(crate) const FROM_MAC: Mac = [0x02, 0, 0, 0x18, 0, 0x02];
 pub(crate) const IN_MAC: Mac = [0x02, 0, 0, 0x18, 0, 0x01];
 pub(crate) const OUT_MAC: Mac = [0x02, 0, 0, 0x19, 0, 0x01];
 pub(crate) const TO_MAC: Mac = [0x02, 0, 0, 0x19, 0, 0x02];
+/// Those of a second way out, where a method asks for one.
+pub(crate) const OUT2_MAC: Mac = [0x02, 0, 0, 0x20, 0, 0x01];
+pub(crate) const TO2_MAC: Mac = [0x02, 0, 0, 0x20, 0, 0x02];
 
 /// The gateway behind `out`, and the prefixes that are reached through it.
 pub(crate) const NEXT_HOP4: Ipv4Addr = Ipv4Addr::new(198, 19, 0, 2);
@@ -81,6 +84,19 @@ impl Lab {
         link((&lab.generator, &lab.to, TO_MAC), (&lab.device, OUT, OUT_MAC), queues)?;
         lab.address()?;
         Ok(lab)
+    }
+
+    /// A second way out of the device, by a link called `out`; tells the name of its end at the generator.
+    ///
+    /// # Errors
+    /// As for a lab.
+    pub(crate) fn second_exit(&self, out: &str, address: &str, peer: &str) -> anyhow::Result<String> {
+        let to = unique("to");
+        link((&self.generator, &to, TO2_MAC), (&self.device, out, OUT2_MAC), self.queues)?;
+        self.device.ip(&["address", "add", address, "dev", out])?;
+        let mac = mac_text(TO2_MAC);
+        self.device.ip(&["neighbor", "replace", peer, "lladdr", &mac, "dev", out, "nud", "permanent"])?;
+        Ok(to)
     }
 
     /// Queues of each link.

@@ -11,6 +11,7 @@ pub(crate) mod rate;
 pub(crate) mod reconf;
 pub(crate) mod rfc2544;
 pub(crate) mod rfc9004;
+pub(crate) mod routes;
 pub(crate) mod soak;
 mod station;
 mod stop;

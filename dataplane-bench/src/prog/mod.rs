@@ -9,7 +9,7 @@ mod bench;
 mod kernel;
 mod object;
 mod pipeline;
-mod prefixes;
+pub(crate) mod prefixes;
 mod rows;
 mod sandbox;
 

@@ -48,7 +48,7 @@ const NEXT_HOPS: u32 = 255;
 
 /// A routing table. Addresses are numbers, IPv4 in the low 32 bits.
 #[derive(Clone, Debug)]
-pub(super) struct Prefixes {
+pub(crate) struct Prefixes {
     bits: u8,
     /// In the order in which they were drawn: length, address.
     order: Vec<(u8, u128)>,
@@ -57,7 +57,7 @@ pub(super) struct Prefixes {
 
 impl Prefixes {
     /// `count` prefixes of IPv4 (1.0.0.0 to 223.255.255.255 but the loopback network), the same ones for the same seed.
-    pub(super) fn ip4(count: usize, seed: u64) -> Self {
+    pub(crate) fn ip4(count: usize, seed: u64) -> Self {
         Self::draw(32, count, &LENGTHS4, seed, |rng| {
             let address = rng.u32(0x0100_0000..0xe000_0000);
             u128::from(if address >> 24 == 127 { address & !(1 << 30) } else { address })
@@ -65,7 +65,7 @@ impl Prefixes {
     }
 
     /// `count` prefixes of IPv6 (2000::/3).
-    pub(super) fn ip6(count: usize, seed: u64) -> Self {
+    pub(crate) fn ip6(count: usize, seed: u64) -> Self {
         Self::draw(128, count, &LENGTHS6, seed, |rng| 1 << 125 | rng.u128(..) >> 3)
     }
 
@@ -98,19 +98,19 @@ impl Prefixes {
     }
 
     /// Every prefix: length, address, next hop.
-    pub(super) fn iter(&self) -> impl Iterator<Item = (u8, u128, u32)> + '_ {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (u8, u128, u32)> + '_ {
         let next_hop = |prefix| self.next_hops.get(prefix).copied().unwrap_or(0);
         self.order.iter().map(move |prefix| (prefix.0, prefix.1, next_hop(prefix)))
     }
 
     /// The next hop of the longest prefix that covers `address`: tried from the longest to the shortest, one after the
     /// other, so that there is nothing in it to get wrong.
-    pub(super) fn lookup(&self, address: u128) -> Option<u32> {
+    pub(crate) fn lookup(&self, address: u128) -> Option<u32> {
         (0..=self.bits).rev().find_map(|length| self.next_hops.get(&(length, self.network(address, length))).copied())
     }
 
     /// `count` addresses, each in a prefix drawn at random, with random host bits.
-    pub(super) fn addresses(&self, count: usize, seed: u64) -> Vec<u128> {
+    pub(crate) fn addresses(&self, count: usize, seed: u64) -> Vec<u128> {
         let mut rng = Rng::with_seed(seed);
         let address = |rng: &mut Rng| {
             let (length, network) = rng.choice(&self.order).copied().unwrap_or_default();

@@ -17,7 +17,9 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 pub(crate) use keep::Keep;
-pub(crate) use rows::{BackToBackRow, LatencyRow, LossRow, NdrRow, ProgRow, RateRow, ReconfRow, Scale, SoakRow, Trial};
+pub(crate) use rows::{
+    BackToBackRow, LatencyRow, LossRow, NdrRow, ProgRow, RateRow, ReconfRow, RoutesRow, Scale, SoakRow, Trial,
+};
 pub(crate) use store::{StoreError, json, load, write_atomically};
 
 use crate::machine::{self, Machine};
@@ -58,6 +60,9 @@ pub(crate) struct BenchResult {
     /// Blocked time while configuration changes.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) reconf: Vec<ReconfRow>,
+    /// What routes cost the control side (`routes`).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) routes: Vec<RoutesRow>,
     /// Critical loads of long searches.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) soak: Vec<SoakRow>,
@@ -207,6 +212,7 @@ impl BenchResult {
             back_to_back: Vec::new(),
             latency: Vec::new(),
             reconf: Vec::new(),
+            routes: Vec::new(),
             soak: Vec::new(),
             not_run: Vec::new(),
             deviations: Vec::new(),
@@ -255,6 +261,7 @@ impl BenchResult {
         self.back_to_back.extend(other.back_to_back);
         self.latency.extend(other.latency);
         self.reconf.extend(other.reconf);
+        self.routes.extend(other.routes);
         self.soak.extend(other.soak);
         self.trials.extend(other.trials);
         Ok(())

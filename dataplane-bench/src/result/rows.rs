@@ -250,6 +250,31 @@ pub(crate) struct ReconfRow {
     pub(crate) note: Option<String>,
 }
 
+/// What routes cost the control side: loading a table, changing a route, losing a next hop.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub(crate) struct RoutesRow {
+    /// What was done: `load`, `change`, `failover`, and parts of these.
+    pub(crate) what: String,
+    /// The same in a few words.
+    pub(crate) about: String,
+    /// Unit of the times: `ms` or `us`.
+    pub(crate) unit: String,
+    /// How many times it was done.
+    pub(crate) count: u64,
+    /// Median of the times.
+    pub(crate) median: f64,
+    /// Their 99th percentile.
+    pub(crate) p99: f64,
+    /// The longest.
+    pub(crate) greatest: f64,
+    /// Packets that were sent meanwhile.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) offered: Option<u64>,
+    /// Packets of those that arrived at none of the next hops.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) lost: Option<u64>,
+}
+
 /// One trial as it was: what every figure above was made of.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub(crate) struct Trial {

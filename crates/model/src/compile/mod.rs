@@ -201,7 +201,7 @@ fn generation(desired: &Desired, network: &Network, rib: &Rib, ids: &mut Ids) ->
     let mut notices = Vec::new();
     let mut ports = ports::ports(desired, network, ids, &mut notices)?;
     let filter = filter::filter(desired, network, &mut ports, &mut notices)?;
-    let mut routes = Routes::collect(desired, network, rib, &ports, &mut notices);
+    let mut routes = Routes::collect(desired, network, rib, &ports, &mut ids.gateways, &mut notices);
     let vips = services::vips(desired, network, &ports, &mut routes, ids, &mut notices)?;
     let forwarding = Forwarding::build(network, &ports, &routes, &vips, ids)?;
 

@@ -16,7 +16,7 @@ use smallvec::SmallVec;
 use super::notice::Notice;
 use super::ports::Ports;
 use crate::desired::{Desired, Gateway, RouteAction};
-use crate::ids::{GatewayKey, GroupKey, NextHopKey};
+use crate::ids::{GatewayKey, GroupKey, KnownGateways, NextHopKey};
 use crate::network::{IfIndex, Network};
 use crate::rib::{self, Learned, Origin, Rib, Source, Way};
 
@@ -49,36 +49,33 @@ impl Sets {
     pub(super) fn direct(&mut self, hop: NextHopKey) -> SetIndex {
         let key = match hop {
             NextHopKey::Forward { address, ifindex } => {
-                GroupKey::Gateways(SmallVec::from_elem(GatewayKey { address, ifindex: Some(ifindex), weight: 1 }, 1))
+                let gateway = GatewayKey { address, ifindex: Some(ifindex), weight: 1 };
+                GroupKey::Gateways(SmallVec::from_elem(gateway, 1), 0)
             }
             other => GroupKey::Direct(other),
         };
         self.add(key, || vec![(hop, 1)])
     }
 
-    /// The set of these gateways, which must not be empty.
-    fn gateways(&mut self, gateways: &[(GatewayKey, Hops)]) -> SetIndex {
-        let mut merged: BTreeMap<(IpAddr, Option<IfIndex>), u32> = BTreeMap::new();
-        for (gateway, _) in gateways {
-            let weight = merged.entry((gateway.address, gateway.ifindex)).or_default();
-            *weight = weight.saturating_add(gateway.weight);
-        }
-        let divisor = merged.values().copied().reduce(greatest_common_divisor).unwrap_or(1).max(1);
-        let keys = merged.into_iter().map(|((address, ifindex), weight)| GatewayKey {
-            address,
-            ifindex,
-            weight: weight / divisor,
-        });
-        self.add(GroupKey::Gateways(keys.collect()), || {
-            let mut hops: BTreeMap<NextHopKey, u32> = BTreeMap::new();
-            for (gateway, behind) in gateways {
-                for (hop, weight) in behind {
-                    let sum = hops.entry(*hop).or_default();
-                    *sum = sum.saturating_add(weight.saturating_mul(gateway.weight));
-                }
+    /// The set of gateways of which these are usable, at least one. It is known by all: while one cannot be used, the others
+    /// stand in for it in the same group, and no prefix moves.
+    fn gateways(&mut self, all: &[GatewayKey], usable: &[(GatewayKey, Hops)]) -> SetIndex {
+        let mut hops: BTreeMap<NextHopKey, u32> = BTreeMap::new();
+        for (gateway, behind) in usable {
+            for (hop, weight) in behind {
+                let sum = hops.entry(*hop).or_default();
+                *sum = sum.saturating_add(weight.saturating_mul(gateway.weight));
             }
-            hops.into_iter().collect()
-        })
+        }
+        let divisor = common_divisor(hops.values());
+        let hops: Hops = hops.into_iter().map(|(hop, weight)| (hop, weight / divisor)).collect();
+        let gateways = gateway_keys(all);
+        let another = |number: &u8| {
+            let key = GroupKey::Gateways(gateways.clone(), *number);
+            self.by_key.get(&key).is_some_and(|index| self.get(*index).1 != hops.as_slice())
+        };
+        let number = (0..u8::MAX).find(|number| !another(number)).unwrap_or(u8::MAX);
+        self.add(GroupKey::Gateways(gateways, number), || hops)
     }
 
     pub(super) fn get(&self, index: SetIndex) -> (Option<&GroupKey>, &[(NextHopKey, u32)]) {
@@ -87,6 +84,22 @@ impl Sets {
             None => (None, &[]),
         }
     }
+}
+
+/// Gateways as a set is known by them: ascending, each once, weights without a common divisor.
+fn gateway_keys(gateways: &[GatewayKey]) -> SmallVec<[GatewayKey; 2]> {
+    let mut merged: BTreeMap<(IpAddr, Option<IfIndex>), u32> = BTreeMap::new();
+    for gateway in gateways {
+        let weight = merged.entry((gateway.address, gateway.ifindex)).or_default();
+        *weight = weight.saturating_add(gateway.weight);
+    }
+    let divisor = common_divisor(merged.values());
+    let key = |((address, ifindex), weight): (_, u32)| GatewayKey { address, ifindex, weight: weight / divisor };
+    merged.into_iter().map(key).collect()
+}
+
+fn common_divisor<'a>(weights: impl Iterator<Item = &'a u32>) -> u32 {
+    weights.copied().reduce(greatest_common_divisor).unwrap_or(1).max(1)
 }
 
 fn greatest_common_divisor(a: u32, b: u32) -> u32 {
@@ -122,6 +135,7 @@ impl<'a> Routes<'a> {
         network: &Network,
         rib: &'a Rib,
         ports: &Ports,
+        known: &mut KnownGateways,
         notices: &mut Vec<Notice>,
     ) -> Self {
         let mut routes = Self {
@@ -136,10 +150,10 @@ impl<'a> Routes<'a> {
         routes.add_local(network);
         routes.add_vips(desired);
         routes.add_connected(network, ports);
-        routes.add_static(desired, network, ports, notices);
+        routes.add_static(desired, network, ports, known, notices);
         // Ways through the kernel's routes first: they may lead to what BGP has learned.
         for origin in [Origin::Kernel, Origin::Bgp, Origin::Adopted] {
-            routes.add_learned(origin, network, ports);
+            routes.add_learned(origin, network, ports, known);
         }
         routes.add_neighbors(network, ports);
         routes
@@ -220,29 +234,42 @@ impl<'a> Routes<'a> {
         }
     }
 
-    fn add_static(&mut self, desired: &Desired, network: &Network, ports: &Ports, notices: &mut Vec<Notice>) {
+    fn add_static(
+        &mut self,
+        desired: &Desired,
+        network: &Network,
+        ports: &Ports,
+        known: &mut KnownGateways,
+        notices: &mut Vec<Notice>,
+    ) {
         let mut resolved = Vec::new();
         for route in &desired.static_routes {
             let set = match &route.action {
                 RouteAction::Blackhole => self.sets.direct(NextHopKey::Blackhole),
                 RouteAction::Prohibit => self.sets.direct(NextHopKey::Prohibit),
                 RouteAction::Via(gateways) => {
+                    let [mut all, mut unusable] = [const { Vec::new() }; 2];
                     let mut usable = Vec::new();
-                    let mut unusable = Vec::new();
                     for gateway in gateways {
+                        let weight = u32::from(gateway.weight);
                         match self.static_gateway(gateway, network, ports) {
-                            Some(ifindex) => usable.push(on_link(gateway.address, ifindex, u32::from(gateway.weight))),
-                            None => unusable.push(gateway.address),
+                            Some(ifindex) => usable.push(on_link(gateway.address, ifindex, weight)),
+                            None => unusable.push(GatewayKey { weight, ..known.last(gateway.address) }),
                         }
                     }
+                    all.extend(usable.iter().map(|(key, _)| *key).chain(unusable.iter().copied()));
+                    usable.iter().for_each(|(key, _)| known.remember(*key));
                     let (name, prefix) = (route.name.clone(), route.prefix);
                     if usable.is_empty() {
                         notices.push(Notice::StaticRouteUnreachable { route: name, prefix });
                         continue;
                     }
-                    let missing = |gateway| Notice::StaticGatewayUnreachable { route: name.clone(), prefix, gateway };
+                    let missing = |key: GatewayKey| {
+                        let (route, gateway) = (name.clone(), key.address);
+                        Notice::StaticGatewayUnreachable { route, prefix, gateway }
+                    };
                     notices.extend(unusable.into_iter().map(missing));
-                    self.sets.gateways(&usable)
+                    self.sets.gateways(&all, &usable)
                 }
             };
             resolved.push((route.prefix.trunc(), set));
@@ -263,29 +290,35 @@ impl<'a> Routes<'a> {
     }
 
     /// Where the sets of one origin lead.
-    fn add_learned(&mut self, origin: Origin, network: &Network, ports: &Ports) {
-        let mut known: BTreeMap<IpAddr, Option<(GatewayKey, Hops)>> = BTreeMap::new();
+    fn add_learned(&mut self, origin: Origin, network: &Network, ports: &Ports, known: &mut KnownGateways) {
+        let mut looked_up: BTreeMap<IpAddr, Option<(GatewayKey, Hops)>> = BTreeMap::new();
         let rib = self.rib;
         let mut resolved = Vec::new();
         for (id, learned) in rib.sets().filter(|(_, set)| set.origin == origin) {
             let way = match &learned.way {
                 Way::Gateways(gateways) => {
+                    let mut all: SmallVec<[GatewayKey; 2]> = SmallVec::new();
                     let mut usable: SmallVec<[(GatewayKey, Hops); 2]> = SmallVec::new();
                     for gateway in gateways {
-                        let found = match gateway.ifindex {
-                            Some(ifindex) if ports.is_usable(ifindex, network) => {
-                                Some(on_link(gateway.address, ifindex, gateway.weight))
+                        let rib::Gateway { address, ifindex, weight } = *gateway;
+                        let found = match ifindex {
+                            Some(ifindex) => {
+                                ports.is_usable(ifindex, network).then(|| on_link(address, ifindex, weight))
                             }
-                            Some(_) => None,
                             None => {
-                                let recursive = known.entry(gateway.address);
-                                let found =
-                                    recursive.or_insert_with(|| self.recursive_gateway(gateway.address)).clone();
-                                found.map(|(key, hops)| (GatewayKey { weight: gateway.weight, ..key }, hops))
+                                let recursive = looked_up.entry(address);
+                                let found = recursive.or_insert_with(|| self.recursive_gateway(address)).clone();
+                                found.map(|(key, hops)| (GatewayKey { weight, ..key }, hops))
                             }
                         };
+                        let as_told = || match ifindex {
+                            Some(_) => GatewayKey { address, ifindex, weight },
+                            None => GatewayKey { weight, ..known.last(address) },
+                        };
+                        all.push(found.as_ref().map_or_else(as_told, |(key, _)| *key));
                         usable.extend(found);
                     }
+                    usable.iter().for_each(|(key, _)| known.remember(*key));
                     if usable.is_empty() {
                         // The kernel forwards where margay has no port; what a former process forwarded is nobody's now.
                         let elsewhere = |gateway: &rib::Gateway| {
@@ -294,7 +327,7 @@ impl<'a> Routes<'a> {
                         let host = origin == Origin::Kernel && gateways.iter().all(elsewhere);
                         host.then(|| self.sets.direct(NextHopKey::Host))
                     } else {
-                        Some(self.sets.gateways(&usable))
+                        Some(self.sets.gateways(&all, &usable))
                     }
                 }
                 Way::Link(ifindex) if ports.is_usable(*ifindex, network) => {
@@ -308,8 +341,8 @@ impl<'a> Routes<'a> {
             };
             resolved.push((id, way));
         }
-        self.unreachable.extend(known.iter().filter(|(_, found)| found.is_none()).map(|(gateway, _)| *gateway));
-        self.watched.extend(known.into_keys());
+        self.unreachable.extend(looked_up.iter().filter(|(_, found)| found.is_none()).map(|(gateway, _)| *gateway));
+        self.watched.extend(looked_up.into_keys());
         for (id, way) in resolved {
             if self.learned.len() <= id.index() {
                 self.learned.resize(id.index() + 1, None);

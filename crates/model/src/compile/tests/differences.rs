@@ -1,6 +1,6 @@
 //! A compiler that follows changes ends where compiling everything at once does, and tells what has changed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use ipnet::IpNet;
 use proptest::prelude::*;
@@ -170,7 +170,8 @@ proptest! {
 
 #[test]
 fn a_lost_gateway_of_many_prefixes_changes_its_group_and_no_prefix() {
-    let mut world = start();
+    // Both gateways are known neighbours, so each has a group of its own, too.
+    let mut world = start().neighbor(2, "10.0.0.2", 2).neighbor(3, "10.1.0.2", 3);
     for n in 0..1000u32 {
         world = world.bgp(&format!("100.64.{}.{}/30", n >> 6, (n & 63) * 4), &["10.0.0.2", "10.1.0.2"]);
     }
@@ -182,12 +183,18 @@ fn a_lost_gateway_of_many_prefixes_changes_its_group_and_no_prefix() {
     assert!(compiler.compile(&world.desired, &world.network, &mut world.rib).unwrap());
     let after = compiler.compiled();
     let Changed::Prefixes(changed) = compiler.changed() else { panic!("only differences are told") };
-    assert_eq!(changed.as_slice(), [net("10.1.0.0/24")], "the connected prefix alone");
+    let connected = [net("10.1.0.0/24"), net("10.1.0.2/32")];
+    assert_eq!(changed.iter().copied().collect::<BTreeSet<_>>(), BTreeSet::from(connected), "of the link alone");
     let group = after.group_of("100.64.0.0/30");
     assert_eq!(before.fib[&net("100.64.0.0/30")], group);
     let moved = before.groups[&group].buckets.iter().zip(&after.tables.groups[&group].buckets);
     let survivor = after.tables.groups[&group].buckets[0];
     assert!(moved.into_iter().all(|(before, after)| *after == survivor && (before == after || *before != survivor)));
+
+    // A restart in this state finds every prefix in the group that it is in.
+    let mut restarted = Compiler::new(Ids::adopt(&after.tables));
+    restarted.compile(&world.desired, &world.network, &mut world.rib).unwrap();
+    assert_eq!(restarted.compiled().tables.fib, after.tables.fib);
 
     world.link_mut(2).up = false;
     compiler.written();
