@@ -27,6 +27,9 @@ const _: () = {
 /// Words that a prefix takes at most on the average, in the least regular of full tables.
 const WORDS_PER_PREFIX: [usize; 2] = [3, 8];
 
+/// Words that a prefix takes at least, in a full table.
+const FEWEST_WORDS: [usize; 2] = [1, 4];
+
 /// Names of the maps.
 pub(super) const MAPS: [&str; 2] = ["fib4", "fib6"];
 
@@ -39,8 +42,10 @@ pub(super) struct Fibs {
     ip4: Fib<Ip4, Mapped>,
     ip6: Fib<Ip6, Mapped>,
     grace: Grace,
-    /// The present prefixes are known: what an earlier process has left are only answers.
-    known: bool,
+    /// The present prefixes of the family are known: what an earlier process has left are only answers.
+    known: [bool; 2],
+    /// The family was filled with what is wanted in this generation.
+    filled: [bool; 2],
 }
 
 /// A table has no room left.
@@ -62,6 +67,11 @@ impl Outgrown {
     }
 }
 
+/// Wanted prefixes of a family.
+fn count(wanted: &Wanted, family: usize) -> usize {
+    wanted.keys().filter(|net| net.addr().is_ipv4() == (family == 0)).count()
+}
+
 fn words_of(map: &MapHandle) -> usize {
     map.value_size() as usize / size_of::<u32>()
 }
@@ -81,33 +91,39 @@ fn open<F: Family>(map: &MapHandle, name: &'static str) -> Result<Fib<F, Mapped>
     Ok(Fib::new(words))
 }
 
-fn key4(net: Ipv4Net) -> Prefix<Ip4> {
-    (net.network().into(), net.prefix_len())
-}
-
-fn key6(net: Ipv6Net) -> Prefix<Ip6> {
-    (net.network().into(), net.prefix_len())
-}
-
-fn wanted4(wanted: &Wanted) -> impl Iterator<Item = (Prefix<Ip4>, u16)> + '_ {
-    wanted.iter().filter_map(|(net, group)| match net {
-        IpNet::V4(net) => Some((key4(*net), group.0 as u16)),
+fn key4(net: &IpNet) -> Option<Prefix<Ip4>> {
+    match net {
+        IpNet::V4(net) => Some((net.network().into(), net.prefix_len())),
         IpNet::V6(_) => None,
-    })
+    }
 }
 
-fn wanted6(wanted: &Wanted) -> impl Iterator<Item = (Prefix<Ip6>, u16)> + '_ {
-    wanted.iter().filter_map(|(net, group)| match net {
-        IpNet::V6(net) => Some((key6(*net), group.0 as u16)),
+fn key6(net: &IpNet) -> Option<Prefix<Ip6>> {
+    match net {
+        IpNet::V6(net) => Some((net.network().into(), net.prefix_len())),
         IpNet::V4(_) => None,
-    })
+    }
+}
+
+/// The prefixes of one family, with their groups.
+fn of_family<F: Family>(
+    wanted: &Wanted,
+    key: impl Fn(&IpNet) -> Option<Prefix<F>>,
+) -> impl Iterator<Item = (Prefix<F>, u16)> {
+    wanted.iter().filter_map(move |(net, group)| Some((key(net)?, group.0 as u16)))
 }
 
 impl Fibs {
     /// The tables in these maps.
     pub(super) fn open(ip4: &MapHandle, ip6: &MapHandle) -> Result<Self, Error> {
         let [name4, name6] = MAPS;
-        Ok(Self { ip4: open(ip4, name4)?, ip6: open(ip6, name6)?, grace: Grace::new()?, known: false })
+        Ok(Self {
+            ip4: open(ip4, name4)?,
+            ip6: open(ip6, name6)?,
+            grace: Grace::new()?,
+            known: [false; 2],
+            filled: [false; 2],
+        })
     }
 
     /// What an earlier process has left, as prefixes that answer the same.
@@ -121,49 +137,39 @@ impl Fibs {
         ip4.chain(ip6).collect()
     }
 
+    /// Begins a generation: what was filled with another one's prefixes does not count.
+    pub(super) fn begin(&mut self) {
+        self.filled = [false; 2];
+    }
+
     /// Inserts and replaces what has changed; the first time, when only answers are known, it makes everything as wanted.
     /// Tells how many stores it took.
     pub(super) fn write(&mut self, wanted: &Wanted, changed: &Changed) -> Result<usize, Outgrown> {
         self.grace.poll(&mut self.ip4, &mut self.ip6);
         let before = self.stores();
-        if let (true, Changed::Prefixes(prefixes)) = (self.known, changed) {
-            for prefix in prefixes {
-                let Some(group) = wanted.get(prefix) else { continue };
-                let group = group.0 as u16;
-                match prefix {
-                    IpNet::V4(net) => self.with_patience(0, |fibs| insert(&mut fibs.ip4, key4(*net), group))?,
-                    IpNet::V6(net) => self.with_patience(1, |fibs| insert(&mut fibs.ip6, key6(*net), group))?,
-                }
-            }
-        } else if self.known {
-            self.in_both(
-                |fibs| insert_new(&mut fibs.ip4, wanted4(wanted)),
-                |fibs| insert_new(&mut fibs.ip6, wanted6(wanted)),
-            )?;
-        } else {
-            self.in_both(|fibs| fibs.ip4.replace(wanted4(wanted)), |fibs| fibs.ip6.replace(wanted6(wanted)))?;
-            self.known = true;
+        let [known4, known6] = self.known;
+        let [filled4, filled6] = self.filled;
+        if !filled4 {
+            self.with_patience(0, |fibs| insert_new(&mut fibs.ip4, known4, wanted, changed, key4))?;
         }
+        if !filled6 {
+            self.with_patience(1, |fibs| insert_new(&mut fibs.ip6, known6, wanted, changed, key6))?;
+        }
+        self.known = [true; 2];
         Ok(self.stores() - before)
     }
 
     /// Takes away what is not wanted any more; tells how many stores it took.
     pub(super) fn take_away(&mut self, wanted: &Wanted, changed: &Changed) -> Result<usize, Outgrown> {
         let before = self.stores();
-        match changed {
-            Changed::Prefixes(prefixes) => {
-                for prefix in prefixes.iter().filter(|prefix| !wanted.contains_key(*prefix)) {
-                    match prefix {
-                        IpNet::V4(net) => self.with_patience(0, |fibs| remove(&mut fibs.ip4, key4(*net)))?,
-                        IpNet::V6(net) => self.with_patience(1, |fibs| remove(&mut fibs.ip6, key6(*net)))?,
-                    }
-                }
-            }
-            Changed::Everything => self.in_both(
-                |fibs| remove_old(&mut fibs.ip4, wanted4(wanted)),
-                |fibs| remove_old(&mut fibs.ip6, wanted6(wanted)),
-            )?,
+        let [filled4, filled6] = self.filled;
+        if !filled4 {
+            self.with_patience(0, |fibs| remove_old(&mut fibs.ip4, wanted, changed, key4))?;
         }
+        if !filled6 {
+            self.with_patience(1, |fibs| remove_old(&mut fibs.ip6, wanted, changed, key6))?;
+        }
+        self.filled = [false; 2];
         self.grace.begin(&mut self.ip4, &mut self.ip6);
         Ok(self.stores() - before)
     }
@@ -172,16 +178,7 @@ impl Fibs {
         self.ip4.stores() + self.ip6.stores()
     }
 
-    /// Changes both families; where there is no room, once more with what has been retired in the meantime.
-    fn in_both(
-        &mut self,
-        ip4: impl Fn(&mut Self) -> Result<(), Full>,
-        ip6: impl Fn(&mut Self) -> Result<(), Full>,
-    ) -> Result<(), Outgrown> {
-        self.with_patience(0, ip4)?;
-        self.with_patience(1, ip6)
-    }
-
+    /// Changes a family; where there is no room, once more with what has been retired in the meantime.
     fn with_patience(&mut self, family: usize, change: impl Fn(&mut Self) -> Result<(), Full>) -> Result<(), Outgrown> {
         change(self).or_else(|_| {
             self.grace.wait(&mut self.ip4, &mut self.ip6);
@@ -189,18 +186,30 @@ impl Fibs {
         })
     }
 
+    /// A table that cannot hold what is wanted, if there is one.
+    pub(super) fn too_small_for(&self, wanted: &Wanted) -> Option<Outgrown> {
+        [self.ip4.usage(), self.ip6.usage()].into_iter().zip(FEWEST_WORDS).enumerate().find_map(
+            |(family, (usage, fewest))| {
+                let prefixes = count(wanted, family);
+                // Words that are in use now may be of the same prefixes.
+                let too_small = usage.prefixes < prefixes && ROOT_WORDS + prefixes * fewest > usage.capacity;
+                too_small.then_some(Outgrown { family, words: usage.capacity })
+            },
+        )
+    }
+
     /// A larger table for what is wanted, filled, which [`take`](Self::take) puts in the place of the one that is outgrown.
     /// Programs of the former map look on there.
     pub(super) fn larger(&self, outgrown: Outgrown, wanted: &Wanted) -> Result<Larger, Error> {
         let Outgrown { family, words } = outgrown;
-        let prefixes = wanted.keys().filter(|net| net.addr().is_ipv4() == (family == 0)).count();
+        let prefixes = count(wanted, family);
         let per_prefix = WORDS_PER_PREFIX.get(family).copied().unwrap_or(0);
         let mut words = (words + words / 4).max(ROOT_WORDS * 5 / 4 + prefixes * per_prefix);
         loop {
             let filled = if family == 0 {
-                filled(MAPS[0], words, wanted4(wanted))?.map(|(map, fib)| Larger::Ip4(map, fib))
+                filled(MAPS[0], words, of_family::<Ip4>(wanted, key4))?.map(|(map, fib)| Larger::Ip4(map, fib))
             } else {
-                filled(MAPS[1], words, wanted6(wanted))?.map(|(map, fib)| Larger::Ip6(map, fib))
+                filled(MAPS[1], words, of_family::<Ip6>(wanted, key6))?.map(|(map, fib)| Larger::Ip6(map, fib))
             };
             match filled {
                 Some(larger) => return Ok(larger),
@@ -216,6 +225,9 @@ impl Fibs {
         match larger {
             Larger::Ip4(_, fib) => self.ip4 = fib,
             Larger::Ip6(_, fib) => self.ip6 = fib,
+        }
+        for flag in [&mut self.known, &mut self.filled].into_iter().filter_map(|flags| flags.get_mut(family)) {
+            *flag = true;
         }
         // What of the former table waits is of no use to the new one.
         if let Some(waiting) = &mut self.grace.waiting {
@@ -290,44 +302,56 @@ fn new_map(name: &'static str, words: usize) -> Result<MapHandle, Error> {
     MapHandle::create(MapType::Array, Some(name), 4, bytes, 1, &opts).map_err(failed)
 }
 
-fn insert<F: Family>(fib: &mut Fib<F, Mapped>, (address, length): Prefix<F>, group: u16) -> Result<(), Full> {
-    fib.insert(address, length, group).map(drop)
-}
-
-fn remove<F: Family>(fib: &mut Fib<F, Mapped>, (address, length): Prefix<F>) -> Result<(), Full> {
-    fib.remove(address, length).map(drop)
-}
-
-/// Inserts what is not there as it is wanted. Both sides are ascending.
-fn insert_new<F: Family>(fib: &mut Fib<F, Mapped>, wanted: impl Iterator<Item = (Prefix<F>, u16)>) -> Result<(), Full> {
-    let mut present = fib.routes().peekable();
-    let mut new = Vec::new();
-    for (prefix, group) in wanted {
-        while present.next_if(|(before, _)| *before < prefix).is_some() {}
-        if present.next_if(|(same, _)| *same == prefix).is_none_or(|(_, before)| before != group) {
-            new.push((prefix, group));
+/// Inserts what has changed and is wanted. Where the present prefixes are not known, everything becomes as wanted.
+fn insert_new<F: Family>(
+    fib: &mut Fib<F, Mapped>,
+    known: bool,
+    wanted: &Wanted,
+    changed: &Changed,
+    key: impl Fn(&IpNet) -> Option<Prefix<F>>,
+) -> Result<(), Full> {
+    if !known {
+        return fib.replace(of_family::<F>(wanted, key));
+    }
+    let new: Vec<(Prefix<F>, u16)> = match changed {
+        Changed::Prefixes(prefixes) => {
+            let group = |net: &IpNet| Some((key(net)?, wanted.get(net)?.0 as u16));
+            prefixes.iter().filter_map(group).collect()
         }
-    }
-    drop(present);
-    for ((address, length), group) in &new {
-        fib.insert(*address, *length, *group)?;
-    }
-    Ok(())
+        Changed::Everything => {
+            // Both sides are ascending.
+            let mut present = fib.routes().peekable();
+            let mut is_new = |(prefix, group): &(Prefix<F>, u16)| {
+                while present.next_if(|(before, _)| before < prefix).is_some() {}
+                present.next_if(|(same, _)| same == prefix).is_none_or(|(_, before)| before != *group)
+            };
+            of_family::<F>(wanted, key).filter(|route| is_new(route)).collect()
+        }
+    };
+    new.into_iter().try_for_each(|((address, length), group)| fib.insert(address, length, group).map(drop))
 }
 
-fn remove_old<F: Family>(fib: &mut Fib<F, Mapped>, wanted: impl Iterator<Item = (Prefix<F>, u16)>) -> Result<(), Full> {
-    let mut wanted = wanted.peekable();
-    let mut old = Vec::new();
-    for (prefix, _) in fib.routes() {
-        while wanted.next_if(|(before, _)| *before < prefix).is_some() {}
-        if wanted.peek().is_none_or(|(next, _)| *next != prefix) {
-            old.push(prefix);
+/// Takes away what has changed and is not wanted.
+fn remove_old<F: Family>(
+    fib: &mut Fib<F, Mapped>,
+    wanted: &Wanted,
+    changed: &Changed,
+    key: impl Fn(&IpNet) -> Option<Prefix<F>>,
+) -> Result<(), Full> {
+    let old: Vec<Prefix<F>> = match changed {
+        Changed::Prefixes(prefixes) => {
+            prefixes.iter().filter(|net| !wanted.contains_key(*net)).filter_map(key).collect()
         }
-    }
-    for (address, length) in &old {
-        fib.remove(*address, *length)?;
-    }
-    Ok(())
+        Changed::Everything => {
+            let mut wanted = of_family::<F>(wanted, key).peekable();
+            let mut is_old = |prefix: &Prefix<F>| {
+                while wanted.next_if(|(before, _)| before < prefix).is_some() {}
+                wanted.peek().is_none_or(|(next, _)| next != prefix)
+            };
+            fib.routes().map(|(prefix, _)| prefix).filter(|prefix| is_old(prefix)).collect()
+        }
+    };
+    old.into_iter().try_for_each(|(address, length)| fib.remove(address, length).map(drop))
 }
 
 /// Waiting until no program can be looking at retired memory. The kernel waits for running programs when an entry of a map of

@@ -136,8 +136,8 @@ impl Dataplane {
         self.adopted.as_ref()
     }
 
-    /// Puts a generation in force: tables first, then the program where the features changed, then the interfaces, so
-    /// that no interface forwards ahead of its policy.
+    /// Puts a generation in force: what is new in the tables first, then the program where the features changed, then the
+    /// interfaces, so that no interface forwards ahead of its policy, and last the deletes.
     ///
     /// # Errors
     /// A table that does not fit is refused before anything is written. A failure on the way leaves maps consistent:
@@ -167,6 +167,10 @@ impl Dataplane {
         let desired = encode::encode(tables, self.kernel.filter_base_for(tables))?;
         self.attach = attach.to_vec();
         let mut applied = Applied::default();
+        self.kernel.fibs_mut().begin();
+        if *changed == Changed::Everything {
+            self.make_room(&tables.fib)?;
+        }
         let knobs = Knobs::new(features, parameters, self.maps.fib_words()?);
         let resized = self.maps.flow_table_entries()? != parameters.flow_table_entries.max(1);
         // The successor is verified before the tables move: what cannot be loaded changes nothing.
@@ -177,10 +181,10 @@ impl Dataplane {
         let mut successor = if stale { Some(Instance::load(&self.maps, knobs)?) } else { None };
 
         let fib = (&tables.fib, changed);
-        while let Err(failure) = self.kernel.apply(&self.maps, &desired, fib, &mut applied.writes) {
+        while let Err(failure) = self.kernel.write(&self.maps, &desired, fib, &mut applied.writes) {
             let Failure::Outgrown(outgrown) = failure else { return Err(failure.into_error()) };
-            self.move_to_more_room(outgrown, &tables.fib, knobs, &mut applied)?;
-            successor = None;
+            self.give_more_room(outgrown, &tables.fib)?;
+            successor = Some(Instance::load(&self.maps, Knobs { fib_words: self.maps.fib_words()?, ..knobs })?);
         }
         if let Some(successor) = successor {
             self.instance = Some(successor);
@@ -188,7 +192,19 @@ impl Dataplane {
             applied.program_replaced = true;
         }
         applied.links_changed += self.reconcile_links(attach, applied.program_replaced)?;
+        while let Err(failure) = self.kernel.clear(&self.maps, &desired, fib, &mut applied.writes) {
+            let Failure::Outgrown(outgrown) = failure else { return Err(failure.into_error()) };
+            self.move_to_more_room(outgrown, &tables.fib, knobs, &mut applied)?;
+        }
         Ok(applied)
+    }
+
+    /// Gives tables that are to hold far more than they can larger maps at once, before they are filled in vain.
+    fn make_room(&mut self, wanted: &fib::Wanted) -> Result<(), Error> {
+        while let Some(outgrown) = self.kernel.fibs().too_small_for(wanted) {
+            self.give_more_room(outgrown, wanted)?;
+        }
+        Ok(())
     }
 
     /// Writes prefixes of the FIB that are not what was last applied, where nothing else is different: plain stores.
@@ -198,6 +214,7 @@ impl Dataplane {
     pub fn apply_routes(&mut self, fib: &BTreeMap<IpNet, GroupId>, changed: &Changed) -> Result<Applied, Error> {
         let knobs = self.instance.as_ref().ok_or(Error::NotApplied)?.knobs;
         let mut applied = Applied::default();
+        self.kernel.fibs_mut().begin();
         while let Err(outgrown) = self.kernel.apply_routes((fib, changed), &mut applied.writes) {
             self.move_to_more_room(outgrown, fib, knobs, &mut applied)?;
         }

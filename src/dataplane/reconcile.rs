@@ -105,9 +105,9 @@ impl Kernel {
         &mut self.fibs
     }
 
-    /// Writes the difference to `desired` and, where it has changed, to `fib`, and adds the number of writes and deletes to
-    /// `writes`. After a failure the next call goes on from there.
-    pub(super) fn apply(
+    /// Writes what is new in `desired` and, where it has changed, in `fib`, and adds the number of writes to `writes`. What
+    /// is not wanted any more stays until [`clear`](Self::clear). After a failure the next call goes on from there.
+    pub(super) fn write(
         &mut self,
         maps: &SharedMaps,
         desired: &Encoded,
@@ -123,6 +123,17 @@ impl Kernel {
                 *writes += self.fibs.write(fib, changed)?;
             }
         }
+        Ok(())
+    }
+
+    /// Deletes what is not wanted any more, when every program in force looks at what was written.
+    pub(super) fn clear(
+        &mut self,
+        maps: &SharedMaps,
+        desired: &Encoded,
+        (fib, changed): (&Wanted, &Changed),
+        writes: &mut usize,
+    ) -> Result<(), Failure> {
         for table in Table::ORDER.into_iter().rev() {
             if table == Table::Groups {
                 *writes += self.fibs.take_away(fib, changed)?;

@@ -10,6 +10,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use smallvec::SmallVec;
 use tables::buckets::spread;
@@ -187,7 +188,39 @@ pub(crate) type Members = Vec<(NextHopKey, u32)>;
 struct GroupEntry {
     id: GroupId,
     members: Members,
-    buckets: Vec<NextHopKey>,
+    buckets: Buckets,
+}
+
+/// What each bucket of a group holds. Most groups are the same from generation to generation and share it.
+#[derive(Clone, Debug)]
+pub(crate) struct Buckets {
+    all: Arc<[NextHopKey]>,
+    distinct: Arc<[NextHopKey]>,
+}
+
+impl Buckets {
+    fn new(all: Vec<NextHopKey>) -> Self {
+        let mut distinct = all.clone();
+        distinct.sort_unstable();
+        distinct.dedup();
+        Self { all: all.into(), distinct: distinct.into() }
+    }
+
+    /// Each next hop that has a bucket, once, ascending.
+    pub(crate) fn distinct(&self) -> &[NextHopKey] {
+        &self.distinct
+    }
+
+    /// The buckets by what stands for their next hops, in the order of [`distinct`](Self::distinct).
+    pub(crate) fn by<T: Copy>(&self, stands_for: &[T]) -> Vec<T> {
+        match (stands_for, self.distinct.len()) {
+            ([only], 1) => vec![*only; self.all.len()],
+            _ => {
+                let place = |hop| self.distinct.binary_search(hop).ok();
+                self.all.iter().filter_map(|hop| stands_for.get(place(hop)?).copied()).collect()
+            }
+        }
+    }
 }
 
 /// A group of the next generation.
@@ -195,7 +228,7 @@ struct GroupEntry {
 pub(crate) struct Assigned {
     pub(crate) id: GroupId,
     /// What each bucket holds.
-    pub(crate) buckets: Vec<NextHopKey>,
+    pub(crate) buckets: Buckets,
 }
 
 /// Groups of the generation in force and, while one is compiled, of the next.
@@ -240,7 +273,7 @@ impl GroupPool {
                 };
                 match base {
                     Some(base) => base.with_members(id, members),
-                    None => GroupEntry { id, buckets: spread(&[], &members), members },
+                    None => GroupEntry { id, buckets: Buckets::new(spread(&[], &members)), members },
                 }
             };
             next.insert(key, entry);
@@ -266,7 +299,7 @@ impl GroupPool {
 impl GroupEntry {
     fn with_members(&self, id: GroupId, members: Members) -> Self {
         let same = self.members == members;
-        let buckets = if same { self.buckets.clone() } else { spread(&self.buckets, &members) };
+        let buckets = if same { self.buckets.clone() } else { Buckets::new(spread(&self.buckets.all, &members)) };
         Self { id, members, buckets }
     }
 }
@@ -414,7 +447,7 @@ impl GroupPool {
             let members = distinct.into_iter().map(|hop| (hop, 1)).collect();
             // Equal keys: weights or gateways that were lost told them apart. The later ones are found by overlap.
             let key = if live.contains_key(&key) { GroupKey::Adopted(*id) } else { key };
-            live.insert(key, GroupEntry { id: *id, members, buckets });
+            live.insert(key, GroupEntry { id: *id, members, buckets: Buckets::new(buckets) });
         }
         let used: BTreeSet<u32> = tables.groups.keys().map(|id| id.0).filter(|id| (1..=last).contains(id)).collect();
         let mut numbers = Numbers::adopt(&used);

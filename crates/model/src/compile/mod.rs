@@ -13,6 +13,7 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 use serde::Serialize;
+use smallvec::SmallVec;
 
 use crate::desired::{AttachMode, Desired, TunnelKind};
 use crate::ids::{Exhausted, GroupKey, Ids, Members, NextHopKey};
@@ -328,14 +329,16 @@ impl Forwarding {
             this.by_set.insert(set, group.id);
         }
         let too_many = |_| CompileError::TooMany { what: "next hops", limit };
-        let hops: BTreeSet<NextHopKey> = assigned.values().flat_map(|group| group.buckets.iter().copied()).collect();
+        let hops = assigned.values().flat_map(|group| group.buckets.distinct().iter().copied());
+        let hops: BTreeSet<NextHopKey> = hops.collect();
         let mut hop_ids = BTreeMap::new();
         for hop in hops {
             hop_ids.insert(hop, this.next_hop(hop, network, ports, ids).map_err(too_many)?);
         }
         for group in assigned.into_values() {
-            let bucket = |hop: &NextHopKey| hop_ids.get(hop).copied().unwrap_or(NextHopId(0));
-            this.groups.insert(group.id, Group { buckets: group.buckets.iter().map(bucket).collect() });
+            let id = |hop: &NextHopKey| hop_ids.get(hop).copied().unwrap_or(NextHopId(0));
+            let ids: SmallVec<[NextHopId; 4]> = group.buckets.distinct().iter().map(id).collect();
+            this.groups.insert(group.id, Group { buckets: group.buckets.by(&ids) });
         }
         Ok(this)
     }
