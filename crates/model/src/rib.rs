@@ -7,10 +7,10 @@
 //!
 //! Changes are remembered until [`Rib::take_changes`]: the FIB follows by difference.
 
-use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use serde::{Deserialize, Serialize};
 use smallvec::SmallVec;
 
@@ -153,6 +153,8 @@ pub struct Rib {
     free: Vec<SetId>,
     /// Prefixes of each family and length, whatever their origin.
     lengths: [Lengths; 2],
+    /// Routes to addresses that are never routed.
+    martians: BTreeMap<Origin, BTreeSet<IpNet>>,
     changed: Vec<IpNet>,
     sets_changed: Vec<SetId>,
 }
@@ -203,6 +205,12 @@ impl Rib {
     fn set(&mut self, prefix: IpNet, source: Source, way: Way) {
         let prefix = prefix.trunc();
         let Some(origin) = source.origin() else { return };
+        if is_martian(prefix) {
+            if self.martians.entry(origin).or_default().insert(prefix) {
+                self.changed.push(prefix);
+            }
+            return;
+        }
         let set = self.intern(origin, way);
         let learned = Learned { source, set };
         let known =
@@ -227,6 +235,9 @@ impl Rib {
     /// Takes away what an origin tells of a prefix.
     pub fn remove(&mut self, prefix: IpNet, origin: Origin) {
         let prefix = prefix.trunc();
+        if self.martians.get_mut(&origin).is_some_and(|martians| martians.remove(&prefix)) {
+            self.changed.push(prefix);
+        }
         let Some(routes) = self.routes.get_mut(&prefix) else { return };
         let Some(at) = routes.iter().position(|route| route.source.origin() == Some(origin)) else { return };
         let former = routes.remove(at);
@@ -246,6 +257,7 @@ impl Rib {
         for prefix in &prefixes {
             self.remove(*prefix, origin);
         }
+        self.martians.remove(&origin);
         prefixes.len()
     }
 
@@ -303,6 +315,12 @@ impl Rib {
         self.sets().filter(|(_, set)| set.origin == origin).map(|(_, set)| set.routes).sum()
     }
 
+    /// Routes of an origin that are refused because their addresses are never routed, ascending.
+    pub fn martians(&self, origin: Origin) -> &BTreeSet<IpNet> {
+        static NONE: BTreeSet<IpNet> = BTreeSet::new();
+        self.martians.get(&origin).unwrap_or(&NONE)
+    }
+
     /// Prefixes of any origin.
     pub fn len(&self) -> usize {
         self.routes.len()
@@ -354,6 +372,26 @@ impl Rib {
     pub(crate) fn only_routes_changed(&self, matters: impl Fn(&IpNet) -> bool) -> bool {
         self.sets_changed.is_empty() && !self.changed.iter().any(matters)
     }
+}
+
+/// Blocks of addresses that no route may lead to, however preferred: this network, loopback, link-local, multicast and reserved
+/// ones (RFC 1122 §3.2.1.3, RFC 6890; RFC 4291 §2.4).
+const MARTIANS: [IpNet; 10] = [
+    IpNet::V4(Ipv4Net::new_assert(Ipv4Addr::new(0, 0, 0, 0), 8)),
+    IpNet::V4(Ipv4Net::new_assert(Ipv4Addr::new(127, 0, 0, 0), 8)),
+    IpNet::V4(Ipv4Net::new_assert(Ipv4Addr::new(169, 254, 0, 0), 16)),
+    IpNet::V4(Ipv4Net::new_assert(Ipv4Addr::new(224, 0, 0, 0), 4)),
+    IpNet::V4(Ipv4Net::new_assert(Ipv4Addr::new(240, 0, 0, 0), 4)),
+    IpNet::V6(Ipv6Net::new_assert(Ipv6Addr::UNSPECIFIED, 128)),
+    IpNet::V6(Ipv6Net::new_assert(Ipv6Addr::LOCALHOST, 128)),
+    IpNet::V6(Ipv6Net::new_assert(Ipv6Addr::new(0, 0, 0, 0, 0, 0xffff, 0, 0), 96)),
+    IpNet::V6(Ipv6Net::new_assert(Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0), 10)),
+    IpNet::V6(Ipv6Net::new_assert(Ipv6Addr::new(0xff00, 0, 0, 0, 0, 0, 0, 0), 8)),
+];
+
+/// True where a prefix is inside a block that is never routed; the default route and others that hold such blocks are not.
+pub fn is_martian(prefix: IpNet) -> bool {
+    MARTIANS.iter().any(|block| block.contains(&prefix))
 }
 
 fn count(lengths: &mut [Lengths; 2], prefix: IpNet, change: impl Fn(usize) -> usize) {
@@ -434,6 +472,25 @@ mod tests {
         assert_eq!(rib.sets().map(|(id, _)| id.index()).collect::<Vec<_>>(), [0, 1], "its number is used again");
         let changes = rib.take_changes();
         assert_eq!((changes.prefixes.len(), changes.sets), (2, vec![SetId(1), SetId(0), SetId(0)]));
+    }
+
+    #[test]
+    fn martians_are_refused_and_told_of() {
+        let mut rib = Rib::default();
+        let refused =
+            ["127.1.0.0/16", "0.0.0.0/8", "224.0.0.5/32", "255.255.255.255/32", "fe80::/64", "::1/128", "ff02::/16"];
+        for prefix in
+            refused.into_iter().chain(["0.0.0.0/0", "0.0.0.0/1", "128.0.0.0/1", "10.0.0.0/8", "::/0", "::/96"])
+        {
+            rib.set_bgp(net(prefix), &bgp(&["192.0.2.1"], false));
+        }
+        assert_eq!((rib.len(), rib.martians(Origin::Bgp).len(), rib.martians(Origin::Kernel).len()), (6, 7, 0));
+        rib.take_changes();
+        rib.remove(net("127.1.0.0/16"), Origin::Bgp);
+        assert!(rib.has_changes());
+        assert_eq!(rib.martians(Origin::Bgp).len(), 6);
+        rib.clear(Origin::Bgp);
+        assert_eq!((rib.len(), rib.martians(Origin::Bgp).len()), (0, 0));
     }
 
     #[test]

@@ -10,7 +10,7 @@ use super::{CompileError, Compiled, Notice, Routing, without_fib};
 use crate::desired::Desired;
 use crate::ids::Ids;
 use crate::network::Network;
-use crate::rib::{Rib, RibChanges, SetId, Way};
+use crate::rib::{Origin, Rib, RibChanges, SetId, Way};
 use crate::tables::GroupId;
 
 /// Prefixes of each family that fit the FIB.
@@ -169,6 +169,11 @@ impl Compiler {
         notices.retain(|notice| !counts_routes(notice));
         let full = self.fib.left_out.iter().map(BTreeSet::len).filter(|routes| *routes > 0);
         notices.extend(full.map(|routes| Notice::FibFull { routes }));
+        for (of, origin) in [(Origin::Kernel, "the kernel"), (Origin::Bgp, "BGP")] {
+            let martians = rib.martians(of);
+            let notice = |first: &IpNet| Notice::Martians { origin, routes: martians.len(), first: *first };
+            notices.extend(martians.first().map(notice));
+        }
         if !routing.unreachable.is_empty() {
             let mut routes: BTreeMap<IpAddr, usize> = BTreeMap::new();
             for (_, set) in rib.sets().filter(|(_, set)| set.routes > 0) {
@@ -187,7 +192,7 @@ impl Compiler {
 
 /// Notices that change with every route.
 fn counts_routes(notice: &Notice) -> bool {
-    matches!(notice, Notice::FibFull { .. } | Notice::BgpGatewayUnreachable { .. })
+    matches!(notice, Notice::FibFull { .. } | Notice::BgpGatewayUnreachable { .. } | Notice::Martians { .. })
 }
 
 fn family(prefix: IpNet) -> usize {

@@ -69,6 +69,16 @@ pub enum Notice {
         /// How many routes have it.
         routes: usize,
     },
+    /// Routes to addresses that are never routed.
+    #[error("{routes} routes of {origin} are refused, {first} the first: their addresses are never routed (RFC 6890)")]
+    Martians {
+        /// Who tells of them.
+        origin: &'static str,
+        /// How many.
+        routes: usize,
+        /// The lowest of them.
+        first: IpNet,
+    },
     /// Routes beyond the capacity of the FIB.
     #[error("FIB is full: {routes} routes of this family are left out")]
     FibFull {
@@ -118,6 +128,7 @@ impl Notice {
                 gateway == same
             }
             (Self::FibFull { .. }, Self::FibFull { .. }) => true,
+            (Self::Martians { origin, .. }, Self::Martians { origin: same, .. }) => origin == same,
             _ => self == other,
         }
     }

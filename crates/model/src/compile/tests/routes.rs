@@ -121,6 +121,16 @@ fn an_unusable_route_leaves_the_prefix_to_the_next_source() {
 }
 
 #[test]
+fn learned_routes_to_addresses_that_are_never_routed_are_refused() {
+    let world = World::two_ports().bgp("127.0.0.0/9", &["10.0.0.2"]).bgp("10.9.0.0/16", &["10.0.0.2"]);
+    let compiled = world.bgp("fe80::/64", &["10.0.0.2"]).compile();
+    assert_eq!((compiled.route("127.0.0.0/9"), compiled.route("fe80::/64")), (None, None));
+    assert_eq!(compiled.route("10.9.0.0/16").unwrap(), "10.0.0.2@2?");
+    let refused = "2 routes of BGP are refused, 127.0.0.0/9 the first: their addresses are never routed (RFC 6890)";
+    assert_eq!(compiled.notices(), [refused]);
+}
+
+#[test]
 fn actions_without_gateways() {
     let compiled = World::two_ports()
         .static_action("10.9.0.0/16", RouteAction::Blackhole)
