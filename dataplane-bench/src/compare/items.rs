@@ -136,6 +136,9 @@ fn absolute(result: &BenchResult) -> Vec<Item> {
         let name = format!("blocked {}, {}", row.dut, row.change);
         all.push(item(name, Unit::Ms, true, Values::One(row.blocked_ms)));
     }
+    for row in &result.routes {
+        all.push(item(format!("routes {}", row.what), Unit::Latency, true, Values::One(row.median_ns)));
+    }
     all
 }
 

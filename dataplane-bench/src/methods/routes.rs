@@ -32,6 +32,7 @@ use crate::lab::traffic::Traffic;
 use crate::lab::watch::Watch;
 use crate::lab::{FROM_MAC, IN_MAC, Lab, NEXT_HOP4, OUT, OUT_MAC, TO_MAC};
 use crate::prog::prefixes::Prefixes;
+use crate::report::figure::Unit;
 use crate::result::{BenchResult, Keep, RoutesRow};
 
 /// Seed of the tables and of the order of changes.
@@ -148,12 +149,13 @@ impl Scene<'_> {
             let mut fresh = Control::new(ingress, rib.clone())?;
             let start = Instant::now();
             fresh.compiler.compile(&fresh.desired, &fresh.network, &mut fresh.rib)?;
-            compile.push(ms(start.elapsed()));
+            compile.push(ns(start.elapsed()));
             let compiled = Instant::now();
             fresh.write()?;
-            write.push(ms(compiled.elapsed()));
+            write.push(ns(compiled.elapsed()));
             let (compile, write) = (compile.last().unwrap_or(&0.0), write.last().unwrap_or(&0.0));
-            progress(format_args!("loaded: compiled in {compile:.0} ms, written in {write:.0} ms"));
+            let text = |ns: &f64| Unit::Latency.show(*ns);
+            progress(format_args!("loaded: compiled in {}, written in {}", text(compile), text(write)));
             control = Some(fresh);
         }
         let mut control = control.context("nothing was loaded")?;
@@ -197,7 +199,7 @@ impl Scene<'_> {
                 let before = control.buckets(group);
                 let start = Instant::now();
                 control.set_up(OUT2, false)?;
-                times.push(us(start.elapsed()));
+                times.push(ns(start.elapsed()));
                 let stray = self.second.count()?.packets;
                 let after = control.buckets(control.traffic_group()?);
                 let survivors = before.iter().zip(&after).filter(|(before, after)| before == after).count();
@@ -254,11 +256,11 @@ impl Scene<'_> {
                 let compiled = control.compiler.compiled();
                 control.dataplane.apply_routes(&compiled.tables.fib, control.compiler.changed())?;
                 control.compiler.written();
-                stored.push(us(start.elapsed()));
+                stored.push(ns(start.elapsed()));
                 // A hundred a second are looked at through the program.
                 if own && (number / 2).is_multiple_of((self.options.changes / 200).max(1)) {
                     let run = control.dataplane.test_run(&frame, control.ingress()?)?;
-                    visible.push(us(start.elapsed()));
+                    visible.push(ns(start.elapsed()));
                     let expected = if to == 0 { TO_MAC } else { second_mac() };
                     ensure!(
                         run.frame.get(..6) == Some(expected.as_slice()),
@@ -406,15 +408,11 @@ fn via(gateways: &[Ipv4Addr]) -> BgpRoute {
     BgpRoute { gateways: gateways.iter().map(|gateway| IpAddr::V4(*gateway)).collect(), internal: false }
 }
 
-fn ms(time: Duration) -> f64 {
-    time.as_secs_f64() * 1e3
+fn ns(time: Duration) -> f64 {
+    time.as_secs_f64() * 1e9
 }
 
-fn us(time: Duration) -> f64 {
-    time.as_secs_f64() * 1e6
-}
-
-/// A row of times; those that name `load` are in ms, the others in us.
+/// A row of times.
 fn row(what: &str, about: &str, times: &[f64]) -> RoutesRow {
     let mut sorted = times.to_vec();
     sorted.sort_by(f64::total_cmp);
@@ -425,11 +423,10 @@ fn row(what: &str, about: &str, times: &[f64]) -> RoutesRow {
     RoutesRow {
         what: what.to_owned(),
         about: about.to_owned(),
-        unit: if what.starts_with("load") { "ms" } else { "us" }.to_owned(),
         count: sorted.len() as u64,
-        median: at(0.5),
-        p99: at(0.99),
-        greatest: at(1.0),
+        median_ns: at(0.5),
+        p99_ns: at(0.99),
+        max_ns: at(1.0),
         offered: None,
         lost: None,
     }
@@ -438,16 +435,15 @@ fn row(what: &str, about: &str, times: &[f64]) -> RoutesRow {
 fn table(rows: &[RoutesRow]) -> Table {
     let mut table = Table::new();
     table.load_preset(NOTHING);
-    table.set_header(["what", "times", "median", "p99", "greatest", "", "sent", "lost", "about"]);
+    table.set_header(["what", "times", "median", "99 %", "longest", "sent", "lost", "about"]);
     for row in rows {
         let packets = |count: Option<u64>| count.map(|count| count.to_string()).unwrap_or_default();
         table.add_row([
             row.what.clone(),
             row.count.to_string(),
-            format!("{:.1}", row.median),
-            format!("{:.1}", row.p99),
-            format!("{:.1}", row.greatest),
-            row.unit.clone(),
+            Unit::Latency.show(row.median_ns),
+            Unit::Latency.show(row.p99_ns),
+            Unit::Latency.show(row.max_ns),
             packets(row.offered),
             packets(row.lost),
             row.about.clone(),

@@ -52,6 +52,7 @@ fn heading(name: &str) -> &'static str {
         "back_to_back" => "Back-to-back frames",
         "latency" => "Latency",
         "reconf" => "Reconfiguration at load",
+        "routes" => "Routes",
         "soak" => "Soak",
         "not_run" => "Not run",
         "deviations" => "Where the methods were not followed to the letter",

@@ -141,6 +141,7 @@ fn sections(result: &BenchResult, palette: &Palette) -> Vec<Section> {
         open("bursts", "Back-to-back frames", BURSTS, table::back_to_back(result)),
         folded("latency", "Latency", LATENCY, lines(&plots::latencies(result, palette)), table::latency(result)),
         folded("reconf", "Reconfiguration at load", RECONF, bars(plots::blocked(result)), table::reconf(result)),
+        open("routes", "Routes", ROUTES, table::routes(result)),
         open("soak", "Soak", SOAK, table::soak(result)),
         open("not-run", "Not run", NOT_RUN, table::not_run(result)),
         open("deviations", "Where the methods were not followed to the letter", DEVIATIONS, table::deviations(result)),
@@ -211,6 +212,7 @@ const BURSTS: &str =
     "The longest burst of back-to-back frames without loss, and the buffer that it implies (RFC 9004).";
 const LATENCY: &str = "One-way latency by percentile. Read from the right: a curve at 99.9 is the latency that one packet of a thousand exceeds. The bias \
     in the figures is what the instrument measures without a device; it is not subtracted.";
+const ROUTES: &str = "A full table is loaded from the RIB into the maps; single routes change while packets flow to two next hops; a next hop of every route is lost. Frames lost arrived at neither.";
 const RECONF: &str = "Load is held while the configuration changes. Lost frames over load is the time for which the device was as good as blocked.";
 const SOAK: &str = "The load at which the loss ratio is the target, estimated from many short trials (PLRsearch).";
 const NOT_RUN: &str = "Asked for and not measured. What is missing here is missing above.";

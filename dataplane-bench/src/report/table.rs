@@ -336,6 +336,35 @@ pub(crate) fn reconf(result: &BenchResult) -> Table {
     Table::new("reconf", &columns, result.reconf.iter().map(row).collect())
 }
 
+/// What routes cost.
+pub(crate) fn routes(result: &BenchResult) -> Table {
+    let columns = [
+        ("what", "what"),
+        ("about", "about"),
+        ("count", "times"),
+        ("median_ns", "median"),
+        ("p99_ns", "99 %"),
+        ("max_ns", "longest"),
+        ("offered", "frames"),
+        ("lost", "lost"),
+    ];
+    let row = |row: &crate::result::RoutesRow| {
+        let time = |ns| Cell::Number(ns, Unit::Latency);
+        let frames = |count: Option<u64>| count.map_or(Cell::Missing, Cell::Whole);
+        vec![
+            Cell::text(&row.what),
+            Cell::text(&row.about),
+            Cell::Whole(row.count),
+            time(row.median_ns),
+            time(row.p99_ns),
+            time(row.max_ns),
+            frames(row.offered),
+            frames(row.lost),
+        ]
+    };
+    Table::new("routes", &columns, result.routes.iter().map(row).collect())
+}
+
 /// Critical loads.
 pub(crate) fn soak(result: &BenchResult) -> Table {
     let columns = [
@@ -417,6 +446,7 @@ pub(crate) fn all(result: &BenchResult) -> Vec<Table> {
         back_to_back(result),
         latency(result),
         reconf(result),
+        routes(result),
         soak(result),
         not_run(result),
         deviations(result),

@@ -257,16 +257,14 @@ pub(crate) struct RoutesRow {
     pub(crate) what: String,
     /// The same in a few words.
     pub(crate) about: String,
-    /// Unit of the times: `ms` or `us`.
-    pub(crate) unit: String,
     /// How many times it was done.
     pub(crate) count: u64,
-    /// Median of the times.
-    pub(crate) median: f64,
-    /// Their 99th percentile.
-    pub(crate) p99: f64,
-    /// The longest.
-    pub(crate) greatest: f64,
+    /// Median of the times, ns.
+    pub(crate) median_ns: f64,
+    /// Their 99th percentile, ns.
+    pub(crate) p99_ns: f64,
+    /// The longest, ns.
+    pub(crate) max_ns: f64,
     /// Packets that were sent meanwhile.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) offered: Option<u64>,
