@@ -154,6 +154,22 @@ impl Forwarding {
         self.record(outcome).map(|()| true)
     }
 
+    /// Moves the flows of an interface that was lost, wherever a group has another next hop, before a generation is compiled.
+    pub(super) fn lose(&mut self, ifindex: IfIndex) {
+        if self.unwritten {
+            return;
+        }
+        let groups = self.compiler.lose(ifindex);
+        match self.dataplane.apply_groups(&self.compiler.compiled().tables, &groups) {
+            Ok(writes) => self.effort.writes += writes as u64,
+            // The generation that follows finds them different and writes them, or says why it cannot.
+            Err(failure) => {
+                error!(%failure, "next hops that were lost could not be taken out of their groups at once");
+                self.unwritten = true;
+            }
+        }
+    }
+
     fn record(&mut self, outcome: Result<(), Error>) -> Result<(), Error> {
         self.failure = outcome.as_ref().err().map(ToString::to_string);
         self.effort.failures += u64::from(outcome.is_err());

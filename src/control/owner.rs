@@ -223,6 +223,12 @@ impl Owner {
                 NeighborEntry::Unresolved => {}
             }
         }
+        if let Change::Link(ifindex, link) = &change
+            && link.as_ref().is_none_or(|link| !link.up)
+            && self.network.links.get(ifindex).is_some_and(|former| former.up)
+        {
+            self.forwarding.lose(*ifindex);
+        }
         let first = !self.network_known && matches!(change, Change::Snapshot(_));
         self.network_known |= first;
         let neighbor = match &change {

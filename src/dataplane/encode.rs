@@ -393,6 +393,11 @@ pub(super) fn encode(tables: &Tables, filter_base: usize) -> Result<Encoded, Err
     Ok(e)
 }
 
+/// The entry of a group.
+pub(super) fn group_entry(id: GroupId, value: &Group) -> (Vec<u8>, Vec<u8>) {
+    (abi::bytes_of(&id.0).to_vec(), abi::bytes_of(&group(value)).to_vec())
+}
+
 /// The entries of the policy, written from `filter_base` on.
 pub(super) fn filter(tables: &Tables, filter_base: usize) -> Entries {
     let entry = |(index, op): (u32, &FilterOp)| {

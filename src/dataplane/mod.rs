@@ -207,6 +207,15 @@ impl Dataplane {
         Ok(())
     }
 
+    /// Writes groups that are not what was last applied: a store each, whatever the number of prefixes behind them.
+    ///
+    /// # Errors
+    /// [`Error::Map`] where the kernel refuses a write.
+    pub fn apply_groups(&mut self, tables: &Tables, changed: &[GroupId]) -> Result<usize, Error> {
+        let groups = changed.iter().filter_map(|id| Some((*id, tables.groups.get(id)?)));
+        self.kernel.write_groups(&self.maps, groups)
+    }
+
     /// Writes prefixes of the FIB that are not what was last applied, where nothing else is different: plain stores.
     ///
     /// # Errors

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use libbpf_rs::{MapCore, MapFlags, MapHandle, MapType};
 use model::compile::Changed;
-use model::tables::{RING_SLOTS, Ring, VipId};
+use model::tables::{Group, GroupId, RING_SLOTS, Ring, VipId};
 
 use super::abi::{self, types};
 use super::encode::{self, Encoded, Entries, FILTER_HALF, Table};
@@ -142,6 +142,24 @@ impl Kernel {
         }
         *writes += self.delete_rings(maps, desired)?;
         Ok(())
+    }
+
+    /// Writes these groups, and nothing else.
+    pub(super) fn write_groups<'a>(
+        &mut self,
+        maps: &SharedMaps,
+        groups: impl Iterator<Item = (GroupId, &'a Group)>,
+    ) -> Result<usize, Error> {
+        let map = maps.get(Table::Groups.map())?;
+        let current = self.state.entries.entry(Table::Groups).or_default();
+        let mut writes = 0;
+        for (id, group) in groups {
+            let (key, value) = encode::group_entry(id, group);
+            map.update(&key, &value, MapFlags::ANY).map_err(failed(Table::Groups.map(), "update"))?;
+            current.insert(key, value);
+            writes += 1;
+        }
+        Ok(writes)
     }
 
     /// Writes what of the FIB has changed, and nothing else.

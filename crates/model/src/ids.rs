@@ -287,6 +287,23 @@ impl GroupPool {
         Ok(assigned)
     }
 
+    /// Takes the next hops of an interface out of every group that has others, as the next generation will: each such group
+    /// with what its buckets hold now.
+    fn lose(&mut self, ifindex: IfIndex) -> Vec<(GroupId, Buckets)> {
+        let is_lost = |hop: &NextHopKey| matches!(hop, NextHopKey::Forward { ifindex: on, .. } if *on == ifindex);
+        let mut changed = Vec::new();
+        for entry in self.live.values_mut() {
+            let lost = entry.buckets.distinct.iter().filter(|hop| is_lost(hop)).count();
+            if lost == 0 || lost == entry.buckets.distinct.len() {
+                continue;
+            }
+            let survivors = entry.members.iter().filter(|(hop, _)| !is_lost(hop)).copied().collect();
+            *entry = entry.with_members(entry.id, survivors);
+            changed.push((entry.id, entry.buckets.clone()));
+        }
+        changed
+    }
+
     fn commit(&mut self) {
         if let Some((live, mut numbers, freed)) = self.next.take() {
             numbers.rest(freed);
@@ -413,6 +430,18 @@ impl Ids {
         self.adjacencies.roll_back();
         self.groups.next = None;
         self.gateways.present.clear();
+    }
+
+    /// Takes the next hops of an interface out of every group that has others: the groups that changed, by the numbers of their
+    /// next hops.
+    pub(crate) fn lose(&mut self, ifindex: IfIndex) -> Vec<(GroupId, Vec<NextHopId>)> {
+        let changed = self.groups.lose(ifindex);
+        let number = |hop: &NextHopKey| NextHopId(self.next_hops.live.get(hop).map_or(0, |entry| entry.id));
+        let numbered = |(id, buckets): (GroupId, Buckets)| {
+            let numbers: Vec<NextHopId> = buckets.distinct().iter().map(number).collect();
+            (id, buckets.by(&numbers))
+        };
+        changed.into_iter().map(numbered).collect()
     }
 
     pub(crate) fn port(&mut self, key: PortKey) -> Result<PortId, Exhausted> {

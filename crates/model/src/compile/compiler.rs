@@ -9,9 +9,9 @@ use ipnet::IpNet;
 use super::{CompileError, Compiled, Notice, Routing, without_fib};
 use crate::desired::Desired;
 use crate::ids::Ids;
-use crate::network::Network;
+use crate::network::{IfIndex, Network};
 use crate::rib::{Origin, Rib, RibChanges, SetId, Way};
-use crate::tables::GroupId;
+use crate::tables::{Group, GroupId};
 
 /// Prefixes of each family that fit the FIB.
 const FIB_MAX: [usize; 2] = [1 << 21, 1 << 19];
@@ -133,6 +133,20 @@ impl Compiler {
         self.compiled_once = true;
         self.tell(rib);
         Ok(())
+    }
+
+    /// An interface is lost: its next hops leave every group that has others, whatever stands behind it, before anything is
+    /// compiled. The groups that changed; the next [`compile`](Self::compile) finds them as they are now to be.
+    pub fn lose(&mut self, ifindex: IfIndex) -> Vec<GroupId> {
+        let changed = self.ids.lose(ifindex);
+        let groups = &mut self.compiled.tables.groups;
+        changed
+            .into_iter()
+            .map(|(id, buckets)| {
+                groups.insert(id, Group { buckets });
+                id
+            })
+            .collect()
     }
 
     /// Follows changes of the RIB that concern the FIB alone; false, and nothing is done, where they concern more and

@@ -38,6 +38,7 @@ enum Happening {
     NoneAdopted,
     Neighbor(u32, usize, bool),
     Up(u32, bool),
+    Lost(u32),
     Service(Vec<usize>),
 }
 
@@ -64,6 +65,7 @@ fn happening() -> impl Strategy<Value = Happening> {
         1 => Just(Happening::NoneAdopted),
         2 => (2u32..5, 0..GATEWAYS.len(), any::<bool>()).prop_map(|(i, g, known)| Happening::Neighbor(i, g, known)),
         1 => (2u32..5, any::<bool>()).prop_map(|(i, up)| Happening::Up(i, up)),
+        1 => (2u32..4).prop_map(Happening::Lost),
         1 => gateways().prop_map(Happening::Service),
     ]
 }
@@ -97,6 +99,7 @@ fn happen(mut world: World, happening: &Happening) -> World {
             world.network.neighbors.remove(&(IfIndex(*ifindex), ip(GATEWAYS[*g])));
         }
         Happening::Up(ifindex, up) => world.link_mut(*ifindex).up = *up,
+        Happening::Lost(ifindex) => world.link_mut(*ifindex).up = false,
         Happening::Service(backends) => {
             world.desired.services.clear();
             let backends: Vec<&str> = backends.iter().map(|g| GATEWAYS[*g]).collect();
@@ -148,7 +151,14 @@ proptest! {
         for burst in &bursts {
             let (desired, network) = (world.desired.clone(), world.network.clone());
             world = burst.iter().fold(world, happen);
-            let only_routes = desired == world.desired && network == world.network;
+            for happening in burst {
+                if let Happening::Lost(ifindex) = happening {
+                    compiler.lose(IfIndex(*ifindex));
+                }
+            }
+            // Who says that an interface is lost compiles next, even if it is back by then.
+            let lost = burst.iter().any(|happening| matches!(happening, Happening::Lost(_)));
+            let only_routes = !lost && desired == world.desired && network == world.network;
             if !(only_routes && compiler.follow(&mut world.rib)) {
                 let differs = compiler.compile(&world.desired, &world.network, &mut world.rib).unwrap();
                 prop_assert!(differs || compiler.changed().is_empty());
@@ -179,9 +189,13 @@ fn a_lost_gateway_of_many_prefixes_changes_its_group_and_no_prefix() {
     compiler.compile(&world.desired, &world.network, &mut world.rib).unwrap();
     compiler.written();
     let before = compiler.compiled().tables.clone();
+    let lost = compiler.lose(IfIndex(3));
+    assert_eq!(lost, [compiler.compiled().group_of("100.64.0.0/30")], "one group for all of them");
+    let at_once = compiler.compiled().tables.groups.clone();
     world.link_mut(3).up = false;
     assert!(compiler.compile(&world.desired, &world.network, &mut world.rib).unwrap());
     let after = compiler.compiled();
+    assert_eq!(at_once[&lost[0]], after.tables.groups[&lost[0]], "what compiling finds is there already");
     let Changed::Prefixes(changed) = compiler.changed() else { panic!("only differences are told") };
     let connected = [net("10.1.0.0/24"), net("10.1.0.2/32")];
     assert_eq!(changed.iter().copied().collect::<BTreeSet<_>>(), BTreeSet::from(connected), "of the link alone");
