@@ -12,7 +12,7 @@
 #include "drop_reasons.h"
 
 enum limits {
-	ABI_VERSION = 2,
+	ABI_VERSION = 3,
 	PORTS_MAX = 64,	      /* ports; index 0 counts packets of unknown ones */
 	QUEUES_PER_PORT = 64, /* slow-path sockets a port */
 	IFINDEX_MAX = 4096,   /* interfaces that can carry the program */
@@ -25,9 +25,16 @@ enum limits {
 	BACKENDS_MAX = 65536,
 	RING_SLOTS = 65537,
 	FIB_ROOT_BITS = 18,
-	FIB_DEFAULT_WORD = 1 << FIB_ROOT_BITS, /* group of the default route */
-	FIB_BLOCK_REACH = 256,		       /* words behind the beginning of a block that a look-up may touch */
-	FIB_WORDS_MIN = 1 << 19,	       /* words of a FIB at first; it is replaced by a larger one as it grows */
+	FIB_LINE = 16,		/* words of a cache line */
+	FIB4_ROOTS_A_LINE = 2,	/* references in a line; blocks that they lead to are behind them */
+	FIB6_ROOTS_A_LINE = 16, /* no room for blocks */
+	/* The group of the default route, behind these lines. */
+	FIB4_DEFAULT_WORD = (1 << FIB_ROOT_BITS) / FIB4_ROOTS_A_LINE * FIB_LINE,
+	FIB6_DEFAULT_WORD = (1 << FIB_ROOT_BITS) / FIB6_ROOTS_A_LINE * FIB_LINE,
+	FIB_BLOCK_REACH = 256, /* words behind the beginning of a block that a look-up may touch */
+	/* Words of a FIB at first; it is replaced by a larger one as it grows. */
+	FIB4_WORDS_MIN = FIB4_DEFAULT_WORD + (1 << 18),
+	FIB6_WORDS_MIN = FIB6_DEFAULT_WORD + (1 << 18),
 	FIB4_MAX = 1 << 21,
 	FIB6_MAX = 1 << 19,
 	GROUPS_MAX = 32768,
@@ -207,13 +214,14 @@ _Static_assert(sizeof(struct backend) == 64, "backend");
 /* ---- forwarding -------------------------------------------------------------------------------------------------- */
 
 /*
- * A FIB is an array of words: 2^FIB_ROOT_BITS references by the first bits of the address, the default route's group, and
- * blocks. crates/tables/src/fib has the layout of blocks and how they change while packets look.
+ * A FIB is an array of words: lines with 2^FIB_ROOT_BITS references by the first bits of the address, the default route's
+ * group, and blocks. crates/tables/src/fib has the layout of blocks and how they change while packets look.
  */
 enum fib_ref {
 	FIB_KIND_SHIFT = 28,
 	FIB_KIND_GROUP = 0,
 	FIB_KIND_NODE = 1,	   /* 6 bits of the address: 64-bit map of where values begin, values */
+	FIB_KIND_BYTES = 2,	   /* the same, values of one byte */
 	FIB_KIND_RANGE = 3,	   /* and 1 to 4 more, n: 32 bits of the address against 2^n - 1 bounds, 2^n values */
 	FIB_KIND_LOW_HALF = 8,	   /* beside a kind: from here on the second half of an IPv6 address */
 	FIB_VALUE_DEEPER = 0x8000, /* of a value: the distance to a reference, else a group */

@@ -34,8 +34,8 @@ const volatile struct config config = {
 	.explain = 1,
 	.vxlan_port = 4789,
 	.punt_rate = 1000,
-	.fib4_words = FIB_WORDS_MIN,
-	.fib6_words = FIB_WORDS_MIN,
+	.fib4_words = FIB4_WORDS_MIN,
+	.fib6_words = FIB6_WORDS_MIN,
 };
 
 /* Names and help of the reasons, for the CLI, the metrics and the documents. */

@@ -119,13 +119,16 @@ struct {
 	__type(value, struct pkt_count);
 } backend_counters SEC(".maps");
 
-/* One value of as many words as the knob says, written by the process through mmap. */
+/*
+ * One value of as many words as the knob says, written by the process through mmap. So it begins with a page, here as there:
+ * a line of 16 words is a cache line.
+ */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(map_flags, BPF_F_MMAPABLE);
 	__uint(max_entries, 1);
 	__uint(key_size, sizeof(__u32));
-	__uint(value_size, FIB_WORDS_MIN * sizeof(__u32));
+	__uint(value_size, FIB4_WORDS_MIN * sizeof(__u32));
 } fib4 SEC(".maps");
 
 struct {
@@ -133,7 +136,7 @@ struct {
 	__uint(map_flags, BPF_F_MMAPABLE);
 	__uint(max_entries, 1);
 	__uint(key_size, sizeof(__u32));
-	__uint(value_size, FIB_WORDS_MIN * sizeof(__u32));
+	__uint(value_size, FIB6_WORDS_MIN * sizeof(__u32));
 } fib6 SEC(".maps");
 
 struct {

@@ -162,8 +162,8 @@ mod root {
         explanation.steps.iter().rev().find(|step| step.stage == Stage::Fib).map(|step| step.id)
     }
 
-    /// More prefixes than the first map has room for, each in a slot of its own: the table moves to a larger map, the program
-    /// with it, and a successor finds both.
+    /// More prefixes than the first map has room for, ten long ones in each slot, so that they do not fit beside its reference:
+    /// the table moves to a larger map, the program with it, and a successor finds both.
     #[test]
     fn a_fib_that_outgrows_its_map_moves_to_a_larger_one() {
         let pins = PinDir::new("growth");
@@ -178,14 +178,15 @@ mod root {
             let small = first.fib_words().unwrap();
             assert_eq!(found(&mut first, &wanted, ifindex, "20.0.0.1"), Some(1), "the default route");
 
-            let many = (0x0500_0000u32..0x7000_0000).step_by(1 << 14);
-            let many = many.map(|address| IpNet::new(IpAddr::from(address.to_be_bytes()), 24).unwrap());
+            let many = (0x0500_0000u32..0x0900_0000).step_by(1 << 14);
+            let many = many.flat_map(|slot| (0..10).map(move |number| slot + number * 0x400 + 7));
+            let many = many.map(|address| IpNet::new(IpAddr::from(address.to_be_bytes()), 32).unwrap());
             wanted.fib.extend(many.map(|prefix| (prefix, GroupId(3))));
             let applied = apply(&mut first, &wanted, &links);
             assert!(applied.program_replaced, "{applied:?}");
             let large = first.fib_words().unwrap();
             assert!(large[0] > small[0] && large[1] == small[1], "{small:?} {large:?}");
-            let answers = ["20.0.0.1", "20.0.1.1", "111.255.192.9", "200.0.0.1"];
+            let answers = ["5.0.0.7", "5.0.0.8", "8.255.228.7", "200.0.0.1"];
             let expected = [Some(3), Some(1), Some(3), Some(1)];
             assert_eq!(answers.map(|to| found(&mut first, &wanted, ifindex, to)), expected);
             assert_eq!(apply(&mut first, &wanted, &links), Applied::default(), "and stays there");

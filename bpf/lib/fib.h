@@ -18,25 +18,32 @@ ALWAYS_INLINE __u32 count_ones(__u64 x)
 	return (x * 0x0101010101010101ULL) >> 56;
 }
 
-/* Six bits of the address: the value of the run that the bit is in. */
-ALWAYS_INLINE __u32 fib_node(const __u32 *block, __u64 window)
+/* Six bits of the address: the value of the run that the bit is in. A value is one byte, or two where `wide` is 1 and not 0. */
+ALWAYS_INLINE __u32 fib_node(const __u32 *block, __u64 window, __u32 wide)
 {
 	__u64 up_to = (2ULL << (window >> 58)) - 1;
 	/* A node's first bit is set, so at least one and at most 64. */
 	__u32 rank = count_ones(*(const __u64 *)block & up_to);
+	__u32 at = 7 - wide + rank + (rank & -wide);
 
-	return ((const __u16 *)block)[rank + 3];
+	/* Keeps the bound, which the compiler knows of and the verifier does not. */
+	asm volatile("" : "+r"(at));
+	at &= sizeof(*block) * FIB_BLOCK_REACH - 1;
+	/* The byte behind one is masked: cheaper than a branch, and one way for the verifier. */
+	return *(const __u16 *)((const __u8 *)block + at) & (0xff | (-wide & 0xff00));
 }
 
 /*
  * 32 bits of the address: a search of 2^steps - 1 bounds without a branch, so that there is one way for the verifier and none to
- * mispredict. The masks are for the verifier, too; of a step too many, `half` is zero.
+ * mispredict. The masks are for the verifier, too, and kept from a compiler that knows better; of a step too many, `half` is zero.
  */
 ALWAYS_INLINE __u32 fib_range(const __u32 *block, __u64 window, __u32 steps)
 {
-	__u32 size = (1u << (steps & 7)) & 0x1f, half = size, rank = 0;
+	__u32 size, half, rank = 0;
 	__u64 bits = window >> 32;
 
+	asm volatile("" : "+r"(steps));
+	size = half = (1u << (steps & 7)) & 0x1f;
 #pragma unroll
 	for (int step = 0; step < 4; step++) {
 		__u64 bound;
@@ -50,13 +57,21 @@ ALWAYS_INLINE __u32 fib_range(const __u32 *block, __u64 window, __u32 steps)
 	return ((const __u16 *)block)[(rank & 15) + 2 * ((size - 1) & 15)];
 }
 
+/* The word of the reference for the first bits of the address; how many there are in a line is known when this is compiled. */
+ALWAYS_INLINE __u64 fib_root_word(__u64 high, __u32 roots_a_line)
+{
+	__u64 root = high >> (64 - FIB_ROOT_BITS);
+
+	return root / roots_a_line * FIB_LINE + root % roots_a_line;
+}
+
 /*
  * The group of the longest prefix, 0 for none. The same as tables::fib::find, which says why a look-up is never in the way
  * of a change. `high` and `low` are the address; IPv4's 32 bits are the high ones.
  */
-ALWAYS_INLINE __u32 fib_find(const __u32 *word, __u32 words, __u64 high, __u64 low, int blocks)
+ALWAYS_INLINE __u32 fib_find(const __u32 *word, __u32 words, __u32 roots_a_line, __u64 high, __u64 low, int blocks)
 {
-	__u32 ref = word[high >> (64 - FIB_ROOT_BITS)];
+	__u32 ref = word[fib_root_word(high, roots_a_line)];
 	__u64 window = high << FIB_ROOT_BITS;
 
 	for (int i = 0; i < blocks; i++) {
@@ -73,8 +88,8 @@ ALWAYS_INLINE __u32 fib_find(const __u32 *word, __u32 words, __u64 high, __u64 l
 		if (index >= words - FIB_BLOCK_REACH)
 			return 0;
 		block = word + index;
-		if (kind == FIB_KIND_NODE) {
-			value = fib_node(block, window);
+		if (kind <= FIB_KIND_BYTES) {
+			value = fib_node(block, window, kind & FIB_KIND_NODE);
 			window <<= 6;
 		} else {
 			value = fib_range(block, window, kind - FIB_KIND_RANGE);
@@ -96,18 +111,20 @@ ALWAYS_INLINE __u32 fib_lookup(const struct packet *pkt)
 	if (pkt->is_ipv6) {
 		word = bpf_map_lookup_elem(&fib6, &zero);
 		if (word)
-			group = fib_find(word, config.fib6_words,
+			group = fib_find(word, config.fib6_words, FIB6_ROOTS_A_LINE,
 					 (__u64)bpf_ntohl(pkt->dst.word[0]) << 32 | bpf_ntohl(pkt->dst.word[1]),
 					 (__u64)bpf_ntohl(pkt->dst.word[2]) << 32 | bpf_ntohl(pkt->dst.word[3]),
 					 FIB6_BLOCKS);
+		if (word && !group)
+			group = word[FIB6_DEFAULT_WORD];
 	} else {
 		word = bpf_map_lookup_elem(&fib4, &zero);
 		if (word)
-			group = fib_find(word, config.fib4_words, (__u64)bpf_ntohl(pkt->dst.word[3]) << 32, 0,
-					 FIB4_BLOCKS);
+			group = fib_find(word, config.fib4_words, FIB4_ROOTS_A_LINE,
+					 (__u64)bpf_ntohl(pkt->dst.word[3]) << 32, 0, FIB4_BLOCKS);
+		if (word && !group)
+			group = word[FIB4_DEFAULT_WORD];
 	}
-	if (!group && word)
-		group = word[FIB_DEFAULT_WORD];
 	trace_step(STAGE_FIB, group, 0);
 	return group;
 }

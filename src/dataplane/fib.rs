@@ -10,7 +10,7 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use libbpf_rs::{MapCore as _, MapFlags, MapHandle, MapType};
 use model::compile::Changed;
 use model::tables::GroupId;
-use tables::fib::{BLOCK_REACH, DEFAULT_WORD, Family, Fib, Full, Ip4, Ip6, Prefix, ROOT_BITS, ROOT_WORDS, Retired};
+use tables::fib::{BLOCK_REACH, Family, Fib, Full, Ip4, Ip6, LINE, Prefix, ROOT_BITS, Retired};
 
 use super::abi::types::limits;
 use super::error::Error;
@@ -19,16 +19,20 @@ use super::mapped::Mapped;
 // One layout, two languages.
 const _: () = {
     assert!(limits::FIB_ROOT_BITS.0 == ROOT_BITS as u32);
-    assert!(limits::FIB_DEFAULT_WORD.0 as usize == DEFAULT_WORD);
+    assert!(limits::FIB_LINE.0 as usize == LINE);
+    assert!(limits::FIB4_ROOTS_A_LINE.0 as usize == Ip4::ROOTS_A_LINE);
+    assert!(limits::FIB6_ROOTS_A_LINE.0 as usize == Ip6::ROOTS_A_LINE);
+    assert!(limits::FIB4_DEFAULT_WORD.0 as usize == Ip4::DEFAULT_WORD);
+    assert!(limits::FIB6_DEFAULT_WORD.0 as usize == Ip6::DEFAULT_WORD);
     assert!(limits::FIB_BLOCK_REACH.0 as usize == BLOCK_REACH);
     assert!(limits::GROUPS_MAX.0 as usize == tables::fib::GROUP_MAX as usize + 1);
 };
 
-/// Words that a prefix takes at most on the average, in the least regular of full tables.
-const WORDS_PER_PREFIX: [usize; 2] = [3, 8];
+/// Bytes that a prefix takes at most on the average, in the least regular of full tables, beside the lines of root references.
+const BYTES_PER_PREFIX: [usize; 2] = [2, 32];
 
-/// Words that a prefix takes at least, in a full table.
-const FEWEST_WORDS: [usize; 2] = [1, 4];
+/// Words that a prefix takes at least, in a full table, beside these lines; IPv4 may need no others.
+const FEWEST_WORDS: [usize; 2] = [0, 4];
 
 /// Names of the maps.
 pub(super) const MAPS: [&str; 2] = ["fib4", "fib6"];
@@ -188,11 +192,12 @@ impl Fibs {
 
     /// A table that cannot hold what is wanted, if there is one.
     pub(super) fn too_small_for(&self, wanted: &Wanted) -> Option<Outgrown> {
-        [self.ip4.usage(), self.ip6.usage()].into_iter().zip(FEWEST_WORDS).enumerate().find_map(
-            |(family, (usage, fewest))| {
+        let fewest = [(Ip4::FIRST_BLOCK, FEWEST_WORDS[0]), (Ip6::FIRST_BLOCK, FEWEST_WORDS[1])];
+        [self.ip4.usage(), self.ip6.usage()].into_iter().zip(fewest).enumerate().find_map(
+            |(family, (usage, (first_block, fewest)))| {
                 let prefixes = count(wanted, family);
                 // Words that are in use now may be of the same prefixes.
-                let too_small = usage.prefixes < prefixes && ROOT_WORDS + prefixes * fewest > usage.capacity;
+                let too_small = usage.prefixes < prefixes && first_block + prefixes * fewest > usage.capacity;
                 too_small.then_some(Outgrown { family, words: usage.capacity })
             },
         )
@@ -203,8 +208,11 @@ impl Fibs {
     pub(super) fn larger(&self, outgrown: Outgrown, wanted: &Wanted) -> Result<Larger, Error> {
         let Outgrown { family, words } = outgrown;
         let prefixes = count(wanted, family);
-        let per_prefix = WORDS_PER_PREFIX.get(family).copied().unwrap_or(0);
-        let mut words = (words + words / 4).max(ROOT_WORDS * 5 / 4 + prefixes * per_prefix);
+        let (least, bytes) = match family {
+            0 => (limits::FIB4_WORDS_MIN, BYTES_PER_PREFIX[0]),
+            _ => (limits::FIB6_WORDS_MIN, BYTES_PER_PREFIX[1]),
+        };
+        let mut words = (words + words / 4).max(least.0 as usize + prefixes * bytes / size_of::<u32>());
         loop {
             let filled = if family == 0 {
                 filled(MAPS[0], words, of_family::<Ip4>(wanted, key4))?.map(|(map, fib)| Larger::Ip4(map, fib))
@@ -409,11 +417,14 @@ impl Grace {
         self.waiting = Some(Waiting { ip4: retired.0, ip6: retired.1, thread });
     }
 
-    /// Waits for everything that has been retired.
+    /// Waits for everything that has been retired, and for what is retired when blocks move to where it was.
     fn wait(&mut self, ip4: &mut Fib<Ip4, Mapped>, ip6: &mut Fib<Ip6, Mapped>) {
         self.finish(ip4, ip6);
         self.begin(ip4, ip6);
-        self.finish(ip4, ip6);
+        while self.waiting.is_some() {
+            self.finish(ip4, ip6);
+            self.begin(ip4, ip6);
+        }
     }
 
     fn finish(&mut self, ip4: &mut Fib<Ip4, Mapped>, ip6: &mut Fib<Ip6, Mapped>) {

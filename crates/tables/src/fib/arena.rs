@@ -3,7 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use super::block::{BLOCK_REACH, FIRST_BLOCK, Image, Ref};
+use super::block::{BLOCK_REACH, Image, LINE, Ref};
+use super::family::Family;
+use super::line::Lines;
 
 /// The memory of a table, shared with its readers.
 pub trait Words {
@@ -36,14 +38,16 @@ pub struct Full {
 /// A block: its first word, and how many.
 pub(super) type Block = (usize, usize);
 
-/// Blocks lie at even words, so a node's bit map is one load.
+/// Blocks outside of the root references' lines lie at even words.
 const GRAIN: usize = 2;
-/// Words of a cache line: a block that fits in one lies in one, as long as there is room.
-const LINE: usize = 16;
 
 #[derive(Debug)]
 pub(super) struct Arena<W> {
     words: W,
+    /// Memory beside root references.
+    lines: Lines,
+    /// Behind it: the first word there is.
+    first: usize,
     /// Free memory: where it begins, and how many words. Neighbours are one.
     free: BTreeMap<usize, usize>,
     /// The same by size.
@@ -57,15 +61,24 @@ fn whole_grains(words: usize) -> usize {
     words.next_multiple_of(GRAIN)
 }
 
-/// Words to leave out before a block of `size` words that would begin at `index`, so that it lies in one line.
+/// Words to leave out before a block of `size` words that would begin at `index`: a block that fits in one cache line lies in one, as
+/// long as there is room.
 fn gap(index: usize, size: usize) -> usize {
     let to_line = LINE - index % LINE;
     if size <= LINE && size > to_line { to_line } else { 0 }
 }
 
 impl<W: Words> Arena<W> {
-    pub(super) fn new(words: W) -> Self {
-        Self { words, free: BTreeMap::new(), by_size: BTreeSet::new(), top: FIRST_BLOCK, used: 0 }
+    pub(super) fn new<F: Family>(words: W) -> Self {
+        Self {
+            words,
+            lines: Lines::new::<F>(),
+            first: F::FIRST_BLOCK,
+            free: BTreeMap::new(),
+            by_size: BTreeSet::new(),
+            top: F::FIRST_BLOCK,
+            used: 0,
+        }
     }
 
     pub(super) fn words(&self) -> &[AtomicU32] {
@@ -84,13 +97,33 @@ impl<W: Words> Arena<W> {
         }
     }
 
-    /// Places a block that no reader knows of yet.
-    pub(super) fn place(&mut self, image: &Image) -> Result<(Ref, Block), Full> {
-        let index = self.take(whole_grains(image.words.len()))?;
+    /// Places a block that no reader knows of yet; one that root reference `root` leads to, beside it if there is room.
+    pub(super) fn place(&mut self, image: &Image, root: Option<usize>) -> Result<(Ref, Block), Full> {
+        let size = image.words.len();
+        let beside = root.and_then(|place| self.lines.take(place, size));
+        let index = match beside {
+            Some(index) => index,
+            None => self.take(whole_grains(size))?,
+        };
         for (word, value) in self.words.words().iter().skip(index).zip(&image.words) {
             word.store(*value, Ordering::Relaxed);
         }
-        Ok((image.reference(index), (index, image.words.len())))
+        Ok((image.reference(index), (index, size)))
+    }
+
+    /// Copies a block beside the root reference that leads to it, if it lies elsewhere and there is room; tells where.
+    pub(super) fn copy_home(&mut self, place: usize, (index, size): Block) -> Option<usize> {
+        let home = if index < self.first { None } else { self.lines.take(place, size) }?;
+        let words = self.words.words();
+        for (to, from) in words.iter().skip(home).zip(words.iter().skip(index)).take(size) {
+            to.store(from.load(Ordering::Relaxed), Ordering::Relaxed);
+        }
+        Some(home)
+    }
+
+    /// Root references beside which memory was given back since this was last asked for them.
+    pub(super) fn next_freed(&mut self) -> Option<std::ops::Range<usize>> {
+        self.lines.next_freed()
     }
 
     fn take(&mut self, size: usize) -> Result<usize, Full> {
@@ -168,6 +201,9 @@ impl<W: Words> Arena<W> {
 
     /// Gives a block back that no reader can know of.
     pub(super) fn give_back(&mut self, (index, words): Block) {
+        if index < self.first {
+            return self.lines.give_back((index, words));
+        }
         let size = whole_grains(words);
         self.used = self.used.saturating_sub(size);
         self.put(index, size);
@@ -177,6 +213,10 @@ impl<W: Words> Arena<W> {
     pub(super) fn adopt(&mut self, mut blocks: Vec<Block>) -> Option<()> {
         blocks.sort_unstable();
         for (index, words) in blocks {
+            if index < self.first {
+                self.lines.adopt((index, words))?;
+                continue;
+            }
             let size = whole_grains(words);
             if index % GRAIN != 0 || index < self.top || index + BLOCK_REACH > self.words().len() {
                 return None;
@@ -191,9 +231,15 @@ impl<W: Words> Arena<W> {
         Some(())
     }
 
-    /// Words in use, the root included.
+    /// Words of blocks that lie beside root references.
+    #[cfg(test)]
+    pub(super) fn words_beside_roots(&self) -> usize {
+        self.lines.in_use()
+    }
+
+    /// Words in use, all of the root references' lines included.
     pub(super) fn used(&self) -> usize {
-        FIRST_BLOCK + self.used
+        self.first + self.used
     }
 
     pub(super) fn capacity(&self) -> usize {

@@ -6,6 +6,7 @@
 //! |---|---|
 //! | 0 | group, below 2^15; 0 is no route |
 //! | 1 | a node that begins at this word |
+//! | 2 | a node of bytes that begins at this word |
 //! | 4 to 7 | a range of 1 to 4 steps that begins at this word |
 //!
 //! Bit 31 says that the block is the first one for the second half of an IPv6 address.
@@ -15,19 +16,20 @@
 //! pointer, and where a table has few values in a node, all of it in one cache line. (The idea of compressing equal neighbours
 //! is that of Poptrie's leaf vector, Asai and Ohara, SIGCOMM 2015; leaves lie in the node itself here.)
 //!
+//! **Node of bytes**: the same with four values a word, for groups below 256 and nothing deeper. Few nodes have more than 256 groups
+//! of next hops, and half the size is what lets most nodes lie beside the reference that leads to them.
+//!
 //! **Range**: the next 32 bits of the address against 2^steps - 1 sorted bounds, which the values follow. What few prefixes of
 //! many lengths would spread over a chain of nodes is found in one block.
 //!
 //! A value is a group, or, with bit 15, the distance in words from the block's beginning to a reference for what is deeper.
 
-/// Bits of the address that a table's first array is indexed with.
+/// Words of a cache line.
+pub const LINE: usize = 16;
+/// Bits of the address that choose its root reference.
 pub const ROOT_BITS: u8 = 18;
-/// Words of that array.
-pub const ROOT_WORDS: usize = 1 << ROOT_BITS;
-/// The word behind it: the group of the default route.
-pub const DEFAULT_WORD: usize = ROOT_WORDS;
-/// The first word that blocks may use.
-pub const FIRST_BLOCK: usize = ROOT_WORDS + 2;
+/// Root references.
+pub(super) const ROOTS: usize = 1 << ROOT_BITS;
 /// Bits of the address that a node is indexed with.
 pub(super) const NODE_BITS: u8 = 6;
 /// Values of a node.
@@ -52,6 +54,7 @@ const KIND_MASK: u32 = 7;
 const LOW_HALF: u32 = 1 << 31;
 const INDEX_MASK: u32 = (1 << KIND_SHIFT) - 1;
 const KIND_NODE: u32 = 1;
+const KIND_BYTES: u32 = 2;
 /// The kind of a range of `steps` is this more.
 const KIND_RANGE: u32 = 3;
 const VALUE_DEEPER: u16 = 0x8000;
@@ -64,8 +67,27 @@ pub(super) struct Ref(pub(super) u32);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Target {
     Group(u16),
-    Node(usize),
+    Node { index: usize, width: Width },
     Range { index: usize, steps: u32 },
+}
+
+/// How large a value is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Width {
+    /// A group below 256.
+    Byte,
+    /// Half a word.
+    Half,
+}
+
+impl Width {
+    /// Values in a word.
+    pub(super) fn a_word(self) -> usize {
+        match self {
+            Self::Byte => 4,
+            Self::Half => 2,
+        }
+    }
 }
 
 impl Ref {
@@ -83,12 +105,18 @@ impl Ref {
         Self(u32::from(group & GROUP_MAX))
     }
 
+    /// The same, for a copy of the block that begins at another word.
+    pub(super) fn moved(self, index: usize) -> Self {
+        Self(self.0 & !INDEX_MASK | (index as u32 & INDEX_MASK))
+    }
+
     /// `None`: no such kind, so the word is no reference.
     pub(super) fn target(self) -> Option<Target> {
         let index = (self.0 & INDEX_MASK) as usize;
         match self.0 >> KIND_SHIFT & KIND_MASK {
             0 => u16::try_from(self.0).ok().filter(|group| *group <= GROUP_MAX).map(Target::Group),
-            KIND_NODE => Some(Target::Node(index)),
+            KIND_NODE => Some(Target::Node { index, width: Width::Half }),
+            KIND_BYTES => Some(Target::Node { index, width: Width::Byte }),
             kind => {
                 let steps = kind.checked_sub(KIND_RANGE).filter(|steps| (1..=RANGE_STEPS_MAX).contains(steps))?;
                 Some(Target::Range { index, steps })
@@ -140,7 +168,19 @@ impl Image {
             }
         }
         let mut words = vec![bits as u32, (bits >> 32) as u32];
-        append_values(&mut words, &runs);
+        let small = |cell: &Cell| match cell {
+            Cell::Group(group) => u8::try_from(*group).ok(),
+            Cell::Deeper(_) => None,
+        };
+        if let Some(bytes) = runs.iter().map(small).collect::<Option<Vec<u8>>>() {
+            words.extend(
+                bytes
+                    .chunks(Width::Byte.a_word())
+                    .map(|values| values.iter().rev().fold(0, |word, value| word << 8 | u32::from(*value))),
+            );
+            return Self { words, kind: KIND_BYTES };
+        }
+        append_values(&mut words, &runs, runs.len());
         Self { words, kind: KIND_NODE }
     }
 
@@ -155,7 +195,7 @@ impl Image {
         let mut words: Vec<u32> = bounds.chain(std::iter::repeat(u32::MAX)).take(size - 1).collect();
         // Bounds that stand for nothing may be met by the greatest address: its value is repeated behind them.
         let cells: Vec<Cell> = entries.iter().map(|(_, cell)| *cell).collect();
-        append_values_padded(&mut words, &cells, size);
+        append_values(&mut words, &cells, size);
         Some(Self { words, kind: KIND_RANGE + steps })
     }
 
@@ -164,12 +204,8 @@ impl Image {
     }
 }
 
-fn append_values(words: &mut Vec<u32>, cells: &[Cell]) {
-    append_values_padded(words, cells, cells.len());
-}
-
 /// Values, two a word, and behind them the references of those that are deeper. The last value is repeated up to `size`.
-fn append_values_padded(words: &mut Vec<u32>, cells: &[Cell], size: usize) {
+fn append_values(words: &mut Vec<u32>, cells: &[Cell], size: usize) {
     let first_reference = words.len() + size.div_ceil(2);
     let mut references = Vec::new();
     let mut values: Vec<u16> = cells

@@ -1,8 +1,9 @@
 //! From fragments to blocks.
 
 use super::arena::{Arena, Block, Full, Words};
-use super::block::{Cell, Image, NODE_BITS, RANGE_BITS, RANGE_MAX, Ref};
+use super::block::{Cell, Image, NODE_BITS, RANGE_BITS, RANGE_MAX, ROOT_BITS, Ref};
 use super::family::{Family, Slot};
+use super::place_of;
 use super::sweep::Fragment;
 
 /// What a change has made so far, none of it in force.
@@ -19,7 +20,8 @@ pub(super) struct Change {
 impl Change {
     /// Places a block for `slot` and remembers it.
     pub(super) fn place<W: Words>(&mut self, arena: &mut Arena<W>, slot: Slot, image: &Image) -> Result<Ref, Full> {
-        let (reference, block) = arena.place(image)?;
+        let root = (slot.depth == ROOT_BITS).then(|| place_of(slot.base));
+        let (reference, block) = arena.place(image, root)?;
         self.placed.push(block);
         Ok(reference.at_depth(slot.depth))
     }

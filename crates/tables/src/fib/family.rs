@@ -2,12 +2,20 @@
 
 use std::fmt::Debug;
 
+use super::block::{LINE, ROOTS};
+
 /// An address family.
 pub trait Family: Copy + Debug + 'static {
     /// An address in host order.
     type Address: Copy + Ord + Debug + Send + 'static;
     /// Bits of an address.
     const BITS: u8;
+    /// Root references in a cache line; blocks that they lead to lie behind them, in the same line, where they fit.
+    const ROOTS_A_LINE: usize;
+    /// The word behind the lines of root references: the group of the default route.
+    const DEFAULT_WORD: usize = ROOTS / Self::ROOTS_A_LINE * LINE;
+    /// The first word of the memory for blocks that lie in no root reference's line.
+    const FIRST_BLOCK: usize = Self::DEFAULT_WORD + 2;
     /// The address in the high bits.
     fn left(address: Self::Address) -> u128;
     /// The address that is in the high bits.
@@ -25,6 +33,8 @@ pub struct Ip6;
 impl Family for Ip4 {
     type Address = u32;
     const BITS: u8 = 32;
+    // Of a million scattered prefixes, five in six are found in the first line.
+    const ROOTS_A_LINE: usize = 2;
 
     fn left(address: u32) -> u128 {
         u128::from(address) << 96
@@ -38,6 +48,8 @@ impl Family for Ip4 {
 impl Family for Ip6 {
     type Address = u128;
     const BITS: u8 = 128;
+    // Prefixes of one registry crowd below few references, in blocks that are larger than a line: it would stay empty.
+    const ROOTS_A_LINE: usize = LINE;
 
     fn left(address: u128) -> u128 {
         address

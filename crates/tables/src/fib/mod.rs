@@ -1,7 +1,9 @@
 //! Longest-prefix match in a few megabytes, changed while readers look.
 //!
-//! A table is an array of words that any number of readers share with one writer: 2^18 references, indexed by the first bits of
-//! an address, and behind them blocks (see `block`). A look-up is the load of a reference and of one or two cache lines.
+//! A table is an array of words that any number of readers share with one writer: 2^18 root references, one for each value of an
+//! address's first bits, and the blocks that they lead to (see `block`). What a look-up costs is the cache lines it loads, so root
+//! references of IPv4 are two a line, and a block lies beside the reference that leads to it, in the same line, where there is room
+//! (see `line`): most look-ups load that line and no other.
 //!
 //! # How it changes under its readers
 //! Blocks never change once a reference leads to them, but for the references that they hold. A change makes new blocks in
@@ -9,6 +11,12 @@
 //! reader that follows references, with acquire order or by address dependency, sees the old part or the new one, whole.
 //! A prefix that is shorter than what the first array tells apart is a store for each of its slots: every address
 //! goes from the old answer to the new one, not all at the same time.
+//!
+//! A block beside its root reference is a block as any other: nothing is written over that a reader can be in. Its successor has to
+//! be made elsewhere while readers may be in it, and is put in force there. When they have gone, [`Fib::reclaim`] copies it into the
+//! memory that has become free, stores the reference to the copy, and retires where it was. The copy answers as the block
+//! does, down to the references in it; a reader is in one of the two. One that is in the older one may follow a reference to a
+//! block that a later change retires: it began before that, and memory waits for every reader that began before.
 //!
 //! Blocks that a change has made superfluous wait in [`Fib::retired`] until the owner knows that every reader which may
 //! have seen them has finished, and hands them to [`Fib::reclaim`]: with programs in the kernel as readers, that is an RCU
@@ -20,6 +28,7 @@ mod arena;
 mod block;
 mod build;
 mod family;
+mod line;
 mod read;
 mod sweep;
 #[cfg(test)]
@@ -30,7 +39,7 @@ use std::fmt::Debug;
 use std::sync::atomic::AtomicU32;
 
 pub use arena::{Full, Words};
-pub use block::{BLOCK_REACH, DEFAULT_WORD, FIRST_BLOCK, GROUP_MAX, ROOT_BITS, ROOT_WORDS};
+pub use block::{BLOCK_REACH, GROUP_MAX, LINE, ROOT_BITS};
 pub use family::{Family, Ip4, Ip6};
 pub use read::find;
 
@@ -38,10 +47,14 @@ use arena::{Arena, Block};
 use block::{Cell, Image, Ref, Target};
 use build::{Change, build};
 use family::Slot;
+use line::root_word;
 use sweep::{Fragment, Route, fragments};
 
 /// A prefix: address, host bits zero, and length.
 pub type Prefix<F> = (<F as Family>::Address, u8);
+
+/// Blocks that move beside their root references at a time, so that no one waits long.
+const HOME_BATCH: usize = 16_384;
 
 /// Blocks that no reference leads to any more, though readers may still be in them.
 #[derive(Debug, Default)]
@@ -81,7 +94,7 @@ impl<F: Family, W: Words> Fib<F, W> {
     /// A table without a prefix, in memory that is zero.
     pub fn new(words: W) -> Self {
         let lengths = vec![0; usize::from(F::BITS) + 1];
-        Self { arena: Arena::new(words), routes: BTreeMap::new(), lengths, retired: Retired::default(), stores: 0 }
+        Self { arena: Arena::new::<F>(words), routes: BTreeMap::new(), lengths, retired: Retired::default(), stores: 0 }
     }
 
     /// A table in memory that another writer has left. It knows no prefixes yet, and [`Fib::replace`] changes only what is
@@ -89,7 +102,7 @@ impl<F: Family, W: Words> Fib<F, W> {
     pub fn adopt(words: W) -> Option<Self> {
         let mut fib = Self::new(words);
         let mut blocks = Vec::new();
-        for place in read::places_in_use(fib.words()) {
+        for place in read::places_in_use::<F>(fib.words()) {
             fib.blocks_below(slot_of(place), fib.root(place), &mut blocks)?;
         }
         fib.arena.adopt(blocks)?;
@@ -181,7 +194,7 @@ impl<F: Family, W: Words> Fib<F, W> {
         let short = self.routes.iter().filter(|((_, length), _)| (1..=ROOT_BITS).contains(length));
         let short: Vec<Route> = short.map(|(prefix, group)| (slot_of_prefix::<F>(*prefix), *group)).collect();
         let inherited = sweep::inherited(&short);
-        let mut places = read::places_in_use(self.words());
+        let mut places = read::places_in_use::<F>(self.words());
         places.extend(inherited.iter().enumerate().filter(|(_, group)| **group != 0).map(|(place, _)| place));
         places.extend(self.routes.keys().filter(|(_, length)| *length > ROOT_BITS).map(|(a, _)| place_of(F::left(*a))));
         places.sort_unstable();
@@ -198,7 +211,7 @@ impl<F: Family, W: Words> Fib<F, W> {
             }
             let mut change = Change::default();
             match build::<F, W>(&mut self.arena, slot, &wanted, &mut change) {
-                Ok(new) => change.publish.push((place, new)),
+                Ok(new) => change.publish.push((root_word::<F>(place), new)),
                 Err(full) => {
                     change.placed.into_iter().for_each(|block| self.arena.give_back(block));
                     return Err(full);
@@ -208,8 +221,8 @@ impl<F: Family, W: Words> Fib<F, W> {
             self.put_in_force(change);
         }
         let default = self.routes.get(&normal::<F>(F::from_left(0), 0)).copied().unwrap_or(0);
-        if self.arena.load(DEFAULT_WORD) != u32::from(default) {
-            self.arena.publish(DEFAULT_WORD, Ref::group(default));
+        if self.arena.load(F::DEFAULT_WORD) != u32::from(default) {
+            self.arena.publish(F::DEFAULT_WORD, Ref::group(default));
             self.stores += 1;
         }
         Ok(())
@@ -219,7 +232,7 @@ impl<F: Family, W: Words> Fib<F, W> {
     pub fn answers(&self) -> Vec<(Prefix<F>, u16)> {
         let mut all = Vec::new();
         let mut part = Vec::new();
-        for place in read::places_in_use(self.words()) {
+        for place in read::places_in_use::<F>(self.words()) {
             let slot = slot_of(place);
             part.clear();
             self.fragments_of(slot, self.root(place), &mut part);
@@ -230,7 +243,7 @@ impl<F: Family, W: Words> Fib<F, W> {
                 }
             }
         }
-        let default = self.arena.load(DEFAULT_WORD) as u16;
+        let default = self.arena.load(F::DEFAULT_WORD) as u16;
         if default != 0 {
             all.insert(0, ((F::from_left(0), 0), default));
         }
@@ -242,9 +255,29 @@ impl<F: Family, W: Words> Fib<F, W> {
         std::mem::take(&mut self.retired)
     }
 
-    /// Takes blocks back for new use. No reader that began before they were retired may still be looking.
+    /// Takes blocks back for new use. No reader that began before they were retired may still be looking. Where room has
+    /// become free beside root references, blocks move there, which retires them where they were.
     pub fn reclaim(&mut self, retired: Retired) {
         retired.0.into_iter().for_each(|block| self.arena.give_back(block));
+        self.bring_home();
+    }
+
+    /// Moves blocks beside the root references that lead to them, a bounded number at a time.
+    fn bring_home(&mut self) {
+        let mut moved = 0;
+        while moved < HOME_BATCH
+            && let Some(places) = self.arena.next_freed()
+        {
+            for place in places {
+                let reference = self.root(place);
+                let Some(block) = read::size_of(self.arena.words(), reference) else { continue };
+                if let Some(home) = self.arena.copy_home(place, block) {
+                    self.arena.publish(root_word::<F>(place), reference.moved(home));
+                    self.retired.0.push(block);
+                    moved += 1;
+                }
+            }
+        }
     }
 
     fn set(&mut self, prefix: Prefix<F>, group: Option<u16>) -> Option<u16> {
@@ -271,13 +304,13 @@ impl<F: Family, W: Words> Fib<F, W> {
     }
 
     fn root(&self, place: usize) -> Ref {
-        Ref(self.arena.load(place))
+        Ref(self.arena.load(root_word::<F>(place)))
     }
 
     /// Makes the table right for what has changed in `dirty`.
     fn update(&mut self, dirty: Slot, group: Option<u16>, change: &mut Change) -> Result<(), Full> {
         if dirty.depth == 0 {
-            change.publish.push((DEFAULT_WORD, Ref::group(group.unwrap_or(0))));
+            change.publish.push((F::DEFAULT_WORD, Ref::group(group.unwrap_or(0))));
             return Ok(());
         }
         let first = place_of(dirty.base);
@@ -287,7 +320,7 @@ impl<F: Family, W: Words> Fib<F, W> {
             let inherited = self.covering(slot.base, 1, ROOT_BITS).map_or(0, |(_, group)| group);
             let new = self.rebuilt(slot, old, inherited, dirty, change)?;
             if new != old {
-                change.publish.push((place, new));
+                change.publish.push((root_word::<F>(place), new));
             }
         }
         Ok(())
@@ -296,7 +329,7 @@ impl<F: Family, W: Words> Fib<F, W> {
     /// The reference for a slot after a change in `dirty`; the same one where the change is further down.
     fn rebuilt(&mut self, slot: Slot, old: Ref, inherited: u16, dirty: Slot, change: &mut Change) -> Result<Ref, Full> {
         let is_node = match old.target() {
-            Some(Target::Node(_)) => true,
+            Some(Target::Node { .. }) => true,
             Some(Target::Range { .. }) => false,
             _ => return self.built(slot, old, inherited, change),
         };

@@ -3,10 +3,10 @@
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::block::{
-    Cell, DEFAULT_WORD, FAN, NODE_BITS, NODE_VALUES, RANGE_BITS, ROOT_BITS, ROOT_WORDS, Ref, Target, Value,
-    range_values,
+    Cell, FAN, NODE_BITS, NODE_VALUES, RANGE_BITS, ROOT_BITS, ROOTS, Ref, Target, Value, Width, range_values,
 };
 use super::family::{Family, Slot};
+use super::line::root_word;
 
 fn word(words: &[AtomicU32], index: usize) -> u32 {
     // Pairs with the store that put the block in force.
@@ -14,9 +14,12 @@ fn word(words: &[AtomicU32], index: usize) -> u32 {
 }
 
 /// Value number `rank` of those that begin at word `index`.
-fn value(words: &[AtomicU32], index: usize, rank: usize) -> Value {
-    let pair = word(words, index + rank / 2);
-    Value::of((pair >> (rank % 2 * 16)) as u16)
+fn value(words: &[AtomicU32], index: usize, rank: usize, width: Width) -> Value {
+    let values = word(words, index + rank / width.a_word());
+    match width {
+        Width::Byte => Value::Group((values >> (rank % 4 * 8)) as u16 & 0xff),
+        Width::Half => Value::of((values >> (rank % 2 * 16)) as u16),
+    }
 }
 
 fn bits_of(words: &[AtomicU32], node: usize) -> u64 {
@@ -28,7 +31,7 @@ fn bits_of(words: &[AtomicU32], node: usize) -> u64 {
 pub fn find<F: Family>(words: &[AtomicU32], address: F::Address) -> u16 {
     let key = F::left(address);
     let (high, low) = ((key >> 64) as u64, key as u64);
-    let mut reference = Ref(word(words, (high >> (64 - ROOT_BITS)) as usize));
+    let mut reference = Ref(word(words, root_word::<F>((high >> (64 - ROOT_BITS)) as usize)));
     let mut window = high << ROOT_BITS;
     // As many nodes as an address can have, in its two halves.
     for _ in 0..=F::BITS.div_ceil(NODE_BITS) {
@@ -38,12 +41,12 @@ pub fn find<F: Family>(words: &[AtomicU32], address: F::Address) -> u16 {
         let (block, value) = match reference.target() {
             Some(Target::Group(0)) | None => break,
             Some(Target::Group(group)) => return group,
-            Some(Target::Node(block)) => {
+            Some(Target::Node { index: block, width }) => {
                 let place = window >> (64 - NODE_BITS);
                 let up_to = (2u64 << place).wrapping_sub(1);
                 let rank = (bits_of(words, block) & up_to).count_ones();
                 window <<= NODE_BITS;
-                (block, value(words, block + NODE_VALUES, (rank as usize).saturating_sub(1)))
+                (block, value(words, block + NODE_VALUES, (rank as usize).saturating_sub(1), width))
             }
             Some(Target::Range { index: block, steps }) => {
                 let bits = (window >> 32) as u32;
@@ -53,7 +56,7 @@ pub fn find<F: Family>(words: &[AtomicU32], address: F::Address) -> u16 {
                     rank += usize::from(bits >= word(words, block + rank + half - 1)) * half;
                 }
                 window <<= RANGE_BITS;
-                (block, value(words, block + range_values(steps), rank))
+                (block, value(words, block + range_values(steps), rank, Width::Half))
             }
         };
         match value {
@@ -62,13 +65,12 @@ pub fn find<F: Family>(words: &[AtomicU32], address: F::Address) -> u16 {
             Value::Deeper(distance) => reference = Ref(word(words, block + distance)),
         }
     }
-    word(words, DEFAULT_WORD) as u16
+    word(words, F::DEFAULT_WORD) as u16
 }
 
-/// The words of the first array that lead anywhere.
-pub(super) fn places_in_use(words: &[AtomicU32]) -> Vec<usize> {
-    let roots = words.iter().take(ROOT_WORDS).enumerate();
-    roots.filter(|(_, word)| word.load(Ordering::Acquire) != 0).map(|(place, _)| place).collect()
+/// The root references that lead anywhere.
+pub(super) fn places_in_use<F: Family>(words: &[AtomicU32]) -> Vec<usize> {
+    (0..ROOTS).filter(|place| word(words, root_word::<F>(*place)) != 0).collect()
 }
 
 /// Where a value stands that leads deeper, and for which part.
@@ -90,14 +92,14 @@ pub(super) fn entries<F: Family>(words: &[AtomicU32], slot: Slot, reference: Ref
         }
     };
     match reference.target() {
-        Some(Target::Node(block)) => {
+        Some(Target::Node { index: block, width: of_values }) => {
             let width = slot.window::<F>(NODE_BITS);
             let (bits, mut ones) = (bits_of(words, block), 0usize);
             let places = (0..FAN).step_by(FAN >> width);
             places
                 .map(|place| {
                     ones += (bits >> place & 1) as usize;
-                    let value = value(words, block + NODE_VALUES, ones.saturating_sub(1));
+                    let value = value(words, block + NODE_VALUES, ones.saturating_sub(1), of_values);
                     entry(slot.part((place as u32) << (32 - NODE_BITS), width), block, value)
                 })
                 .collect()
@@ -105,7 +107,7 @@ pub(super) fn entries<F: Family>(words: &[AtomicU32], slot: Slot, reference: Ref
         Some(Target::Range { index: block, steps }) => {
             let width = slot.window::<F>(RANGE_BITS);
             let bounds = std::iter::once(0).chain((0..range_values(steps)).map(|rank| word(words, block + rank)));
-            let values = (0..1usize << steps).map(|rank| value(words, block + range_values(steps), rank));
+            let values = (0..1usize << steps).map(|rank| value(words, block + range_values(steps), rank, Width::Half));
             let mut all: Vec<(u32, Value)> = bounds.zip(values).collect();
             // Repeated values stand for nothing.
             all.dedup_by_key(|(_, value)| *value);
@@ -117,13 +119,13 @@ pub(super) fn entries<F: Family>(words: &[AtomicU32], slot: Slot, reference: Ref
 
 /// How many words a block has.
 pub(super) fn size_of(words: &[AtomicU32], reference: Ref) -> Option<(usize, usize)> {
-    let (block, first, count) = match reference.target()? {
+    let (block, first, count, width) = match reference.target()? {
         Target::Group(_) => return None,
-        Target::Node(block) => (block, NODE_VALUES, bits_of(words, block).count_ones() as usize),
-        Target::Range { index, steps } => (index, range_values(steps), 1usize << steps),
+        Target::Node { index, width } => (index, NODE_VALUES, bits_of(words, index).count_ones() as usize, width),
+        Target::Range { index, steps } => (index, range_values(steps), 1usize << steps, Width::Half),
     };
-    let mut values: Vec<Value> = (0..count).map(|rank| value(words, block + first, rank)).collect();
+    let mut values: Vec<Value> = (0..count).map(|rank| value(words, block + first, rank, width)).collect();
     values.dedup();
     let deeper = values.iter().filter(|value| matches!(value, Value::Deeper(_))).count();
-    Some((block, first + count.div_ceil(2) + deeper))
+    Some((block, first + count.div_ceil(width.a_word()) + deeper))
 }

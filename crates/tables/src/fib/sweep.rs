@@ -1,6 +1,6 @@
 //! From prefixes to what they mean: which addresses have which group.
 
-use super::block::ROOT_WORDS;
+use super::block::ROOTS;
 use super::family::Slot;
 use super::place_of;
 
@@ -38,9 +38,9 @@ fn begin(fragments: &mut Vec<Fragment>, start: u128, group: u16) {
     }
 }
 
-/// What each slot of the first array has from prefixes that are not longer, in any order.
+/// What the slot of each root reference has from prefixes that are not longer, in any order.
 pub(super) fn inherited(short: &[Route]) -> Vec<u16> {
-    let mut inherited = vec![(0u8, 0u16); ROOT_WORDS];
+    let mut inherited = vec![(0u8, 0u16); ROOTS];
     for (prefix, group) in short {
         let covered = inherited.get_mut(place_of(prefix.base)..=place_of(prefix.last())).unwrap_or_default();
         for longest in covered.iter_mut().filter(|(longest, _)| *longest <= prefix.depth) {

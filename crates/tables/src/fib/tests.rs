@@ -5,10 +5,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 
+use super::block::ROOTS;
 use super::*;
 
-fn memory(words: usize) -> Arc<Vec<AtomicU32>> {
-    Arc::new((0..ROOT_WORDS + words).map(|_| AtomicU32::new(0)).collect())
+/// Memory with so many words behind the lines of root references.
+fn memory<F: Family>(words: usize) -> Arc<Vec<AtomicU32>> {
+    Arc::new((0..F::FIRST_BLOCK + words).map(|_| AtomicU32::new(0)).collect())
 }
 
 /// xorshift64*: the tests are the same in every run.
@@ -79,17 +81,36 @@ fn prefix<F: Family>(random: &mut Random) -> (u128, u8) {
     (Slot::new(key, length).base, length)
 }
 
+/// Few groups, so that neighbours are often the same; one in eight does not fit in a byte.
+fn group(random: &mut Random) -> u16 {
+    let group = 1 + random.below(40) as u16;
+    if group.is_multiple_of(8) { group + 1000 } else { group }
+}
+
 /// Blocks that references lead to, and those that wait, are what the arena counts.
 fn check_memory<F: Family>(fib: &mut Fib<F, Arc<Vec<AtomicU32>>>) {
     let mut blocks = Vec::new();
-    for place in 0..ROOT_WORDS {
+    for place in 0..ROOTS {
         fib.blocks_below(slot_of(place), fib.root(place), &mut blocks).expect("a table");
     }
-    let rounded = |blocks: &[Block]| blocks.iter().map(|(_, words)| words.next_multiple_of(2)).sum::<usize>();
-    assert_eq!(fib.usage().words, FIRST_BLOCK + rounded(&blocks) + rounded(&fib.retired.0));
+    let elsewhere = |blocks: &[Block]| -> usize {
+        let blocks = blocks.iter().filter(|(index, _)| *index >= F::FIRST_BLOCK);
+        blocks.map(|(_, words)| words.next_multiple_of(2)).sum()
+    };
+    assert_eq!(fib.usage().words, F::FIRST_BLOCK + elsewhere(&blocks) + elsewhere(&fib.retired.0));
+    let beside = blocks.iter().chain(&fib.retired.0).filter(|(index, _)| *index < F::FIRST_BLOCK);
+    assert_eq!(fib.arena.words_beside_roots(), beside.map(|(_, words)| words).sum::<usize>());
     blocks.extend(&fib.retired.0);
     blocks.sort_unstable();
     assert!(blocks.windows(2).all(|pair| pair[0].0 + pair[0].1 <= pair[1].0), "blocks overlap");
+}
+
+/// Lets every reader finish, and every block that moves for it.
+fn settle<F: Family>(fib: &mut Fib<F, Arc<Vec<AtomicU32>>>) {
+    while !fib.retired.is_empty() {
+        let retired = fib.retired();
+        fib.reclaim(retired);
+    }
 }
 
 /// Operations of the long test: two families, this many in all.
@@ -97,7 +118,7 @@ const OPERATIONS: u32 = 10_000_000;
 
 fn many_operations<F: Family>(seed: u64) {
     let mut random = Random(seed);
-    let mut fib = Fib::<F, _>::new(memory(1 << 20));
+    let mut fib = Fib::<F, _>::new(memory::<F>(1 << 20));
     let mut naive = Naive { routes: HashMap::new(), lengths: [0; 129] };
     let mut live: Vec<(u128, u8)> = Vec::new();
     for operation in 0..OPERATIONS / 2 {
@@ -105,7 +126,7 @@ fn many_operations<F: Family>(seed: u64) {
             // Grows to some thousands and stays there.
             0 if random.below(4000) >= live.len() as u64 => {
                 let (key, length) = prefix::<F>(&mut random);
-                let group = 1 + random.below(40) as u16;
+                let group = group(&mut random);
                 let before = fib.insert(F::from_left(key), length, group).unwrap();
                 assert_eq!(before, naive.set(key, length, Some(group)));
                 if before.is_none() {
@@ -118,7 +139,7 @@ fn many_operations<F: Family>(seed: u64) {
             }
             2 if !live.is_empty() => {
                 let (key, length) = live[random.below(live.len() as u64) as usize];
-                let group = 1 + random.below(40) as u16;
+                let group = group(&mut random);
                 let before = fib.insert(F::from_left(key), length, group).unwrap();
                 assert_eq!(before, naive.set(key, length, Some(group)));
             }
@@ -148,9 +169,9 @@ fn many_operations<F: Family>(seed: u64) {
     for (key, length) in live {
         fib.remove(F::from_left(key), length).unwrap();
     }
-    let retired = fib.retired();
-    fib.reclaim(retired);
-    assert_eq!(fib.usage().words, FIRST_BLOCK, "memory is lost");
+    settle(&mut fib);
+    assert_eq!(fib.usage().words, F::FIRST_BLOCK, "memory is lost");
+    check_memory(&mut fib);
     assert!(fib.answers().is_empty());
 }
 
@@ -166,7 +187,7 @@ fn ip6_answers_as_the_list_does() {
 
 #[test]
 fn the_ends_of_the_address_space_and_of_lengths() {
-    let mut fib = Fib::<Ip4, _>::new(memory(1 << 16));
+    let mut fib = Fib::<Ip4, _>::new(memory::<Ip4>(1 << 16));
     for (address, length, group) in [
         (0, 0, 1),
         (0, 1, 2),
@@ -192,7 +213,7 @@ fn the_ends_of_the_address_space_and_of_lengths() {
     assert_eq!(fib.remove(0, 0).unwrap(), Some(1));
     assert_eq!(find::<Ip4>(fib.words(), 1), 0);
 
-    let mut fib = Fib::<Ip6, _>::new(memory(1 << 16));
+    let mut fib = Fib::<Ip6, _>::new(memory::<Ip6>(1 << 16));
     let host = 0x2001_0db8_0000_0000_0000_0000_0000_0001;
     for (address, length, group) in
         [(0, 0, 1), (host, 128, 2), (host, 64, 3), (host, 127, 4), (host, 65, 5), (host, 63, 6)]
@@ -206,45 +227,90 @@ fn the_ends_of_the_address_space_and_of_lengths() {
 
 #[test]
 fn a_full_table_answers_as_before() {
-    let mut fib = Fib::<Ip4, _>::new(memory(BLOCK_REACH + 100));
-    let mut refused = None;
-    for number in 0..1000u32 {
-        let address = 0x0a00_0000 + number * 0x1_0000;
-        match fib.insert(address, 24, 7) {
-            Ok(before) => assert_eq!(before, None),
-            Err(full) => {
-                assert!(full.to_string().starts_with("the table is full"), "{full}");
-                refused = Some(address);
-                break;
-            }
-        }
-    }
-    let refused = refused.expect("100 words do not hold 1000 prefixes");
-    assert_eq!((find::<Ip4>(fib.words(), refused), fib.get(refused, 24)), (0, None));
-    assert_eq!(find::<Ip4>(fib.words(), 0x0a00_0001), 7);
+    let mut fib = Fib::<Ip4, _>::new(memory::<Ip4>(BLOCK_REACH + 100));
+    // More values than fit beside the root references: every one makes a block anew.
+    let address = |number: u32| 0x0a00_0000 + number * 0x100;
+    let group = |number: u32| 1 + (number % 7) as u16;
+    let full = |fib: &mut Fib<Ip4, _>| {
+        (0..1000).find(|number| match fib.insert(address(*number), 24, group(*number)) {
+            Ok(_) => false,
+            Err(full) => full.to_string().starts_with("the table is full"),
+        })
+    };
+    let refused = full(&mut fib).expect("100 words do not hold 1000 prefixes");
+    assert_eq!((find::<Ip4>(fib.words(), address(refused)), fib.get(address(refused), 24)), (0, None));
+    assert!((0..refused).all(|number| find::<Ip4>(fib.words(), address(number) + 9) == group(number)));
     check_memory(&mut fib);
-    // What is taken away makes room, once its readers have gone.
-    fib.remove(0x0a00_0000, 24).unwrap();
+    // What has been retired makes room, once its readers have gone.
     let retired = fib.retired();
     assert!(!retired.is_empty());
     fib.reclaim(retired);
-    assert_eq!(fib.insert(refused, 24, 9).unwrap(), None);
-    assert_eq!(find::<Ip4>(fib.words(), refused), 9);
+    assert_eq!(fib.insert(address(refused), 24, group(refused)).unwrap(), None);
+    assert_eq!(find::<Ip4>(fib.words(), address(refused)), group(refused));
+    // That there is room again and again has an end all the same.
+    let mut last = refused;
+    while let Some(refused) = full(&mut fib).filter(|refused| *refused > last) {
+        last = refused;
+        settle(&mut fib);
+    }
+    assert!(last < 1000);
+    check_memory(&mut fib);
+}
+
+/// Whether a root reference's block lies beside it.
+fn is_home(fib: &Fib<Ip4, Arc<Vec<AtomicU32>>>, address: u32) -> bool {
+    let place = place_of(Ip4::left(address));
+    let (index, _) = read::size_of(fib.words(), fib.root(place)).expect("a block");
+    index / LINE == root_word::<Ip4>(place) / LINE
+}
+
+#[test]
+fn blocks_lie_beside_their_root_references() {
+    let words = memory::<Ip4>(1 << 12);
+    let mut fib = Fib::<Ip4, _>::new(Arc::clone(&words));
+    let (even, odd) = (0x0a00_0000, 0x0a00_4000);
+    let insert = |fib: &mut Fib<Ip4, _>, first: u32, number: u32| {
+        fib.insert(first + number * 0x200, 24, 1001 + number as u16).unwrap();
+    };
+    // The first version has its place there, the next one only when the readers of the first have gone.
+    insert(&mut fib, even, 0);
+    assert!(is_home(&fib, even));
+    insert(&mut fib, even, 1);
+    assert!(!is_home(&fib, even));
+    let retired = fib.retired();
+    fib.reclaim(retired);
+    assert!(is_home(&fib, even));
+    assert!(!fib.retired.is_empty(), "where it was before");
+    // Two blocks share what is left of a line: 14 words.
+    (0..4).for_each(|number| insert(&mut fib, odd, number));
+    settle(&mut fib);
+    assert!(is_home(&fib, even) && is_home(&fib, odd));
+    (2..8).for_each(|number| insert(&mut fib, even, number));
+    settle(&mut fib);
+    assert!(!is_home(&fib, even) && is_home(&fib, odd), "10 and 6 words");
+    (1..4).for_each(|number| assert!(fib.remove(odd + number * 0x200, 24).unwrap().is_some()));
+    settle(&mut fib);
+    assert!(is_home(&fib, even) && is_home(&fib, odd), "10 and 3 words");
+    check_memory(&mut fib);
+    // A successor counts them where they are.
+    let usage = fib.usage();
+    let mut successor = Fib::<Ip4, _>::adopt(words).unwrap();
+    assert_eq!(successor.usage().words, usage.words);
+    check_memory(&mut successor);
 }
 
 #[test]
 fn a_successor_takes_a_table_over_and_changes_only_differences() {
     let mut random = Random(11);
-    let words = memory(1 << 20);
+    let words = memory::<Ip6>(1 << 20);
     let mut fib = Fib::<Ip6, _>::new(Arc::clone(&words));
     for _ in 0..3000 {
         let (key, length) = prefix::<Ip6>(&mut random);
-        fib.insert(key, length, 1 + random.below(40) as u16).unwrap();
+        fib.insert(key, length, group(&mut random)).unwrap();
         let retired = fib.retired();
         fib.reclaim(retired);
     }
-    let retired = fib.retired();
-    fib.reclaim(retired);
+    settle(&mut fib);
     let (routes, answers, usage) = (fib.routes().collect::<Vec<_>>(), fib.answers(), fib.usage());
     drop(fib);
     let mut fib = Fib::<Ip6, _>::adopt(Arc::clone(&words)).unwrap();
@@ -275,7 +341,7 @@ fn a_successor_takes_a_table_over_and_changes_only_differences() {
 
 #[test]
 fn what_prefixes_are_read_back_cover_what_was_put_in() {
-    let mut fib = Fib::<Ip4, _>::new(memory(1 << 12));
+    let mut fib = Fib::<Ip4, _>::new(memory::<Ip4>(1 << 12));
     fib.insert(0x0a00_0000, 8, 1).unwrap();
     fib.insert(0x0a00_0000, 24, 2).unwrap();
     let answers = fib.answers();
@@ -285,44 +351,82 @@ fn what_prefixes_are_read_back_cover_what_was_put_in() {
     assert_eq!(addresses, 1 << 24);
 }
 
-/// Readers look up addresses of four kinds while a writer changes what is around them: two that never change, one that
-/// changes between two groups, and one that comes and goes. Freed memory is used anew only after each reader has passed a
-/// quiet moment, as after an RCU grace period.
-#[test]
-fn readers_see_the_old_answer_or_the_new_one() {
-    const READERS: usize = 2;
-    const CHANGES: u64 = 60_000;
-    let words = memory(1 << 18);
-    let mut fib = Fib::<Ip4, _>::new(Arc::clone(&words));
-    fib.insert(0x0a00_0000, 8, 1).unwrap();
-    fib.insert(0x0a01_0000, 24, 2).unwrap();
-    fib.insert(0x0a01_0180, 25, 3).unwrap();
-    let over = Arc::new(AtomicBool::new(false));
-    let quiet: Arc<Vec<AtomicU64>> = Arc::new((0..READERS).map(|_| AtomicU64::new(0)).collect());
-    let readers: Vec<_> = (0..READERS)
-        .map(|reader| {
-            let (words, over, quiet) = (Arc::clone(&words), Arc::clone(&over), Arc::clone(&quiet));
+/// Threads that look up all the time and tell when they have passed a quiet moment, as programs in the kernel do to RCU.
+struct Readers {
+    over: Arc<AtomicBool>,
+    quiet: Arc<Vec<AtomicU64>>,
+    threads: Vec<thread::JoinHandle<HashMap<u16, u64>>>,
+}
+
+impl Readers {
+    const COUNT: usize = 2;
+
+    /// `look` draws an address and tells which groups it may have.
+    fn start(words: &Arc<Vec<AtomicU32>>, look: fn(&mut Random) -> (u32, &'static [u16])) -> Self {
+        let over = Arc::new(AtomicBool::new(false));
+        let quiet: Arc<Vec<AtomicU64>> = Arc::new((0..Self::COUNT).map(|_| AtomicU64::new(0)).collect());
+        let reader = |reader: usize| {
+            let (words, over, quiet) = (Arc::clone(words), Arc::clone(&over), Arc::clone(&quiet));
             thread::spawn(move || {
                 let mut random = Random(reader as u64 + 1);
                 let mut seen = HashMap::new();
                 while !over.load(Ordering::Relaxed) {
                     for _ in 0..64 {
-                        let (address, allowed): (u32, &[u16]) = match random.below(4) {
-                            0 => (0x0a02_0000 + random.below(1 << 16) as u32, &[1, 20, 21]),
-                            1 => (0x0a01_0000 + random.below(256) as u32, &[2]),
-                            2 => (0x0a01_0180 + random.below(64) as u32, &[3, 30]),
-                            _ => (0x0a01_3f00 + random.below(256) as u32, &[1, 40, 41]),
-                        };
+                        let (address, allowed) = look(&mut random);
                         let group = find::<Ip4>(&words, address);
                         assert!(allowed.contains(&group), "{address:x} is at {group}");
                         *seen.entry(group).or_insert(0u64) += 1;
                     }
                     quiet[reader].fetch_add(1, Ordering::SeqCst);
+                    thread::yield_now();
                 }
                 seen
             })
-        })
-        .collect();
+        };
+        let threads = (0..Self::COUNT).map(reader).collect();
+        Self { over, quiet, threads }
+    }
+
+    /// Waits until no reader can be where it was when this was called.
+    fn pass(&self) {
+        let before: Vec<u64> = self.quiet.iter().map(|count| count.load(Ordering::SeqCst)).collect();
+        // Two passes: the first may have begun before.
+        while self.quiet.iter().zip(&before).any(|(count, before)| count.load(Ordering::SeqCst) < before + 2) {
+            assert!(self.threads.iter().all(|thread| !thread.is_finished()), "a reader has met a wrong answer");
+            thread::yield_now();
+        }
+    }
+
+    /// How often each group was seen.
+    fn stop(self) -> HashMap<u16, u64> {
+        self.over.store(true, Ordering::Relaxed);
+        let mut seen = HashMap::new();
+        for reader in self.threads {
+            for (group, count) in reader.join().unwrap() {
+                *seen.entry(group).or_insert(0) += count;
+            }
+        }
+        seen
+    }
+}
+
+/// Readers look up addresses of four kinds while a writer changes what is around them: two that never change, one that
+/// changes between two groups, and one that comes and goes. Freed memory is used anew only after each reader has passed a
+/// quiet moment, as after an RCU grace period.
+#[test]
+fn readers_see_the_old_answer_or_the_new_one() {
+    const CHANGES: u64 = 60_000;
+    let words = memory::<Ip4>(1 << 18);
+    let mut fib = Fib::<Ip4, _>::new(Arc::clone(&words));
+    fib.insert(0x0a00_0000, 8, 1).unwrap();
+    fib.insert(0x0a01_0000, 24, 2).unwrap();
+    fib.insert(0x0a01_0180, 25, 3).unwrap();
+    let readers = Readers::start(&words, |random| match random.below(4) {
+        0 => (0x0a02_0000 + random.below(1 << 16) as u32, &[1, 20, 21]),
+        1 => (0x0a01_0000 + random.below(256) as u32, &[2]),
+        2 => (0x0a01_0180 + random.below(64) as u32, &[3, 30]),
+        _ => (0x0a01_3f00 + random.below(256) as u32, &[1, 40, 41]),
+    });
     let mut random = Random(99);
     for change in 0..CHANGES {
         let other = random.below(2) as u16;
@@ -338,23 +442,56 @@ fn readers_see_the_old_answer_or_the_new_one() {
         .unwrap();
         if change % 64 == 0 {
             let retired = fib.retired();
-            let before: Vec<u64> = quiet.iter().map(|count| count.load(Ordering::SeqCst)).collect();
-            // Two passes: the first may have begun before the blocks were retired.
-            while quiet.iter().zip(&before).any(|(count, before)| count.load(Ordering::SeqCst) < before + 2) {
-                thread::yield_now();
-            }
+            readers.pass();
             fib.reclaim(retired);
         }
     }
-    over.store(true, Ordering::Relaxed);
-    let mut seen = HashMap::new();
-    for reader in readers {
-        for (group, count) in reader.join().unwrap() {
-            *seen.entry(group).or_insert(0) += count;
-        }
-    }
+    let seen = readers.stop();
     for group in [1, 2, 3, 20, 21, 30, 40, 41] {
         assert!(seen.contains_key(&group), "no reader ever saw {group}: {seen:?}");
     }
+    check_memory(&mut fib);
+}
+
+/// All changes are in the two blocks of one line, and after each one the block comes home, so that the same 14 words are written
+/// over and over beside the references that every look-up begins with.
+#[test]
+fn readers_of_a_line_that_is_written_all_the_time() {
+    const CHANGES: u64 = 5_000;
+    let words = memory::<Ip4>(1 << 10);
+    let mut fib = Fib::<Ip4, _>::new(Arc::clone(&words));
+    fib.insert(0x0a00_0000, 8, 1).unwrap();
+    let slash24 = |number: u64| 0x0a01_0000 + 0x1000 * number as u32;
+    let readers = Readers::start(&words, |random| {
+        let number = random.below(8);
+        let (inside, address) = (random.below(2) == 0, 0x0a01_0000 + 0x1000 * number as u32 + random.below(256) as u32);
+        match (inside, number % 2) {
+            (false, _) => (address + 0x100, &[1]),
+            (true, 0) => (address, &[1, 20, 21]),
+            (true, _) => (address, &[1, 30, 31]),
+        }
+    });
+    let mut random = Random(7);
+    let mut homecomings = 0;
+    for _ in 0..CHANGES {
+        let number = random.below(8);
+        let group = 20 + 10 * (number % 2) as u16 + random.below(2) as u16;
+        match random.below(3) {
+            0 => fib.remove(slash24(number), 24).map(drop),
+            _ => fib.insert(slash24(number), 24, group).map(drop),
+        }
+        .unwrap();
+        while !fib.retired.is_empty() {
+            let retired = fib.retired();
+            readers.pass();
+            fib.reclaim(retired);
+            homecomings += u64::from(!fib.retired.is_empty());
+        }
+    }
+    let seen = readers.stop();
+    for group in [1, 20, 21, 30, 31] {
+        assert!(seen.contains_key(&group), "no reader ever saw {group}: {seen:?}");
+    }
+    assert!(homecomings > CHANGES / 4, "{homecomings}");
     check_memory(&mut fib);
 }
