@@ -156,14 +156,14 @@ pub(super) struct Image {
 }
 
 impl Image {
-    /// A node with these values, a power of two of them; 64 but at the end of an address, where fewer bits are left.
-    pub(super) fn node(cells: &[Cell]) -> Self {
+    /// A node: values with the 32 bits at which they begin, ascending, of which the first six count.
+    pub(super) fn node(entries: &[(u32, Cell)]) -> Self {
         let mut bits = 0u64;
-        let mut runs: Vec<Cell> = Vec::with_capacity(FAN);
-        for (place, cell) in (0..FAN).step_by(FAN / cells.len().clamp(1, FAN)).zip(cells) {
+        let mut runs: Vec<Cell> = Vec::with_capacity(entries.len());
+        for (begin, cell) in entries {
             let same = runs.last().is_some_and(|last| last == cell && matches!(cell, Cell::Group(_)));
             if !same {
-                bits |= 1 << place;
+                bits |= 1 << (begin >> (u32::BITS - u32::from(NODE_BITS)));
                 runs.push(*cell);
             }
         }

@@ -44,17 +44,23 @@ pub(super) fn build<F: Family, W: Words>(
     if let [(_, group)] = fragments {
         return Ok(Ref::group(*group));
     }
-    let parts = node_parts::<F>(slot, fragments);
+    let parts = parts::<F>(slot, fragments, NODE_BITS, usize::MAX).unwrap_or_default();
     if is_sparse(&parts)
-        && let Some(parts) = range_parts::<F>(slot, fragments)
+        && let Some(parts) = parts_of_range::<F>(slot, fragments)
+        && let Some(image) = Image::range(&cells::<F, W>(arena, parts, change)?)
     {
-        let cells = parts.into_iter().map(|(bound, part)| Ok((bound, cell::<F, W>(arena, part, change)?)));
-        if let Some(image) = Image::range(&cells.collect::<Result<Vec<_>, _>>()?) {
-            return change.place(arena, slot, &image);
-        }
+        return change.place(arena, slot, &image);
     }
-    let cells: Result<Vec<Cell>, Full> = parts.into_iter().map(|part| cell::<F, W>(arena, part, change)).collect();
-    change.place(arena, slot, &Image::node(&cells?))
+    let image = Image::node(&cells::<F, W>(arena, parts, change)?);
+    change.place(arena, slot, &image)
+}
+
+fn cells<F: Family, W: Words>(
+    arena: &mut Arena<W>,
+    parts: Vec<(u32, Part)>,
+    change: &mut Change,
+) -> Result<Vec<(u32, Cell)>, Full> {
+    parts.into_iter().map(|(begin, part)| Ok((begin, cell::<F, W>(arena, part, change)?))).collect()
 }
 
 fn cell<F: Family, W: Words>(arena: &mut Arena<W>, part: Part, change: &mut Change) -> Result<Cell, Full> {
@@ -65,28 +71,24 @@ fn cell<F: Family, W: Words>(arena: &mut Arena<W>, part: Part, change: &mut Chan
 }
 
 /// A node of which a quarter of the values leads deeper is one of a chain with little in each: a range does better.
-fn is_sparse(parts: &[Part]) -> bool {
-    let deeper = parts.iter().filter(|part| matches!(part, Part::Deeper(..))).count();
-    let new_run = |pair: &[Part]| !matches!(pair, [Part::Group(one), Part::Group(two)] if one == two);
-    let runs = 1 + parts.windows(2).filter(|pair| new_run(pair)).count();
-    deeper * 4 >= runs && deeper > 0
+fn is_sparse(parts: &[(u32, Part)]) -> bool {
+    let deeper = parts.iter().filter(|(_, part)| matches!(part, Part::Deeper(..))).count();
+    deeper * 4 >= parts.len() && deeper > 0
 }
 
-/// The parts that a node of this slot tells apart.
-fn node_parts<F: Family>(slot: Slot, fragments: &[Fragment]) -> Vec<Part> {
-    let width = slot.window::<F>(NODE_BITS);
-    let mut rest = Cursor::new(fragments);
-    (0..1u32 << width).map(|place| rest.part(slot.part(place << (32 - width), width))).collect()
+fn parts_of_range<F: Family>(slot: Slot, fragments: &[Fragment]) -> Option<Vec<(u32, Part)>> {
+    parts::<F>(slot, fragments, RANGE_BITS, RANGE_MAX)
 }
 
-/// The parts that a range of this slot tells apart, each with its bound; `None`: too many.
-fn range_parts<F: Family>(slot: Slot, fragments: &[Fragment]) -> Option<Vec<(u32, Part)>> {
-    let width = slot.window::<F>(RANGE_BITS);
+/// The parts that a block tells apart which compares so many bits behind this slot, each with the bits where it begins; `None`:
+/// there are more than `most`.
+fn parts<F: Family>(slot: Slot, fragments: &[Fragment], bits: u8, most: usize) -> Option<Vec<(u32, Part)>> {
+    let width = slot.window::<F>(bits);
     let mut rest = Cursor::new(fragments);
-    let mut parts: Vec<(u32, Part)> = Vec::with_capacity(RANGE_MAX);
+    let mut parts: Vec<(u32, Part)> = Vec::with_capacity(fragments.len().min(RANGE_MAX));
     let mut at = Some(slot.part(0, width));
     while let Some(cell) = at {
-        if parts.len() == RANGE_MAX {
+        if parts.len() == most {
             return None;
         }
         let part = rest.part(cell);

@@ -369,7 +369,9 @@ impl<F: Family, W: Words> Fib<F, W> {
             return Ok(old);
         }
         change.retired.extend(read::size_of(self.arena.words(), old));
-        change.place(&mut self.arena, slot, &Image::node(&cells))
+        let entries: Vec<(u32, Cell)> =
+            entries.iter().map(|entry| (slot.bits_behind(entry.slot.base), entry.cell)).collect();
+        change.place(&mut self.arena, slot, &Image::node(&entries))
     }
 
     /// The group of the longest prefix over `part` that is longer than `slot` is deep, else what the slot inherits.
