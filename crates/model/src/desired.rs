@@ -50,6 +50,8 @@ pub struct Node {
     pub slow_path_queues: u32,
     /// Flow table capacity in flows.
     pub flow_table_entries: u32,
+    /// The kernel's routing table that is followed; none where absent.
+    pub kernel_routes: Option<KernelRoutes>,
     /// UDP port on which VXLAN arrives and to which it is sent.
     pub vxlan_port: u16,
     /// Outer source of encapsulated packets, IPv4; the egress interface's address where absent.
@@ -76,6 +78,7 @@ impl Default for Node {
             worker_cores: Vec::new(),
             slow_path_queues: 64,
             flow_table_entries: 65_536,
+            kernel_routes: Some(KernelRoutes::default()),
             vxlan_port: 4789,
             encap_source_v4: None,
             encap_source_v6: None,
@@ -89,6 +92,22 @@ impl Default for Node {
                 .chain([179, 2379, 2380, 5473, 6443, 6666, 6667].map(tcp))
                 .collect(),
         }
+    }
+}
+
+/// The kernel's routing table as a source of routes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KernelRoutes {
+    /// Its number.
+    pub table: u32,
+    /// Seconds between audits; 0 for none.
+    pub audit_seconds: u32,
+}
+
+impl Default for KernelRoutes {
+    /// The main table, audited every minute.
+    fn default() -> Self {
+        Self { table: 254, audit_seconds: 60 }
     }
 }
 

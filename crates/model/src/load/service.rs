@@ -9,7 +9,8 @@ use super::Item;
 use super::check::{Checker, family, is_link_local};
 use super::diagnostic::Report;
 use crate::desired::{
-    Backend, Encap, Failsafe, Gateway, Interface, Node, RouteAction, Service, StaticRoute, Tunnel, TunnelKind,
+    Backend, Encap, Failsafe, Gateway, Interface, KernelRoutes, Node, RouteAction, Service, StaticRoute, Tunnel,
+    TunnelKind,
 };
 use crate::document::Path;
 use crate::network::Mac;
@@ -76,6 +77,7 @@ pub(super) fn node(item: &Item<NodeSpec>, report: &mut Report) -> Node {
             1024,
             1 << 24,
         ),
+        kernel_routes: kernel_routes(spec, &at.key("kernelRoutes"), &mut range),
         vxlan_port: spec.encap.vxlan_port.unwrap_or(default.vxlan_port),
         encap_source_v4: spec.encap.source_ipv4.map(|a| a.0),
         encap_source_v6: spec.encap.source_ipv6.map(|a| a.0),
@@ -92,6 +94,19 @@ pub(super) fn node(item: &Item<NodeSpec>, report: &mut Report) -> Node {
             &mut check,
         ),
     }
+}
+
+fn kernel_routes(
+    spec: &NodeSpec,
+    at: &Path,
+    range: &mut impl FnMut(&Path, Option<u32>, u32, u32, u32) -> u32,
+) -> Option<KernelRoutes> {
+    let (spec, default) = (&spec.kernel_routes, KernelRoutes::default());
+    let routes = KernelRoutes {
+        table: range(&at.key("table"), spec.table, default.table, 1, u32::MAX),
+        audit_seconds: range(&at.key("auditSeconds"), spec.audit_seconds, default.audit_seconds, 0, 86_400),
+    };
+    spec.enabled.unwrap_or(true).then_some(routes)
 }
 
 fn interfaces(spec: &NodeSpec, at: &Path, check: &mut Checker<'_>) -> Vec<Interface> {

@@ -27,6 +27,9 @@ pub struct NodeSpec {
     /// The flow table.
     #[serde(default)]
     pub flow_table: FlowTable,
+    /// The kernel's routes.
+    #[serde(default)]
+    pub kernel_routes: KernelRoutes,
     /// Encapsulation.
     #[serde(default)]
     pub encap: NodeEncap,
@@ -119,6 +122,20 @@ pub struct FlowTable {
     /// Flows it holds, 1024 to 16777216; 65536 where absent.
     #[schemars(range(min = 1024, max = 16_777_216))]
     pub entries: Option<u32>,
+}
+
+/// The kernel's routing table as a source of routes: what BIRD, FRR and `ip route` put there.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub struct KernelRoutes {
+    /// Follow it; true where absent.
+    pub enabled: Option<bool>,
+    /// Its number, 1 to 4294967295; 254, the main table, where absent.
+    #[schemars(range(min = 1))]
+    pub table: Option<u32>,
+    /// Seconds between audits, each a dump compared with what is held: 1 to 86400, 0 for none; 60 where absent.
+    #[schemars(range(min = 0, max = 86_400))]
+    pub audit_seconds: Option<u32>,
 }
 
 /// Encapsulation settings of the node.
