@@ -6,6 +6,7 @@
 //! Resolution is the kernel's own ARP and ND: nothing is answered here, results come back as changes.
 
 mod decode;
+pub mod routes;
 
 use std::collections::BTreeMap;
 use std::io;
