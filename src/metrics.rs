@@ -83,6 +83,11 @@ metrics! {
     TABLE_ENTRIES: Gauge "margay_table_entries" ["table"] "Entries in force, by table.";
     FIB_BYTES: Gauge "margay_fib_bytes" ["family", "state"] "Memory of the FIB by family, ip4 or ip6: used, and reserved for it.";
     FIB_ADOPTED: Gauge "margay_fib_adopted_entries" [] "Routes adopted after a restart that no source has claimed yet.";
+    RIB_ROUTES: Gauge "margay_rib_routes" ["source"] "Routes in the RIB by source: kernel, bgp or adopted.";
+    KERNEL_SYNCHRONISED: Gauge "margay_kernel_routes_synchronised" [] "1 when every route of the kernel's table is held; 0 while it is first read, and where none is followed.";
+    KERNEL_AUDITS: Counter "margay_kernel_routes_audits_total" [] "Comparisons of what is held with a dump of the kernel's table.";
+    KERNEL_REPAIRED: Counter "margay_kernel_routes_repaired_total" [] "Prefixes that audits found to differ from the kernel's table, and repaired.";
+    KERNEL_OVERRUNS: Counter "margay_kernel_routes_overruns_total" [] "How often notifications of routes were lost; each time the table was read again.";
     NEIGHBORS: Gauge "margay_neighbor_entries" ["state"] "Next hops by state of their link-layer address: resolved or unresolved.";
     VIP_BACKENDS: Gauge "margay_vip_backends" ["vip", "state"] "Backends of a VIP that are usable and unusable.";
     BACKEND_PACKETS: Counter "margay_backend_packets_total" ["vip", "backend"] "Packets sent to a backend of a VIP.";

@@ -1,6 +1,7 @@
 //! What a person types: arguments, the requests that they make, and the answers as tables or JSON.
 //!
-//! Exit codes are part of the interface: 0 ok, 1 failure, 2 usage or invalid configuration, 3 degraded (`status`),
+//! Exit codes are part of the interface: 0 ok, 1 failure, 2 usage or invalid configuration, 3 degraded (`status`) or
+//! different (`get routes --diff`),
 //! 4 no permission or the agent cannot be reached.
 
 mod client;
@@ -18,7 +19,7 @@ use clap::{Args, CommandFactory as _, Parser, Subcommand};
 
 use crate::control;
 use crate::control::api::ListKind;
-use crate::control::api::types::{Filter, Status};
+use crate::control::api::types::{Filter, KernelDiff, Status};
 use client::Client;
 use output::Format;
 
@@ -140,10 +141,20 @@ struct GetArgs {
     /// Most rows.
     #[arg(long, default_value_t = control::api::types::DEFAULT_LIMIT)]
     limit: usize,
+    /// Of routes: how they differ from another table; exits 3 where they do.
+    #[arg(long, value_enum, conflicts_with = "filter")]
+    diff: Option<DiffWith>,
     #[command(flatten)]
     agent: AgentArgs,
     #[command(flatten)]
     output: OutputArgs,
+}
+
+/// What routes are compared with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum DiffWith {
+    /// The kernel's routing table, as it is at this moment.
+    Kernel,
 }
 
 /// Why a command did not do what it was asked.
@@ -246,7 +257,23 @@ fn status(agent: &AgentArgs, format: Format) -> Result<ExitCode, Error> {
     Ok(if status.problems.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(3) })
 }
 
+/// What is held and forwarded of the kernel's table; 3 where it is not the same.
+fn kernel_diff(args: &GetArgs) -> Result<ExitCode, Error> {
+    let path = format!("/v1/routes/diff/kernel?limit={}", args.limit);
+    let diff: KernelDiff = Client::new(&args.agent.socket).get(&path)?;
+    match args.output.output {
+        Format::Json => output::json(&diff)?,
+        Format::Table => output::text(&rows::kernel_diff(&diff))?,
+    }
+    Ok(if diff.differences.total == 0 { ExitCode::SUCCESS } else { ExitCode::from(3) })
+}
+
 fn get(args: &GetArgs) -> Result<ExitCode, Error> {
+    match args.diff {
+        Some(DiffWith::Kernel) if args.what == ListKind::Routes => return kernel_diff(args),
+        Some(_) => return Err(Error::Usage("only routes are compared: margay get routes --diff kernel".to_owned())),
+        None => {}
+    }
     let filter = Filter { of: args.filter.clone(), limit: Some(args.limit) };
     let list = rows::Lister { client: Client::new(&args.agent.socket), filter, format: args.output.output };
     list.show(args.what)?;

@@ -10,8 +10,8 @@ use super::output::{self, Format, Row};
 use super::{Error, explain};
 use crate::control::api::ListKind;
 use crate::control::api::types::{
-    Backend, Drop, FibMemory, Filter, Flow, InterfaceState, List, Neighbor, NextHop, NextHopKind, Peer, Policy, Route,
-    Status, Vip, WorkerCounter,
+    Backend, DifferenceKind, Drop, FibMemory, Filter, Flow, InterfaceState, KernelDiff, List, Neighbor, NextHop,
+    NextHopKind, Peer, Policy, Route, RouteDifference, Status, Vip, WorkerCounter,
 };
 
 /// One `margay get`.
@@ -240,6 +240,36 @@ impl Row for WorkerCounter {
     }
 }
 
+impl Row for RouteDifference {
+    const HEADER: &'static [&'static str] = &["PREFIX", "DIFFERENCE", "KERNEL", "MARGAY"];
+    fn cells(&self) -> Vec<String> {
+        let kind = match self.kind {
+            DifferenceKind::Missing => "missing",
+            DifferenceKind::Extra => "extra",
+            DifferenceKind::Different => "different",
+            DifferenceKind::NotForwarded => "not forwarded",
+        };
+        vec![self.prefix.to_string(), kind.to_owned(), or_dash(self.kernel.as_deref()), or_dash(self.margay.as_deref())]
+    }
+}
+
+/// `margay get routes --diff kernel` for people.
+pub(super) fn kernel_diff(diff: &KernelDiff) -> String {
+    let KernelDiff { table, kernel, margay, forwarded, differences } = diff;
+    let mut out = format!(
+        "kernel  {:>9} routes  sha256 {}  table {table}\nmargay  {:>9} routes  sha256 {}  {forwarded} forward\n",
+        kernel.routes, kernel.sha256, margay.routes, margay.sha256
+    );
+    match differences.total {
+        0 => out += "no difference\n",
+        total => {
+            let _ = writeln!(out, "{total} differences, {} shown\n", differences.items.len());
+            out += &output::table(&differences.items);
+        }
+    }
+    out
+}
+
 /// `margay status` for people.
 pub(super) fn status(status: &Status) -> String {
     let mut out = String::new();
@@ -282,8 +312,23 @@ pub(super) fn status(status: &Status) -> String {
         |fib: FibMemory| format!("{:.1} of {:.1} MB", fib.bytes_used as f64 / 1e6, fib.bytes_reserved as f64 / 1e6);
     line("FIB memory", format!("IPv4 {}, IPv6 {}", memory(tables.fib4), memory(tables.fib6)));
     if tables.adopted > 0 {
-        line("restart", format!("{} adopted routes wait for BGP to converge", tables.adopted));
+        line("restart", format!("{} adopted routes wait for BGP and the kernel's table", tables.adopted));
     }
+    let kernel = &status.kernel_routes;
+    line(
+        "kernel",
+        match kernel.table {
+            None => "its routes are not followed".to_owned(),
+            Some(table) => {
+                let state = if kernel.synchronised { "synchronised" } else { "being read" };
+                let audit = kernel.last_audit_seconds.map_or_else(|| "none yet".to_owned(), |s| duration(s) + " ago");
+                let (routes, overruns, repaired) = (kernel.routes, kernel.overruns, kernel.repaired);
+                format!(
+                    "table {table} · {state} · {routes} routes · last audit {audit} · {repaired} repaired · {overruns} overruns"
+                )
+            }
+        },
+    );
     line("sessions", format!("{} of {} Established", status.sessions.established, status.sessions.configured));
     for interface in &status.interfaces {
         let state = match interface.state {

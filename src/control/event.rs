@@ -1,10 +1,15 @@
 //! What the owner of the state hears about, from all sources through one channel.
 
+use std::collections::BTreeMap;
+
+use ipnet::IpNet;
+use model::rib::Way;
 use tokio::sync::oneshot;
 
 use super::api::{Query, QueryError, Reply};
 use super::bgp::BgpEvent;
 use super::netlink::Change;
+use super::netlink::routes;
 use crate::slowpath::FromWorker;
 
 /// One event.
@@ -14,6 +19,10 @@ pub enum Event {
     ConfigChanged,
     /// The kernel's links, addresses or neighbours changed.
     Network(Change),
+    /// The kernel's routes changed.
+    KernelRoutes(routes::Update),
+    /// The kernel's table as it is now, for a question that was asked before.
+    KernelTable(KernelTable),
     /// Routes or sessions changed.
     Bgp(BgpEvent),
     /// A slow-path worker asks for something.
@@ -24,4 +33,19 @@ pub enum Event {
     Metrics(oneshot::Sender<String>),
     /// SIGTERM or SIGINT.
     Stop,
+}
+
+/// The kernel's table, dumped to be compared with what is held.
+#[derive(Debug)]
+pub struct KernelTable {
+    /// Its number.
+    pub table: u32,
+    /// The way out of each prefix, or why there is no dump.
+    pub ways: Result<BTreeMap<IpNet, Way>, routes::Error>,
+    /// Differences that the answer lists.
+    pub limit: usize,
+    /// Dumps that may yet follow where this one differs: what is on its way is no difference.
+    pub attempts_left: u32,
+    /// Where the answer goes.
+    pub reply: oneshot::Sender<Result<Reply, QueryError>>,
 }

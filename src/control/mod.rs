@@ -28,7 +28,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tracing::{debug, info, warn};
 
 use crate::{config, dataplane};
@@ -37,6 +37,7 @@ use forwarding::Forwarding;
 pub use lock::{LockError, PinLock};
 use neighbors::Request;
 use netlink::Resolver;
+use netlink::routes::Hearing;
 use owner::Owner;
 pub use privilege::{PrivilegeError, check as check_privilege};
 
@@ -120,11 +121,13 @@ async fn control(options: Options, config: config::Loaded) -> Result<(), RunErro
     ] {
         tokio::spawn(follow_signal(signal(kind)?, events.clone(), event));
     }
+    let (kernel_routes, followed) = watch::channel(config.desired.node.kernel_routes);
+    tokio::spawn(netlink::routes::follow(followed, Hearing::default(), events.clone(), Event::KernelRoutes));
     let (requests, requested) = mpsc::unbounded_channel();
     tokio::spawn(resolve(Resolver::new()?, requested));
 
     let socket = options.socket.clone();
-    Owner::new(options, config, forwarding, events, requests).run(receiver).await;
+    Owner::new(options, config, forwarding, events, requests, kernel_routes).run(receiver).await;
     // A new process may have taken the path over; removing what is gone is fine, too.
     let _ = std::fs::remove_file(socket);
     Ok(())

@@ -8,14 +8,16 @@
 
 use std::time::{Duration, Instant};
 
+use model::desired::KernelRoutes;
 use model::network::Network;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot, watch};
 use tracing::{error, info, warn};
 
-use super::event::Event;
+use super::api::{Query, QueryError, Reply};
+use super::event::{Event, KernelTable};
 use super::forwarding::Forwarding;
 use super::neighbors::{Neighbors, Request};
-use super::netlink::{Change, NeighborEntry};
+use super::netlink::{Change, NeighborEntry, routes};
 use super::routing::Routing;
 use super::workers::Workers;
 use super::{Options, answer};
@@ -26,6 +28,10 @@ use crate::slowpath::{FromWorker, ToWorker};
 const SETTLE: std::ops::RangeInclusive<Duration> = Duration::from_millis(2)..=Duration::from_millis(200);
 /// Pause before a generation that failed is tried again.
 const RETRY: Duration = Duration::from_secs(5);
+/// Comparisons with the kernel's table before a difference is one, and the pause between them: a route that the kernel has
+/// and margay has not heard of yet is on its way.
+const COMPARISONS: u32 = 3;
+const COMPARISON_PAUSE: Duration = Duration::from_millis(300);
 /// Pause before an interface that refused the program, or a slow path that did not start, is tried again.
 const PATIENT_RETRY: Duration = Duration::from_secs(30);
 
@@ -66,6 +72,9 @@ pub(super) struct Owner {
     pub(super) forwarding: Forwarding,
     pub(super) workers: Workers,
     requests: mpsc::UnboundedSender<Request>,
+    events: mpsc::Sender<Event>,
+    /// Which of the kernel's tables is followed.
+    kernel_routes: watch::Sender<Option<KernelRoutes>>,
     /// When the next generation is compiled; `None` while nothing has changed.
     due: Option<Instant>,
     /// It is due because of changes that settle.
@@ -81,6 +90,7 @@ impl Owner {
         forwarding: Forwarding,
         events: mpsc::Sender<Event>,
         requests: mpsc::UnboundedSender<Request>,
+        kernel_routes: watch::Sender<Option<KernelRoutes>>,
     ) -> Self {
         let now = Instant::now();
         let routing = Routing::new(&forwarding, events.clone());
@@ -92,8 +102,10 @@ impl Owner {
             routing,
             neighbors: Neighbors::default(),
             forwarding,
-            workers: Workers::new(events),
+            workers: Workers::new(events.clone()),
             requests,
+            events,
+            kernel_routes,
             due: None,
             settling: false,
             network_known: false,
@@ -130,6 +142,16 @@ impl Owner {
         match event {
             Event::ConfigChanged => self.reload(),
             Event::Network(change) => self.network_changed(change),
+            Event::KernelRoutes(update) => {
+                let first = !self.routing.kernel().synchronised && update.status.synchronised;
+                if self.routing.kernel_changed(update) {
+                    self.routes_changed();
+                }
+                if first {
+                    self.changed(true);
+                }
+            }
+            Event::KernelTable(table) => self.compare(table),
             Event::Bgp(event) => {
                 if self.routing.changed(event) {
                     self.routes_changed();
@@ -137,6 +159,7 @@ impl Owner {
             }
             Event::Worker(FromWorker::Resolve { ifindex, address }) => self.resolve_for_worker((ifindex, address)),
             Event::Worker(FromWorker::Failed(failure)) => self.workers.failed(failure.to_string()),
+            Event::Api(Query::KernelDiff { limit }, reply) => self.ask_kernel_table(limit, reply),
             Event::Api(query, reply) => {
                 // What the RIB says and what forwards are one state in every answer.
                 if self.settling {
@@ -256,6 +279,49 @@ impl Owner {
         }
     }
 
+    /// Dumps the kernel's table beside everything else; it comes back as an event.
+    fn ask_kernel_table(&self, limit: usize, reply: oneshot::Sender<Result<Reply, QueryError>>) {
+        match self.routing.kernel().table {
+            Some(table) => self.dump_kernel_table(Duration::ZERO, table, limit, COMPARISONS, reply),
+            None => {
+                let none = "no routing table of the kernel is followed; see kernelRoutes in docs/configuration.md";
+                let _ = reply.send(Err(QueryError::Invalid(none.to_owned())));
+            }
+        }
+    }
+
+    fn dump_kernel_table(
+        &self,
+        pause: Duration,
+        table: u32,
+        limit: usize,
+        attempts: u32,
+        reply: oneshot::Sender<Result<Reply, QueryError>>,
+    ) {
+        let events = self.events.clone();
+        tokio::spawn(async move {
+            tokio::time::sleep(pause).await;
+            let (ways, attempts_left) = (routes::dump(table).await, attempts.saturating_sub(1));
+            // Without an owner there is nobody to answer.
+            let _ = events.send(Event::KernelTable(KernelTable { table, ways, limit, attempts_left, reply })).await;
+        });
+    }
+
+    fn compare(&self, dumped: KernelTable) {
+        let KernelTable { table, ways, limit, attempts_left, reply } = dumped;
+        let answer = match ways {
+            Ok(ways) => {
+                let diff = answer::kernel_diff(self, table, &ways, limit);
+                if diff.differences.total > 0 && attempts_left > 0 {
+                    return self.dump_kernel_table(COMPARISON_PAUSE, table, limit, attempts_left, reply);
+                }
+                Ok(Reply::KernelDiff(Box::new(diff)))
+            }
+            Err(error) => Err(QueryError::Dataplane(error.to_string())),
+        };
+        let _ = reply.send(answer);
+    }
+
     fn ask_kernel(&self, request: Request) {
         // The receiver lives as long as the runtime; without it there is nothing to resolve for.
         let _ = self.requests.send(request);
@@ -265,6 +331,8 @@ impl Owner {
     fn next_generation(&mut self) {
         self.due = None;
         self.settling = false;
+        let wanted = self.config.loaded.desired.node.kernel_routes;
+        self.kernel_routes.send_if_modified(|followed| std::mem::replace(followed, wanted) != wanted);
         self.routing.configure(&self.config.loaded.desired, &self.network);
         let rib = self.routing.rib_mut();
         if let Err(failure) = self.forwarding.advance(&self.config.loaded.desired, &self.network, rib) {

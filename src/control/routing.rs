@@ -1,7 +1,7 @@
 //! The RIB and the BGP speaker as the owner sees them.
 //!
-//! Routes that a former process forwarded stay in the RIB behind every other source until BGP has converged, so a restart
-//! takes nothing away that peers still announce.
+//! Routes that a former process forwarded stay in the RIB behind every other source until BGP has converged and the kernel's
+//! table has been read, so a restart takes nothing away that is still announced or still there.
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr};
@@ -17,6 +17,7 @@ use tracing::info;
 use super::bgp::{BgpEvent, PeerStatus, Speaker};
 use super::event::Event;
 use super::forwarding::Forwarding;
+use super::netlink::routes;
 
 /// A listener that failed is tried again more often than this; after it, silence means that it works.
 const LISTEN_SILENCE: Duration = Duration::from_secs(30);
@@ -32,6 +33,9 @@ pub(super) struct Routing {
     /// BGP is configured and there is no router identifier.
     unidentified: bool,
     listen_failure: Option<(Instant, String)>,
+    /// BGP has told all it knows, or is not configured.
+    converged: bool,
+    kernel: routes::Status,
 }
 
 impl Routing {
@@ -59,6 +63,8 @@ impl Routing {
             router_id: None,
             unidentified: false,
             listen_failure: None,
+            converged: false,
+            kernel: routes::Status::default(),
         }
     }
 
@@ -98,7 +104,10 @@ impl Routing {
                 }
                 self.rib.has_changes()
             }
-            BgpEvent::Converged => self.forget_adopted("BGP has converged"),
+            BgpEvent::Converged => {
+                self.converged = true;
+                self.forget_adopted()
+            }
             // The speaker logs it and the status shows it.
             BgpEvent::Peer { .. } => false,
             BgpEvent::ListenFailed { address, error } => {
@@ -108,11 +117,30 @@ impl Routing {
         }
     }
 
+    /// Takes in what the kernel's table has become; true when routes are different now.
+    pub(super) fn kernel_changed(&mut self, update: routes::Update) -> bool {
+        for (prefix, way) in &update.changes {
+            match way {
+                Some(way) => self.rib.set_kernel(*prefix, way.clone()),
+                None => self.rib.remove(*prefix, Origin::Kernel),
+            }
+        }
+        self.kernel = update.status.clone();
+        self.forget_adopted();
+        self.rib.has_changes()
+    }
+
+    /// How far the kernel's table is followed.
+    pub(super) fn kernel(&self) -> &routes::Status {
+        &self.kernel
+    }
+
     /// Follows the configuration. The router identifier is the configured one, else the lowest IPv4 address when it is
     /// first needed (RFC 4271 §1.1, RFC 6286).
     pub(super) fn configure(&mut self, desired: &Desired, network: &Network) {
         if desired.bgp.is_none() {
-            self.forget_adopted("no BGP is configured");
+            self.converged = true;
+            self.forget_adopted();
         }
         self.router_id = self.router_id.or_else(|| lowest_address(network));
         let router_id = desired.node.router_id.or(self.router_id);
@@ -152,11 +180,13 @@ impl Routing {
         }
     }
 
-    fn forget_adopted(&mut self, why: &str) -> bool {
-        let count = self.rib.clear(Origin::Adopted);
-        if count > 0 {
-            info!(count, why, "adopted routes are let go; what is still announced stays");
+    /// Lets adopted routes go once every source has spoken.
+    fn forget_adopted(&mut self) -> bool {
+        if !self.converged || !self.kernel.synchronised || self.rib.count(Origin::Adopted) == 0 {
+            return false;
         }
+        let count = self.rib.clear(Origin::Adopted);
+        info!(count, "adopted routes are let go; what is still announced or in the kernel's table stays");
         count > 0
     }
 }

@@ -4,6 +4,7 @@
 mod explain;
 mod forwarding;
 mod frame;
+mod kernel;
 mod policies;
 mod scrape;
 mod services;
@@ -19,6 +20,7 @@ use super::api::{ListKind, Query, QueryError, Reply};
 use super::owner::Owner;
 use crate::dataplane::Reason;
 
+pub(super) use kernel::kernel_diff;
 pub(super) use scrape::scrape;
 
 /// Answers a query.
@@ -30,6 +32,8 @@ pub(super) fn answer(owner: &mut Owner, query: &Query) -> Result<Reply, QueryErr
         Query::Status => Ok(Reply::Status(Box::new(status::status(owner)))),
         Query::Explain(request) => Ok(Reply::Explanation(Box::new(explain::explain(owner, request)?))),
         Query::List(kind, filter) => list(owner, *kind, filter),
+        // The owner dumps the table first.
+        Query::KernelDiff { .. } => Err(QueryError::Invalid("the kernel's table was not read".to_owned())),
     }
 }
 

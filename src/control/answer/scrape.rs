@@ -1,5 +1,6 @@
 //! Values of the metrics, read for each scrape.
 
+use model::rib::Origin;
 use tracing::warn;
 
 use super::services::{backends, vips};
@@ -81,6 +82,14 @@ fn tables(owner: &Owner) {
         metrics::TABLE_ENTRIES.set(&[table], count as u64);
     }
     metrics::FIB_ADOPTED.set(&[], sizes.adopted as u64);
+    for (origin, name) in [(Origin::Kernel, "kernel"), (Origin::Bgp, "bgp"), (Origin::Adopted, "adopted")] {
+        metrics::RIB_ROUTES.set(&[name], owner.routing.rib().count(origin) as u64);
+    }
+    let kernel = status::kernel_routes(owner);
+    metrics::KERNEL_SYNCHRONISED.set(&[], u64::from(kernel.synchronised));
+    metrics::KERNEL_AUDITS.set(&[], kernel.audits);
+    metrics::KERNEL_REPAIRED.set(&[], kernel.repaired);
+    metrics::KERNEL_OVERRUNS.set(&[], kernel.overruns);
     for (family, memory) in [("ip4", sizes.fib4), ("ip6", sizes.fib6)] {
         metrics::FIB_BYTES.set(&[family, "used"], memory.bytes_used as u64);
         metrics::FIB_BYTES.set(&[family, "reserved"], memory.bytes_reserved as u64);

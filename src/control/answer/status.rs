@@ -3,7 +3,8 @@
 use std::time::Instant;
 
 use crate::control::api::types::{
-    ConfigStatus, FibMemory, InterfaceState, InterfaceStatus, Peer, SessionCount, Status, TableSizes,
+    ConfigStatus, FibMemory, InterfaceState, InterfaceStatus, KernelRoutesStatus, Peer, SessionCount, Status,
+    TableSizes,
 };
 use crate::control::owner::Owner;
 
@@ -33,6 +34,7 @@ pub(super) fn status(owner: &Owner) -> Status {
         problems: problems(owner, &interfaces, &peers),
         interfaces,
         tables: sizes(owner),
+        kernel_routes: kernel_routes(owner),
         sessions,
     }
 }
@@ -50,6 +52,8 @@ fn problems(owner: &Owner, interfaces: &[InterfaceStatus], peers: &[Peer]) -> Ve
     }
     problems.extend(owner.forwarding.failure().map(|failure| format!("the new state is not in force: {failure}")));
     problems.extend(owner.routing.problem());
+    let kernel = owner.routing.kernel();
+    problems.extend(kernel.failure.as_ref().map(|failure| format!("the kernel's routes are not followed: {failure}")));
     problems.extend(owner.workers.failure().map(|failure| format!("slow path: {failure}")));
     problems.extend(owner.forwarding.compiled().notices.iter().map(ToString::to_string));
     problems.extend(owner.forwarding.refused().values().cloned());
@@ -86,6 +90,20 @@ pub(super) fn interfaces(owner: &Owner) -> Vec<InterfaceStatus> {
         }
     };
     owner.config.loaded.desired.node.interfaces.iter().map(status).collect()
+}
+
+/// How far the kernel's routes are followed.
+pub(super) fn kernel_routes(owner: &Owner) -> KernelRoutesStatus {
+    let status = owner.routing.kernel();
+    KernelRoutesStatus {
+        table: status.table,
+        synchronised: status.synchronised && status.table.is_some(),
+        routes: status.routes,
+        audits: status.audits,
+        last_audit_seconds: status.audited.map(|at| at.elapsed().as_secs()),
+        repaired: status.repaired,
+        overruns: status.overruns,
+    }
 }
 
 /// Peers and their sessions.

@@ -11,8 +11,8 @@ pub use server::{ServeError, serve};
 
 use serde::Serialize;
 use types::{
-    Backend, Drop, ExplainRequest, Explanation, Filter, Flow, List, Neighbor, NextHop, Peer, Policy, Route, Status,
-    Vip, WorkerCounter,
+    Backend, Drop, ExplainRequest, Explanation, Filter, Flow, KernelDiff, List, Neighbor, NextHop, Peer, Policy, Route,
+    Status, Vip, WorkerCounter,
 };
 
 /// What can be asked.
@@ -22,6 +22,11 @@ pub enum Query {
     Status,
     /// One of the lists.
     List(ListKind, Filter),
+    /// How what is held and forwarded differs from the kernel's table, which is dumped for it.
+    KernelDiff {
+        /// Most differences that are listed.
+        limit: usize,
+    },
     /// A packet's way.
     Explain(Box<ExplainRequest>),
 }
@@ -86,6 +91,7 @@ pub enum Reply {
     Drops(List<Drop>),
     Flows(List<Flow>),
     Workers(List<WorkerCounter>),
+    KernelDiff(Box<KernelDiff>),
     Explanation(Box<Explanation>),
 }
 

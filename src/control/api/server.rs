@@ -16,7 +16,7 @@ use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::{mpsc, oneshot};
 
 use super::limit::Limited;
-use super::types::{ErrorBody, ExplainRequest, Filter};
+use super::types::{DEFAULT_LIMIT, ErrorBody, ExplainRequest, Filter, MAX_LIMIT};
 use super::{ListKind, Query, QueryError, Reply};
 use crate::control::event::Event;
 
@@ -74,6 +74,7 @@ pub async fn serve(events: mpsc::Sender<Event>, socket: &Path, metrics: Option<S
             router.route(&format!("/v1/{}", kind.name()), get(handler))
         })
         .route("/v1/status", get(|State(events)| ask(events, Query::Status)))
+        .route("/v1/routes/diff/kernel", get(kernel_diff))
         .route("/v1/explain", post(explain))
         .fallback(async || failure(StatusCode::NOT_FOUND, "no such path; see docs/operations.md"))
         .layer(DefaultBodyLimit::max(BODY_LIMIT))
@@ -103,6 +104,11 @@ fn bind(path: &Path) -> Result<UnixListener, ServeError> {
     std::fs::set_permissions(&unready, std::fs::Permissions::from_mode(0o660)).map_err(failed)?;
     std::fs::rename(&unready, path).map_err(failed)?;
     Ok(listener)
+}
+
+async fn kernel_diff(State(events): State<mpsc::Sender<Event>>, QueryString(filter): QueryString<Filter>) -> Response {
+    let limit = filter.limit.unwrap_or(DEFAULT_LIMIT).min(MAX_LIMIT);
+    ask(events, Query::KernelDiff { limit }).await
 }
 
 async fn explain(State(events): State<mpsc::Sender<Event>>, Json(request): Json<ExplainRequest>) -> Response {

@@ -23,7 +23,7 @@ pub const MAX_LIMIT: usize = 1_000_000;
 pub const MAX_FRAME_BYTES: usize = 9_600;
 
 /// The first rows of a list.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct List<T> {
     /// Rows, at most the limit of the request.
     pub items: Vec<T>,
@@ -76,6 +76,8 @@ pub struct Status {
     pub interfaces: Vec<InterfaceStatus>,
     /// Sizes of the tables.
     pub tables: TableSizes,
+    /// The kernel's routes.
+    pub kernel_routes: KernelRoutesStatus,
     /// BGP peers configured, and those with an Established session.
     pub sessions: SessionCount,
     /// Everything that is wrong, each with what to do about it. Empty: healthy.
@@ -160,6 +162,25 @@ pub struct FibMemory {
     pub bytes_reserved: usize,
 }
 
+/// How far the kernel's routing table is followed.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KernelRoutesStatus {
+    /// Number of the table; absent where none is followed.
+    pub table: Option<u32>,
+    /// All its routes are held.
+    pub synchronised: bool,
+    /// Prefixes with a route.
+    pub routes: usize,
+    /// Audits since the start.
+    pub audits: u64,
+    /// Since when the last has been over.
+    pub last_audit_seconds: Option<u64>,
+    /// Prefixes that audits found to differ, since the start; they were repaired.
+    pub repaired: u64,
+    /// How often notifications were lost, since the start; each time the table was read again.
+    pub overruns: u64,
+}
+
 /// BGP sessions at a glance.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SessionCount {
@@ -180,6 +201,59 @@ pub struct Route {
     pub group: u32,
     /// Members of the group with their share of its buckets.
     pub next_hops: Vec<Member>,
+}
+
+/// The kernel's table, and what is held and forwarded of it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KernelDiff {
+    /// Number of the kernel's table.
+    pub table: u32,
+    /// The table as the kernel has just dumped it.
+    pub kernel: TableDigest,
+    /// The table as it is held.
+    pub margay: TableDigest,
+    /// Routes that forward, because no better source has one to the same prefix.
+    pub forwarded: usize,
+    /// Differences by prefix; none: both are equal and what should forward does.
+    pub differences: List<RouteDifference>,
+}
+
+/// A table in short.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TableDigest {
+    /// Prefixes.
+    pub routes: usize,
+    /// SHA-256 over a line for each prefix and its way out, by prefix.
+    pub sha256: String,
+}
+
+/// How a route differs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum DifferenceKind {
+    /// The kernel has it, and it is not held.
+    Missing,
+    /// It is held, and the kernel does not have it.
+    Extra,
+    /// It leads elsewhere.
+    Different,
+    /// It is held and does not forward: its way out is down, or the FIB is full.
+    NotForwarded,
+}
+
+/// A route that is not the same in the kernel.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RouteDifference {
+    /// Destination.
+    pub prefix: IpNet,
+    /// How it differs.
+    pub kind: DifferenceKind,
+    /// The kernel's way out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kernel: Option<String>,
+    /// Ours.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub margay: Option<String>,
 }
 
 /// A next hop's share of a group.
