@@ -142,15 +142,7 @@ impl Owner {
         match event {
             Event::ConfigChanged => self.reload(),
             Event::Network(change) => self.network_changed(change),
-            Event::KernelRoutes(update) => {
-                let first = !self.routing.kernel().synchronised && update.status.synchronised;
-                if self.routing.kernel_changed(update) {
-                    self.routes_changed();
-                }
-                if first {
-                    self.changed(true);
-                }
-            }
+            Event::KernelRoutes(update) => self.kernel_routes_changed(update),
             Event::KernelTable(table) => self.compare(table),
             Event::Bgp(event) => {
                 if self.routing.changed(event) {
@@ -173,9 +165,27 @@ impl Owner {
         }
     }
 
+    fn kernel_routes_changed(&mut self, update: routes::Update) {
+        let was_ready = self.is_ready();
+        if self.routing.kernel_changed(update) {
+            self.routes_changed();
+        }
+        if !was_ready {
+            self.changed(true);
+        }
+    }
+
+    /// Enough is known for a first generation. One that takes the place of a former process's waits for the kernel's routes:
+    /// of those that drop, or leave packets to the host, nothing is adopted.
+    fn is_ready(&self) -> bool {
+        let kernel = self.routing.kernel();
+        let routes_known = kernel.synchronised || kernel.failure.is_some();
+        self.network_known && (routes_known || !self.forwarding.has_adopted() || self.forwarding.generation() > 0)
+    }
+
     /// Marks the state as changed: a generation follows once changes have settled, or at once.
     fn changed(&mut self, at_once: bool) {
-        if !self.network_known {
+        if !self.is_ready() {
             return;
         }
         let settle = self.forwarding.last_duration().clamp(*SETTLE.start(), *SETTLE.end());

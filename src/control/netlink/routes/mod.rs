@@ -45,8 +45,8 @@ const SLOTS: usize = 4;
 const MOST_WAITING: usize = 16 * BATCH;
 /// Notifications that are read at once, before others have their turn.
 const BURST: usize = 256;
-/// Most notifications that the end of a dump waits for.
-const MOST_OUTSTANDING: usize = 1 << 20;
+/// Bursts of notifications that the end of a dump waits for at most; they go on and on where a daemon does.
+const MOST_OUTSTANDING: usize = 4_096;
 /// Room for notifications that have not been read: about 150 000 routes, which daemons install in about a second.
 const ROOM: usize = 128 << 20;
 /// Time for the kernel to be through with what it does not tell about.
@@ -137,6 +137,15 @@ enum Reason {
     Doubt,
     /// It is time.
     Audit,
+}
+
+/// A dump under way.
+#[derive(Clone, Copy, Debug)]
+struct Running {
+    reason: Reason,
+    begun: Instant,
+    /// From its end to the next audit; zero for none.
+    audit_pause: Duration,
 }
 
 /// Follows the table of the settings until the receiver of events is gone. `wrap` puts an update into its type.
@@ -252,9 +261,11 @@ impl<E, W: Fn(Update) -> E> Follower<E, W> {
         self.wanted = None;
         self.want(Instant::now(), Reason::Start);
         let audit_pause = Duration::from_secs(settings.audit_seconds.into());
-        let mut dump: Option<(Dump, Reason, Instant)> = None;
+        let mut dump: Option<(Dump, Running)> = None;
+        // A dump that has been read, and the bursts since.
+        let mut ended: Option<(Running, usize)> = None;
         loop {
-            let due = self.wanted.map(|(at, _)| at).filter(|_| dump.is_none());
+            let due = self.wanted.map(|(at, _)| at).filter(|_| dump.is_none() && ended.is_none());
             let few_wait = self.routes.waiting() < MOST_WAITING;
             tokio::select! {
                 changed = self.settings.changed() => {
@@ -265,24 +276,25 @@ impl<E, W: Fn(Update) -> E> Follower<E, W> {
                 }
                 () = self.events.closed() => return Ok(()),
                 () = listener.readable() => {
-                    self.hear(&mut listener, BURST)?;
+                    let all_heard = self.hear(&mut listener)?;
+                    if let Some((running, bursts)) = ended.take() {
+                        ended = self.conclude(running, bursts + 1, all_heard);
+                    }
                 }
-                () = more(dump.as_mut().map(|(dump, ..)| dump)), if few_wait => {
-                    if let Some((running, reason, begun)) = &mut dump
+                () = more(dump.as_mut().map(|(dump, _)| dump)), if few_wait => {
+                    if let Some((running, _)) = &mut dump
                         && running.read(&mut self.routes)?
+                        && let Some((_, running)) = dump.take()
                     {
-                        let (reason, begun) = (*reason, *begun);
-                        dump = None;
-                        self.finish(&mut listener, reason, begun)?;
-                        if !audit_pause.is_zero() {
-                            self.want(Instant::now() + audit_pause, Reason::Audit);
-                        }
+                        let all_heard = self.hear(&mut listener)?;
+                        ended = self.conclude(running, 0, all_heard);
                     }
                 }
                 () = tokio::time::sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {
                     if let Some((_, reason)) = self.wanted.take() {
                         self.routes.begin();
-                        dump = Some((Dump::start(settings.table)?, reason, Instant::now()));
+                        let running = Running { reason, begun: Instant::now(), audit_pause };
+                        dump = Some((Dump::start(settings.table)?, running));
                     }
                 }
                 room = room(&self.slots, &self.events), if self.routes.has_changes() || self.news => {
@@ -303,9 +315,9 @@ impl<E, W: Fn(Update) -> E> Follower<E, W> {
         }
     }
 
-    /// Takes in what the kernel tells, at most so many datagrams; true when there was nothing more.
-    fn hear(&mut self, listener: &mut Netlink, most: usize) -> Result<bool, Error> {
-        for _ in 0..most {
+    /// Takes in what the kernel tells, at most a burst of it; true when there was nothing more.
+    fn hear(&mut self, listener: &mut Netlink) -> Result<bool, Error> {
+        for _ in 0..BURST {
             let mut missed = false;
             match listener.hear()? {
                 Heard::Nothing => return Ok(true),
@@ -332,11 +344,16 @@ impl<E, W: Fn(Update) -> E> Follower<E, W> {
         Ok(false)
     }
 
-    /// A dump is complete: once everything from before its end has been heard, it is put into force.
-    fn finish(&mut self, listener: &mut Netlink, reason: Reason, begun: Instant) -> Result<(), Error> {
-        if !self.hear(listener, MOST_OUTSTANDING)? {
+    /// Puts a dump that has been read into force once everything from before its end has been heard; gives it back where
+    /// that is not so yet.
+    fn conclude(&mut self, running: Running, bursts: usize, all_heard: bool) -> Option<(Running, usize)> {
+        if !all_heard {
+            if bursts < MOST_OUTSTANDING {
+                return Some((running, bursts));
+            }
             self.routes.interrupted();
         }
+        let Running { reason, begun, audit_pause } = running;
         let outcome = self.routes.finish();
         self.dump_time = begun.elapsed();
         self.status.dumps += 1;
@@ -368,7 +385,10 @@ impl<E, W: Fn(Update) -> E> Follower<E, W> {
         if outcome.undecided {
             self.want(Instant::now() + self.dump_time.max(DOUBT_PAUSE), Reason::Doubt);
         }
-        Ok(())
+        if !audit_pause.is_zero() {
+            self.want(Instant::now() + audit_pause, Reason::Audit);
+        }
+        None
     }
 
     /// The next changes, with how things stand once they are told.
