@@ -4,12 +4,14 @@
 #[path = "../bgp/bird.rs"]
 #[allow(dead_code, reason = "the BGP tests use more of it")]
 mod bird;
+mod frr;
 mod harness;
 mod offline;
 
 mod root {
     mod configuration;
     mod forwarding;
+    mod kernel_routes;
     mod restart;
     mod routing;
 }
