@@ -317,7 +317,10 @@ impl Owner {
         });
     }
 
-    fn compare(&self, dumped: KernelTable) {
+    fn compare(&mut self, dumped: KernelTable) {
+        if self.settling {
+            self.next_generation();
+        }
         let KernelTable { table, ways, limit, attempts_left, reply } = dumped;
         let answer = match ways {
             Ok(ways) => {
