@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 use std::net::Ipv4Addr;
-use std::process::{Child, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
@@ -77,13 +77,16 @@ fn synchronised(lab: &Lab) {
     lab.until("healthy", |lab| lab.status()["problems"].as_array().unwrap().is_empty());
 }
 
-/// Waits until the kernel's table has as many routes as were installed, and margay holds them.
-fn until_held(lab: &Lab, count: u64, limit: Duration) {
+/// Waits until margay holds as many routes as were installed; says what the slowest answer of the agent took meanwhile.
+fn until_held(lab: &Lab, count: u64, limit: Duration) -> Duration {
     let end = Instant::now() + limit;
+    let mut slowest = Duration::ZERO;
     loop {
+        let asked = Instant::now();
         let held = lab.status()["kernel_routes"]["routes"].as_u64().unwrap();
+        slowest = slowest.max(asked.elapsed());
         if held >= count {
-            return;
+            return slowest;
         }
         assert!(Instant::now() < end, "{held} of {count} after {limit:?}: {}", lab.words());
         std::thread::sleep(Duration::from_millis(200));
@@ -170,6 +173,43 @@ fn no_packet_of_a_route_that_stays_is_lost_while_others_storm() {
     assert_eq!(lab.status()["kernel_routes"]["repaired"], 0, "{}", lab.words());
 }
 
+/// `cargo test --release -p margay --test control -- --ignored --nocapture an_overflowed`
+///
+/// The recovery itself is tested with a small buffer in `tests/kernel_routes.rs`.
+#[test]
+#[ignore = "as many changes as overflow the agent's own buffer take a minute and a release build"]
+fn an_overflowed_socket_is_made_good_without_a_lost_packet() {
+    const PINGS: u32 = 3_000;
+    let mut lab = Lab::new("flood", DOCUMENTS);
+    lab.server.ip(&["addr", "add", "198.51.100.7/32", "dev", "lo"]).unwrap();
+    lab.gateway.ip(&["route", "add", "198.51.100.0/24", "via", "10.2.0.2"]).unwrap();
+    lab.start();
+    synchronised(&lab);
+    lab.until("the server answers", |lab| lab.ping("198.51.100.7", 1) == 1);
+    let held = equal(&lab);
+    let file = batch(&lab, 50_000);
+    let undo = std::fs::read_to_string(&file).unwrap().replace("route add", "route del");
+    let undone = lab.directory.path().join("undo");
+    std::fs::write(&undone, undo).unwrap();
+
+    let pid = lab.status()["pid"].to_string();
+    let signal = |signal: &str| assert!(Command::new("kill").args([signal, &pid]).status().unwrap().success());
+    let ping = pings(&lab, "198.51.100.7", PINGS);
+    // Nobody reads the notifications until there is no room for more.
+    signal("-STOP");
+    for _ in 0..8 {
+        lab.gateway.ip(&["-batch", &file]).unwrap();
+        lab.gateway.ip(&["-batch", undone.to_str().unwrap()]).unwrap();
+    }
+    lab.gateway.ip(&["route", "add", "203.0.113.0/24", "via", "10.2.0.2"]).unwrap();
+    signal("-CONT");
+    lab.until("told of the loss", |lab| lab.status()["kernel_routes"]["overruns"].as_u64() > Some(0));
+    assert_eq!(finally_equal(&lab), held + 1);
+    all_replied(ping, PINGS);
+    assert!(lab.metric("margay_kernel_routes_overruns_total", "") > 0);
+    eprintln!("{:#}", lab.status()["kernel_routes"]);
+}
+
 #[test]
 fn a_restart_keeps_what_the_kernel_still_has() {
     const ROUTES: u32 = 2_000;
@@ -217,10 +257,16 @@ fn driven<T>(name: &str, count: u32, limit: Duration, start: impl FnOnce(&Lab) -
     let before = equal(&lab);
     let begin = Instant::now();
     let daemon = start(&lab);
-    until_held(&lab, before + u64::from(count), limit);
+    let slowest = until_held(&lab, before + u64::from(count), limit);
     let loaded = begin.elapsed();
     assert_eq!(finally_equal(&lab), before + u64::from(count));
-    eprintln!("{name}: {count} routes held {loaded:?} after the start\n{:#}", diff(&lab).1);
+    let asked = Instant::now();
+    let (_, compared) = diff(&lab);
+    let comparison = asked.elapsed();
+    eprintln!(
+        "{name}: {count} routes held {loaded:?} after the start, slowest status {slowest:?}, diff {comparison:?}"
+    );
+    eprintln!("{compared:#}\n{:#}", lab.status()["kernel_routes"]);
     assert_eq!(lab.ping("20.0.1.7", 5), 5);
     let begin = Instant::now();
     withdraw(&daemon);
