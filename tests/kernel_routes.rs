@@ -463,7 +463,7 @@ mod root {
         );
         assert_eq!(followed.ways.len(), dumped);
         let begin = Instant::now();
-        lab.ip("route flush root 20.0.0.0/8");
+        lab.ip("route flush via 10.9.0.2");
         let flushed = begin.elapsed();
         followed.until_equal(Duration::from_secs(60)).await;
         eprintln!("flushed in {flushed:?}, followed after {:?}, {:?}", begin.elapsed(), followed.status);
