@@ -267,6 +267,7 @@ fn driven<T>(name: &str, count: u32, limit: Duration, start: impl FnOnce(&Lab) -
         "{name}: {count} routes held {loaded:?} after the start, slowest status {slowest:?}, diff {comparison:?}"
     );
     eprintln!("{compared:#}\n{:#}", lab.status()["kernel_routes"]);
+    lab.until("the server answers", |lab| lab.ping("20.0.1.7", 1) == 1);
     assert_eq!(lab.ping("20.0.1.7", 5), 5);
     let begin = Instant::now();
     withdraw(&daemon);
