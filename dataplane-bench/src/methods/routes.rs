@@ -266,14 +266,21 @@ impl Scene<'_> {
                     let run = control.dataplane.test_run(&frame, control.ingress()?)?;
                     visible.push(ns(start.elapsed()));
                     let expected = if to == 0 { TO_MAC } else { second_mac() };
+                    let went = run.frame.get(..6).unwrap_or_default();
                     ensure!(
-                        run.frame.get(..6) == Some(expected.as_slice()),
-                        "after change {number} a packet went elsewhere"
+                        went == expected,
+                        "after change {number} a packet went to {went:02x?}, not to {expected:02x?}"
                     );
                 }
             }
             Ok(())
         })?;
+        for port in control.compiler.compiled().names.ports.keys() {
+            let counters = control.dataplane.port_counters(*port)?;
+            for (reason, count) in counters.punt.iter().chain(&counters.drop) {
+                progress(format_args!("{} packets were not forwarded: {reason}", count.packets));
+            }
+        }
         let about =
             format!("one route of the full table changes, {} a second: until its store is done", self.options.changes);
         let stored = RoutesRow { offered: carried.offered, lost: carried.lost, ..row("change", &about, &stored) };

@@ -56,11 +56,13 @@ pub(crate) struct Prefixes {
 }
 
 impl Prefixes {
-    /// `count` prefixes of IPv4 (1.0.0.0 to 223.255.255.255 but the loopback network), the same ones for the same seed.
+    /// `count` prefixes of IPv4 (1.0.0.0 to 223.255.255.255 but the loopback and link-local networks), the same ones for the same seed.
     pub(crate) fn ip4(count: usize, seed: u64) -> Self {
         Self::draw(32, count, &LENGTHS4, seed, |rng| {
             let address = rng.u32(0x0100_0000..0xe000_0000);
-            u128::from(if address >> 24 == 127 { address & !(1 << 30) } else { address })
+            // Neither loopback nor link-local: no router takes such routes.
+            let special = address >> 24 == 127 || address >> 16 == 0xa9fe;
+            u128::from(if special { address ^ (1 << 29) } else { address })
         })
     }
 

@@ -142,7 +142,8 @@ impl<W: Words> Arena<W> {
     fn grow(&mut self, size: usize) -> Option<usize> {
         let gap = gap(self.top, size);
         let index = self.top + gap;
-        if index + BLOCK_REACH.max(size) > self.words().len() {
+        // The last word is behind the reach of the last block: a program may load two bytes at its last one.
+        if index + BLOCK_REACH.max(size) >= self.words().len() {
             return None;
         }
         let before = self.top;
@@ -218,7 +219,7 @@ impl<W: Words> Arena<W> {
                 continue;
             }
             let size = whole_grains(words);
-            if index % GRAIN != 0 || index < self.top || index + BLOCK_REACH > self.words().len() {
+            if index % GRAIN != 0 || index < self.top || index + BLOCK_REACH >= self.words().len() {
                 return None;
             }
             let before = self.top;

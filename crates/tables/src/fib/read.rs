@@ -3,7 +3,8 @@
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::block::{
-    Cell, FAN, NODE_BITS, NODE_VALUES, RANGE_BITS, ROOT_BITS, ROOTS, Ref, Target, Value, Width, range_values,
+    BLOCK_REACH, Cell, FAN, NODE_BITS, NODE_VALUES, RANGE_BITS, ROOT_BITS, ROOTS, Ref, Target, Value, Width,
+    range_values,
 };
 use super::family::{Family, Slot};
 use super::line::root_word;
@@ -33,6 +34,8 @@ pub fn find<F: Family>(words: &[AtomicU32], address: F::Address) -> u16 {
     let (high, low) = ((key >> 64) as u64, key as u64);
     let mut reference = Ref(word(words, root_word::<F>((high >> (64 - ROOT_BITS)) as usize)));
     let mut window = high << ROOT_BITS;
+    // The program is verified to stay inside the table by this, and finds nothing in a block that lies behind it.
+    let in_reach = |block: usize| block + BLOCK_REACH < words.len();
     // As many nodes as an address can have, in its two halves.
     for _ in 0..=F::BITS.div_ceil(NODE_BITS) {
         if reference.begins_low_half() {
@@ -41,6 +44,7 @@ pub fn find<F: Family>(words: &[AtomicU32], address: F::Address) -> u16 {
         let (block, value) = match reference.target() {
             Some(Target::Group(0)) | None => break,
             Some(Target::Group(group)) => return group,
+            Some(Target::Node { index, .. } | Target::Range { index, .. }) if !in_reach(index) => break,
             Some(Target::Node { index: block, width }) => {
                 let place = window >> (64 - NODE_BITS);
                 let up_to = (2u64 << place).wrapping_sub(1);
