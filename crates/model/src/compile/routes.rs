@@ -27,21 +27,24 @@ pub(super) struct SetIndex(usize);
 /// Next hops with their weights, ascending, each once.
 pub(super) type Hops = Vec<(NextHopKey, u32)>;
 
-/// Sets of next hops, each once: whatever shares a key shares a group.
+/// Sets of next hops, each once. Whatever shares a key shares a group: sets with the same key have the same shares, though not
+/// the same weights, which count where a gateway leads through another route.
 #[derive(Debug, Default)]
 pub(super) struct Sets {
-    by_key: BTreeMap<GroupKey, SetIndex>,
+    by_key: BTreeMap<GroupKey, SmallVec<[SetIndex; 1]>>,
     sets: Vec<(GroupKey, Hops)>,
 }
 
 impl Sets {
-    fn add(&mut self, key: GroupKey, hops: impl FnOnce() -> Hops) -> SetIndex {
-        if let Some(index) = self.by_key.get(&key) {
+    fn add(&mut self, key: GroupKey, hops: Hops) -> SetIndex {
+        let named = self.by_key.entry(key.clone()).or_default();
+        let same = named.iter().find(|index| self.sets.get(index.0).is_some_and(|(_, known)| *known == hops));
+        if let Some(index) = same {
             return *index;
         }
         let index = SetIndex(self.sets.len());
-        self.by_key.insert(key.clone(), index);
-        self.sets.push((key, hops()));
+        named.push(index);
+        self.sets.push((key, hops));
         index
     }
 
@@ -54,7 +57,7 @@ impl Sets {
             }
             other => GroupKey::Direct(other),
         };
-        self.add(key, || vec![(hop, 1)])
+        self.add(key, vec![(hop, 1)])
     }
 
     /// The set of gateways of which these are usable, at least one. It is known by all: while one cannot be used, the others
@@ -67,15 +70,15 @@ impl Sets {
                 *sum = sum.saturating_add(weight.saturating_mul(gateway.weight));
             }
         }
-        let divisor = common_divisor(hops.values());
-        let hops: Hops = hops.into_iter().map(|(hop, weight)| (hop, weight / divisor)).collect();
+        let hops: Hops = hops.into_iter().collect();
         let gateways = gateway_keys(all);
-        let another = |number: &u8| {
-            let key = GroupKey::Gateways(gateways.clone(), *number);
-            self.by_key.get(&key).is_some_and(|index| self.get(*index).1 != hops.as_slice())
+        let shares = in_lowest_terms(&hops);
+        let means_another = |number: &u8| {
+            let named = self.by_key.get(&GroupKey::Gateways(gateways.clone(), *number)).into_iter().flatten();
+            named.into_iter().any(|index| in_lowest_terms(self.get(*index).1) != shares)
         };
-        let number = (0..u8::MAX).find(|number| !another(number)).unwrap_or(u8::MAX);
-        self.add(GroupKey::Gateways(gateways, number), || hops)
+        let number = (0..u8::MAX).find(|number| !means_another(number)).unwrap_or(u8::MAX);
+        self.add(GroupKey::Gateways(gateways, number), hops)
     }
 
     pub(super) fn get(&self, index: SetIndex) -> (Option<&GroupKey>, &[(NextHopKey, u32)]) {
@@ -96,6 +99,12 @@ fn gateway_keys(gateways: &[GatewayKey]) -> SmallVec<[GatewayKey; 2]> {
     let divisor = common_divisor(merged.values());
     let key = |((address, ifindex), weight): (_, u32)| GatewayKey { address, ifindex, weight: weight / divisor };
     merged.into_iter().map(key).collect()
+}
+
+/// Next hops with their shares: weights without a common divisor.
+fn in_lowest_terms(hops: &[(NextHopKey, u32)]) -> Hops {
+    let divisor = common_divisor(hops.iter().map(|(_, weight)| weight));
+    hops.iter().map(|(hop, weight)| (*hop, weight / divisor)).collect()
 }
 
 fn common_divisor<'a>(weights: impl Iterator<Item = &'a u32>) -> u32 {

@@ -121,6 +121,19 @@ fn an_unusable_route_leaves_the_prefix_to_the_next_source() {
 }
 
 #[test]
+fn weights_behind_a_route_are_multiplied_as_they_were_given() {
+    let compiled = World::two_ports()
+        .static_route("172.16.0.0/16", &["10.0.0.2*2", "10.0.0.3*2"])
+        .static_route("172.17.0.0/16", &["10.0.0.2", "10.0.0.3"])
+        .bgp("10.9.0.0/16", &["172.16.0.1", "10.1.0.2"])
+        .bgp("10.8.0.0/16", &["172.17.0.1", "10.1.0.2"])
+        .compile();
+    assert_eq!(compiled.group_of("172.16.0.0/16"), compiled.group_of("172.17.0.0/16"), "the same shares");
+    assert_eq!(compiled.share("10.9.0.0/16", "10.1.0.2"), 13, "1 of 2 + 2 + 1");
+    assert_eq!(compiled.share("10.8.0.0/16", "10.1.0.2"), 21, "1 of 1 + 1 + 1");
+}
+
+#[test]
 fn learned_routes_to_addresses_that_are_never_routed_are_refused() {
     let world = World::two_ports().bgp("127.0.0.0/9", &["10.0.0.2"]).bgp("10.9.0.0/16", &["10.0.0.2"]);
     let compiled = world.bgp("fe80::/64", &["10.0.0.2"]).compile();
