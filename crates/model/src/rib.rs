@@ -390,7 +390,7 @@ const MARTIANS: [IpNet; 10] = [
 ];
 
 /// True where a prefix is inside a block that is never routed; the default route and others that hold such blocks are not.
-pub fn is_martian(prefix: IpNet) -> bool {
+fn is_martian(prefix: IpNet) -> bool {
     MARTIANS.iter().any(|block| block.contains(&prefix))
 }
 
