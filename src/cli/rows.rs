@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 
+use model::tables::GROUP_BUCKETS;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -92,6 +93,11 @@ pub(super) fn next_hop(hop: &NextHop) -> String {
     }
 }
 
+/// A share of a group as it is.
+fn of_buckets(count: usize) -> String {
+    format!("{count} of {GROUP_BUCKETS} buckets")
+}
+
 fn kind_name(kind: NextHopKind) -> &'static str {
     match kind {
         NextHopKind::Forward => "forward",
@@ -113,11 +119,15 @@ impl Row for Route {
             .iter()
             .map(|member| match self.next_hops.len() {
                 1 => next_hop(&member.next_hop),
-                _ => format!("{} {:.0}%", next_hop(&member.next_hop), member.share_percent),
+                _ => format!(
+                    "{} {:.0}% ({})",
+                    next_hop(&member.next_hop),
+                    member.share_percent,
+                    of_buckets(member.buckets)
+                ),
             })
             .collect();
-        let source = format!("{:?}", self.source).to_lowercase();
-        vec![self.prefix.to_string(), source, self.group.to_string(), members.join("\n")]
+        vec![self.prefix.to_string(), self.source.to_string(), self.group.to_string(), members.join("\n")]
     }
 }
 

@@ -10,6 +10,7 @@ mod encode;
 mod error;
 mod explain;
 mod fib;
+mod flow;
 mod link;
 mod mapped;
 mod object;
@@ -32,6 +33,7 @@ pub use abi::types;
 pub use counters::{Count, PortCounters};
 pub use error::Error;
 pub use explain::{Explanation, SHORTEST_FRAME, Stage, Step, TestRun};
+pub use flow::flows;
 pub use object::{Reason, Reasons};
 pub use pins::{Detached, detach_all};
 

@@ -8,6 +8,7 @@
 //! Changes are remembered until [`Rib::take_changes`]: the FIB follows by difference.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
@@ -399,6 +400,21 @@ fn count(lengths: &mut [Lengths; 2], prefix: IpNet, change: impl Fn(usize) -> us
         && let Some(count) = lengths.0.get_mut(usize::from(prefix.prefix_len()))
     {
         *count = change(*count);
+    }
+}
+
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Local => "local",
+            Self::Vip => "vip",
+            Self::Connected => "connected",
+            Self::Static => "static",
+            Self::Kernel => "kernel",
+            Self::Ebgp => "ebgp",
+            Self::Ibgp => "ibgp",
+            Self::Adopted => "adopted",
+        })
     }
 }
 

@@ -7,15 +7,16 @@ use std::os::fd::{AsRawFd as _, OwnedFd};
 
 use anyhow::{Context as _, Result, bail};
 use libbpf_rs::{MapCore as _, MapFlags, MapHandle};
-use margay::dataplane::{Count, Dataplane, Explanation, PortCounters, TestRun};
+use margay::dataplane::{Count, Dataplane, Explanation, PortCounters, Stage, TestRun, flows};
 use model::compile::{Compiled, compile};
 use model::desired::Desired;
 use model::ids::Ids;
 use model::network::{IfIndex, Network};
 use model::oracle::{Judgement, Oracle};
 use model::rib::Rib;
-use model::tables::{Features, PortId, PortKey};
+use model::tables::{BackendId, Features, GroupId, NextHopId, PortId, PortKey};
 use model::verdict::Verdict;
+use tables::hash;
 
 use crate::netns::Netns;
 
@@ -129,6 +130,31 @@ impl Program {
     /// Where the kernel refuses the run.
     pub fn explain(&mut self, arrival: &Arrival) -> Result<Explanation> {
         Ok(self.dataplane.explain(&arrival.frame, arrival.ifindex)?)
+    }
+
+    /// What is wrong where the next hop that the program chose is not in the bucket of the flow that the explanation names.
+    fn bucket_difference(&self, frame: &[u8], explained: &Explanation) -> Option<String> {
+        let tables = &self.compiled.tables;
+        let (mut flow, inner_flow) = flows(frame, &explained.steps);
+        let mut group = GroupId(0);
+        for step in &explained.steps {
+            match step.stage {
+                Stage::Decap => flow = inner_flow,
+                Stage::Fib => group = GroupId(step.id),
+                Stage::Backend => group = tables.backends.get(&BackendId(step.id))?.group,
+                // Without a route, the stage before a tunnel is taken off finds what group 0 leads to: nothing.
+                Stage::NextHop if group.0 > 0 => {
+                    let bucket = flow.map(|flow| hash::bucket(hash::flow_hash(&flow)));
+                    let buckets = tables.groups.get(&group).map(|group| &group.buckets);
+                    let found = bucket.and_then(|bucket| buckets?.get(bucket).copied());
+                    if found != Some(NextHopId(step.id)) {
+                        return Some(format!("{flow:?} is in bucket {bucket:?} of {group:?}: {found:?}, not {step:?}"));
+                    }
+                }
+                _ => {}
+            }
+        }
+        None
     }
 
     /// Runs the program on a frame as it does for the wire.
@@ -288,6 +314,9 @@ pub fn compare(
         if Some(found) != expected {
             return differ(format!("metadata {found:?}, the oracle asks for {expected:?}"));
         }
+    }
+    if let Some(what) = program.bucket_difference(&arrival.frame, &explained) {
+        return differ(what);
     }
     let run = program.run(arrival)?;
     let verdict = judgement.verdict.without_worker();

@@ -1,20 +1,24 @@
 //! A packet's way through the loaded program, with the names of what it met.
 
 use std::fmt::Write as _;
+use std::net::IpAddr;
 
 use model::compile::FilterOrigin;
 use model::network::IfIndex;
-use model::tables::{AdjacencyId, BackendId, GroupId, NextHopId, Outer, PortKey, VipId};
+use model::tables::{AdjacencyId, BackendId, GROUP_BUCKETS, GroupId, NextHopId, Outer, PortKey, VipId};
 use model::verdict::{PuntReason, Verdict};
+use tables::hash::{self, FlowKey};
 
-use super::forwarding::{interface_name, members, next_hop};
+use super::forwarding::{self, interface_name, members, next_hop};
 use super::policies::protocol_name;
 use super::services::vip_name;
 use super::{frame, help, kernel, policies};
 use crate::control::api::QueryError;
-use crate::control::api::types::{ExplainRequest, Explanation, MAX_FRAME_BYTES, Member, NextHopKind, Packet, Step};
+use crate::control::api::types::{
+    ExplainRequest, Explanation, MAX_FRAME_BYTES, Member, NextHop, NextHopKind, Packet, RoutedBy, Step,
+};
 use crate::control::owner::Owner;
-use crate::dataplane::{SHORTEST_FRAME, Stage, Step as TableStep};
+use crate::dataplane::{SHORTEST_FRAME, Stage, Step as TableStep, flows};
 
 /// Runs the packet and tells its way.
 ///
@@ -23,9 +27,11 @@ use crate::dataplane::{SHORTEST_FRAME, Stage, Step as TableStep};
 pub(super) fn explain(owner: &mut Owner, request: &ExplainRequest) -> Result<Explanation, QueryError> {
     let (ifindex, frame) = input(owner, request)?;
     let run = owner.forwarding.dataplane_mut().explain(&frame, ifindex).map_err(kernel)?;
-    let names = Namer { owner };
     let reasons = owner.forwarding.reasons();
+    let (flow, inner_flow) = flows(&frame, &run.steps);
+    let mut names = Namer { owner, flow, inner_flow, route: None };
     let steps = run.steps.iter().filter_map(|step| names.step(step)).collect();
+    let route = names.route;
     let (verdict, detail) = match run.verdict {
         Verdict::Pass => ("pass", None),
         Verdict::Tx => ("tx", Some(interface_name(&owner.network, ifindex))),
@@ -36,6 +42,7 @@ pub(super) fn explain(owner: &mut Owner, request: &ExplainRequest) -> Result<Exp
     Ok(Explanation {
         interface: request.interface.clone(),
         steps,
+        route,
         verdict: verdict.to_owned(),
         detail,
         frame: run.frame.iter().fold(String::new(), |mut text, byte| {
@@ -66,17 +73,27 @@ fn input(owner: &Owner, request: &ExplainRequest) -> Result<(IfIndex, Vec<u8>), 
     Ok((*ifindex, frame))
 }
 
+/// Goes along with the packet.
 struct Namer<'a> {
     owner: &'a Owner,
+    /// The flow of the packet as it is at this stage, and of the one inside.
+    flow: Option<FlowKey>,
+    inner_flow: Option<FlowKey>,
+    /// How the last next hop was chosen.
+    route: Option<RoutedBy>,
 }
 
 impl Namer<'_> {
     /// One stage in words; the verdict is told apart.
-    fn step(&self, step: &TableStep) -> Option<Step> {
+    fn step(&mut self, step: &TableStep) -> Option<Step> {
         let (stage, text) = match step.stage {
             Stage::Parse => ("parse", self.parse(step)),
             Stage::Port => ("port", self.port(step.id)),
-            Stage::Decap => ("decap", if step.id == 1 { "IPIP".into() } else { format!("VXLAN, VNI {}", step.detail) }),
+            Stage::Decap => {
+                self.flow = self.inner_flow.take();
+                self.route = None;
+                ("decap", if step.id == 1 { "IPIP".into() } else { format!("VXLAN, VNI {}", step.detail) })
+            }
             Stage::Denylist => {
                 ("denylist", if step.id == 1 { "source is listed" } else { "source is not listed" }.into())
             }
@@ -85,7 +102,7 @@ impl Namer<'_> {
             Stage::Flow => ("flow", self.flow(step.id)),
             Stage::Ring => ("maglev", format!("slot {}: {}", step.detail, self.backend_name(step.id))),
             Stage::Backend => ("backend", self.backend(BackendId(step.id))),
-            Stage::Fib => ("fib", self.group(GroupId(step.id))),
+            Stage::Fib => ("fib", self.fib(GroupId(step.id))),
             Stage::NextHop => ("next hop", self.next_hop(NextHopId(step.id))),
             Stage::Adjacency => ("adjacency", self.adjacency(AdjacencyId(step.id))),
             Stage::Punt => ("punt", self.punt(step)),
@@ -140,8 +157,8 @@ impl Namer<'_> {
         names.get(&BackendId(id)).map_or_else(|| "no backend".to_owned(), |(_, address)| address.to_string())
     }
 
-    fn backend(&self, id: BackendId) -> String {
-        let Some(backend) = self.owner.forwarding.compiled().tables.backends.get(&id) else {
+    fn backend(&mut self, id: BackendId) -> String {
+        let Some(backend) = self.owner.forwarding.compiled().tables.backends.get(&id).copied() else {
             return "no backend".to_owned();
         };
         let outer = match backend.outer {
@@ -151,22 +168,56 @@ impl Namer<'_> {
                 format!("VXLAN {source} -> {destination}, VNI {vni}, inner destination {inner_destination}")
             }
         };
-        format!("{}: {outer}, at most {} bytes", backend.address, backend.inner_mtu)
+        let route = self.routed(backend.address, backend.group);
+        format!("{}: {outer}, at most {} bytes; by {route}", backend.address, backend.inner_mtu)
     }
 
-    fn group(&self, id: GroupId) -> String {
-        if id.0 == 0 {
-            return "no route".to_owned();
+    fn fib(&mut self, group: GroupId) -> String {
+        match self.flow {
+            Some(flow) => self.routed(flow.destination, group),
+            None => format!("group {}", group.0),
         }
-        let compiled = self.owner.forwarding.compiled();
-        let members = members(&compiled.tables, &self.owner.network, id);
-        format!("group {}: {}", id.0, members.iter().map(member).collect::<Vec<_>>().join(", "))
     }
 
-    fn next_hop(&self, id: NextHopId) -> String {
+    /// Remembers which route leads to `destination`, and puts it into words.
+    fn routed(&mut self, destination: IpAddr, group: GroupId) -> String {
+        let compiled = self.owner.forwarding.compiled();
+        let matched = forwarding::longest_match(&compiled.tables, destination).map(|(prefix, _)| prefix);
+        let prefix = matched.filter(|_| group.0 != 0);
+        let source = prefix.and_then(|prefix| compiled.best_route(prefix, self.owner.routing.rib()));
+        let source = source.map(|(source, _)| source);
+        let members = members(&compiled.tables, &self.owner.network, group);
+        let hash = self.flow.as_ref().map_or(0, hash::flow_hash);
+        let text = match (prefix, source) {
+            (Some(prefix), Some(source)) => format!("{prefix} {source}, "),
+            _ => String::new(),
+        };
+        let text = match group.0 {
+            0 => "no route".to_owned(),
+            id => format!("{text}group {id}: {}", members.iter().map(member).collect::<Vec<_>>().join(", ")),
+        };
+        self.route = Some(RoutedBy {
+            destination,
+            prefix,
+            source,
+            group: group.0,
+            members,
+            bucket: hash::bucket(hash),
+            flow_hash: format!("{hash:016x}"),
+            next_hop: None,
+        });
+        text
+    }
+
+    fn next_hop(&mut self, id: NextHopId) -> String {
         let tables = &self.owner.forwarding.compiled().tables;
-        let hop = tables.next_hops.get(&id).map(|hop| next_hop(tables, &self.owner.network, id, hop));
-        hop.map_or_else(|| "none".to_owned(), |next_hop| member(&Member { share_percent: 100.0, next_hop }))
+        let Some(hop) = tables.next_hops.get(&id).map(|hop| next_hop(tables, &self.owner.network, id, hop)) else {
+            return "none".to_owned();
+        };
+        let text = name(&hop);
+        let Some(route) = &mut self.route else { return text };
+        route.next_hop = Some(hop);
+        format!("bucket {} of {GROUP_BUCKETS}: {text}", route.bucket)
     }
 
     fn adjacency(&self, id: AdjacencyId) -> String {
@@ -186,18 +237,22 @@ impl Namer<'_> {
 }
 
 fn member(member: &Member) -> String {
-    let hop = &member.next_hop;
+    let share =
+        if member.buckets < GROUP_BUCKETS { format!(" {}/{GROUP_BUCKETS}", member.buckets) } else { String::new() };
+    name(&member.next_hop) + &share
+}
+
+fn name(hop: &NextHop) -> String {
     let dev = hop.interface.as_deref().map(|name| format!(" dev {name}")).unwrap_or_default();
-    let share = if member.share_percent < 99.9 { format!(" {:.0}%", member.share_percent) } else { String::new() };
     match (hop.kind, hop.address) {
-        (NextHopKind::Forward, Some(address)) => format!("via {address}{dev}{share}"),
-        (NextHopKind::Glean, _) => format!("connected{dev}{share}"),
-        (NextHopKind::Receive, _) => format!("this node{share}"),
-        (NextHopKind::Host, _) => format!("the host's stack{share}"),
-        (NextHopKind::Vip, _) => format!("VIP address{share}"),
-        (NextHopKind::Blackhole, _) => format!("blackhole{share}"),
-        (NextHopKind::Prohibit, _) => format!("prohibit{share}"),
-        (NextHopKind::Unreachable, _) => format!("unreachable{share}"),
-        (NextHopKind::Forward, None) => format!("forward{dev}{share}"),
+        (NextHopKind::Forward, Some(address)) => format!("via {address}{dev}"),
+        (NextHopKind::Forward, None) => format!("forward{dev}"),
+        (NextHopKind::Glean, _) => format!("connected{dev}"),
+        (NextHopKind::Receive, _) => "this node".to_owned(),
+        (NextHopKind::Host, _) => "the host's stack".to_owned(),
+        (NextHopKind::Vip, _) => "VIP address".to_owned(),
+        (NextHopKind::Blackhole, _) => "blackhole".to_owned(),
+        (NextHopKind::Prohibit, _) => "prohibit".to_owned(),
+        (NextHopKind::Unreachable, _) => "unreachable".to_owned(),
     }
 }

@@ -1,7 +1,6 @@
 //! Routes, next hops and neighbours as the API shows them.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
 
 use ipnet::IpNet;
 use model::network::{IfIndex, Network};
@@ -52,7 +51,7 @@ pub(super) fn members(tables: &Tables, network: &Network, group: GroupId) -> Vec
         .into_iter()
         .filter_map(|(id, count)| {
             let next_hop = next_hop(tables, network, id, tables.next_hops.get(&id)?);
-            Some(Member { share_percent: percent(count, buckets.len()), next_hop })
+            Some(Member { share_percent: percent(count, buckets.len()), buckets: count, next_hop })
         })
         .collect();
     members.sort_by(|a, b| b.share_percent.total_cmp(&a.share_percent));
@@ -65,10 +64,9 @@ pub(super) fn percent(count: usize, of: usize) -> f32 {
     if of == 0 { 0.0 } else { count as f32 * 100.0 / of as f32 }
 }
 
-/// The FIB entry that a packet to `address` takes.
-pub(super) fn longest_match(tables: &Tables, address: IpAddr) -> Option<(IpNet, GroupId)> {
-    let host = IpNet::from(address);
-    std::iter::successors(Some(host), IpNet::supernet)
+/// The FIB entry that packets take to a prefix, where no more specific one has them, or to an address.
+pub(super) fn longest_match(tables: &Tables, to: impl Into<IpNet>) -> Option<(IpNet, GroupId)> {
+    std::iter::successors(Some(to.into()), IpNet::supernet)
         .find_map(|prefix| tables.fib.get(&prefix.trunc()).map(|group| (prefix.trunc(), *group)))
 }
 
@@ -85,18 +83,22 @@ pub(super) fn neighbors<'a>(network: &'a Network, wanted: &'a Neighbors) -> impl
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::net::IpAddr;
 
     #[test]
     fn the_longest_prefix_wins() {
         let fib = [("0.0.0.0/0", 1), ("10.0.0.0/8", 2), ("10.1.0.0/16", 3), ("10.1.2.3/32", 4), ("2001:db8::/32", 5)];
         let fib = fib.into_iter().map(|(prefix, group)| (prefix.parse().unwrap(), GroupId(group))).collect();
         let tables = Tables { fib, ..Tables::default() };
-        let group = |address: &str| longest_match(&tables, address.parse().unwrap()).map(|(_, group)| group.0);
+        let group =
+            |address: &str| longest_match(&tables, address.parse::<IpAddr>().unwrap()).map(|(_, group)| group.0);
         assert_eq!(group("192.0.2.1"), Some(1));
         assert_eq!(group("10.9.9.9"), Some(2));
         assert_eq!(group("10.1.2.4"), Some(3));
         assert_eq!(group("10.1.2.3"), Some(4));
         assert_eq!(group("2001:db8::1"), Some(5));
         assert_eq!(group("2001:db9::1"), None);
+        let prefix = |prefix: &str| longest_match(&tables, prefix.parse::<IpNet>().unwrap()).map(|(_, group)| group.0);
+        assert_eq!((prefix("10.1.0.0/16"), prefix("10.1.0.0/15"), prefix("10.1.2.0/24")), (Some(3), Some(2), Some(3)));
     }
 }

@@ -47,9 +47,9 @@ pub(in crate::control) fn kernel_diff(
                     note(prefix, DifferenceKind::Different, Some(dumped), Some(way));
                     continue;
                 }
-                let view = compiled.route_view(prefix, rib);
-                let in_fib = view.filter(|view| compiled.tables.fib.get(&prefix) == Some(&view.group));
-                match in_fib.map(|view| view.source) {
+                let best = compiled.best_route(prefix, rib);
+                let in_fib = best.filter(|(_, group)| compiled.tables.fib.get(&prefix) == Some(group));
+                match in_fib.map(|(source, _)| source) {
                     Some(Source::Kernel) => forwarded += 1,
                     Some(better) if better < Source::Kernel => {}
                     _ => note(prefix, DifferenceKind::NotForwarded, Some(dumped), Some(way)),

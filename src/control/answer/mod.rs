@@ -13,7 +13,6 @@ mod status;
 use std::net::IpAddr;
 
 use ipnet::IpNet;
-use model::compile::RouteView;
 
 use super::api::types::{DEFAULT_LIMIT, Drop, Filter, List, MAX_LIMIT, NextHop, Route, WorkerCounter};
 use super::api::{ListKind, Query, QueryError, Reply};
@@ -87,30 +86,21 @@ fn routes(owner: &Owner, of: Option<&str>, limit: usize) -> Result<List<Route>, 
     let compiled = owner.forwarding.compiled();
     let tables = &compiled.tables;
     let rib = owner.routing.rib();
-    let row = |view: RouteView| Route {
-        prefix: view.prefix,
-        source: view.source,
-        group: view.group.0,
-        next_hops: forwarding::members(tables, &owner.network, view.group),
+    let row = |prefix: IpNet| {
+        let (source, group) = compiled.best_route(prefix, rib)?;
+        let next_hops = forwarding::members(tables, &owner.network, group);
+        Some(Route { prefix, source, group: group.0, next_hops })
     };
-    let prefix = match of {
-        None => {
-            // Of a full table only the rows that are wanted are looked up.
-            let first = tables.fib.keys().take(limit).filter_map(|prefix| compiled.route_view(*prefix, rib));
-            return Ok(List { items: first.map(row).collect(), total: tables.fib.len() });
-        }
-        Some(text) => match (text.parse::<IpNet>(), text.parse::<IpAddr>()) {
-            (Ok(prefix), _) => Some(prefix.trunc()),
-            (_, Ok(address)) => forwarding::longest_match(tables, address).map(|(prefix, _)| prefix),
-            _ => {
-                return Err(QueryError::Invalid(format!(
-                    "'{text}' is neither a prefix nor an address; give 10.0.0.0/8 or 10.0.0.1"
-                )));
-            }
-        },
+    let Some(text) = of else {
+        // Of a full table only the rows that are wanted are looked up.
+        let first = tables.fib.keys().take(limit).filter_map(|prefix| row(*prefix));
+        return Ok(List { items: first.collect(), total: tables.fib.len() });
     };
-    let found = prefix.filter(|prefix| tables.fib.contains_key(prefix));
-    Ok(List::take(found.and_then(|prefix| compiled.route_view(prefix, rib)).map(row).into_iter(), limit))
+    let wanted = text.parse::<IpNet>().or_else(|_| text.parse::<IpAddr>().map(IpNet::from)).map_err(|_| {
+        QueryError::Invalid(format!("'{text}' is neither a prefix nor an address; give 10.0.0.0/8 or 10.0.0.1"))
+    })?;
+    let found = forwarding::longest_match(tables, wanted).and_then(|(prefix, _)| row(prefix));
+    Ok(List::take(found.into_iter(), limit))
 }
 
 fn next_hops(owner: &Owner, of: Option<&str>, limit: usize) -> Result<List<NextHop>, QueryError> {

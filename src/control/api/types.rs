@@ -261,6 +261,8 @@ pub struct RouteDifference {
 pub struct Member {
     /// Share of the group's flows, in percent.
     pub share_percent: f32,
+    /// Buckets of the group's 64.
+    pub buckets: usize,
     /// The next hop.
     #[serde(flatten)]
     pub next_hop: NextHop,
@@ -484,6 +486,9 @@ pub struct Explanation {
     pub interface: String,
     /// The stages it met, in order.
     pub steps: Vec<Step>,
+    /// How its next hop was chosen; absent where it ended before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub route: Option<RoutedBy>,
     /// `pass`, `tx`, `redirect`, `punt` or `drop`.
     pub verdict: String,
     /// Reason of a punt or drop; interface of a tx or redirect.
@@ -491,6 +496,31 @@ pub struct Explanation {
     pub detail: Option<String>,
     /// The frame afterwards, in hexadecimal.
     pub frame: String,
+}
+
+/// How the next hop of a packet was chosen: of the packet inside, where a tunnel was taken off; of the way to the backend, where
+/// a VIP was met.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RoutedBy {
+    /// The address that a route was needed to: the packet's destination, or its backend.
+    pub destination: IpAddr,
+    /// The longest prefix that holds it; absent where none does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prefix: Option<IpNet>,
+    /// Where the route comes from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source: Option<Source>,
+    /// Next-hop group; 0 where there is no route.
+    pub group: u32,
+    /// Members of the group.
+    pub members: Vec<Member>,
+    /// The bucket that the flow hashed to, from 0.
+    pub bucket: usize,
+    /// The flow hash, 16 hexadecimal digits.
+    pub flow_hash: String,
+    /// The next hop in that bucket, with its adjacency.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next_hop: Option<NextHop>,
 }
 
 /// What one stage decided.

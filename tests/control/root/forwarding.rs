@@ -71,6 +71,85 @@ fn packets_cross_and_every_one_is_accounted_for() {
     });
 }
 
+/// Which route was taken is told with its prefix, source, group, bucket, next hop and adjacency: of packets by a route of several
+/// gateways, of those to a backend, and of what a tunnel carries.
+#[test]
+fn explain_tells_the_prefix_the_group_the_bucket_and_the_adjacency() {
+    let documents = DOCUMENTS
+        .replace("nextHops: [{address: 10.2.0.2}]", "nextHops: [{address: 10.2.0.2, weight: 3}, {address: 10.2.0.3}]")
+        + "---
+apiVersion: margay.io/v1
+kind: Tunnel
+metadata: {name: from-client}
+spec: {type: IPIP, peers: [10.1.0.2/32]}
+";
+    let mut lab = Lab::new("bucket", &documents);
+    lab.server.ip(&["addr", "add", "10.2.0.3/24", "dev", "eth0"]).unwrap();
+    lab.start();
+    lab.until("both gateways are resolved", |lab| {
+        ["10.2.0.2", "10.2.0.3"].iter().all(|gateway| lab.get(&["nexthops", gateway])[0]["mac"].is_string())
+    });
+    let mac = lab.get(&["nexthops", "10.2.0.2"])[0]["mac"].clone();
+
+    let rows = lab.get(&["routes", "198.51.100.128/25"]);
+    let [row] = rows.as_slice() else { panic!("{rows:#?}") };
+    assert_eq!((&row["prefix"], &row["source"]), (&"198.51.100.0/24".into(), &"static".into()), "what covers it");
+    let member = |row: &serde_json::Value, n: usize| (row[n]["address"].clone(), row[n]["buckets"].clone());
+    assert_eq!(member(&row["next_hops"], 0), ("10.2.0.2".into(), 48.into()));
+    assert_eq!(member(&row["next_hops"], 1), ("10.2.0.3".into(), 16.into()));
+    let table = String::from_utf8(lab.margay(&["get", "routes", "198.51.100.7"]).stdout).unwrap();
+    let first = format!("10.2.0.2 dev right0 ({}) 75% (48 of 64 buckets)", mac.as_str().unwrap());
+    assert!(table.contains(&first), "{table}");
+
+    let mut taken = std::collections::BTreeMap::new();
+    for port in 1..33 {
+        let way = lab.explain(&["udp", &format!("10.1.0.2:{port}"), "198.51.100.7:53", "-i", "left0"]);
+        let route = &way["route"];
+        assert_eq!((&route["prefix"], &route["source"]), (&"198.51.100.0/24".into(), &"static".into()), "{way:#}");
+        assert_eq!((&route["group"], &route["members"]), (&row["group"], &row["next_hops"]), "{way:#}");
+        let (bucket, hop) = (route["bucket"].as_u64().unwrap(), &route["next_hop"]);
+        let same = taken.entry(bucket).or_insert_with(|| hop.clone());
+        assert_eq!(same, hop, "a bucket has one next hop");
+        let text = |stage: &str| {
+            let steps = way["steps"].as_array().unwrap();
+            steps.iter().find(|step| step["stage"] == stage).unwrap()["text"].as_str().unwrap().to_owned()
+        };
+        let group =
+            format!("198.51.100.0/24 static, group {}: via 10.2.0.2 dev right0 48/64, via 10.2.0.3", row["group"]);
+        assert!(text("fib").starts_with(&group), "{way:#}");
+        let address = hop["address"].as_str().unwrap();
+        assert_eq!(text("next hop"), format!("bucket {bucket} of 64: via {address} dev right0"));
+        assert!(text("adjacency").contains(hop["mac"].as_str().unwrap()), "{way:#}");
+    }
+    let gateways: std::collections::BTreeSet<_> = taken.values().map(|hop| hop["address"].to_string()).collect();
+    assert_eq!(gateways.len(), 2, "32 flows: {taken:#?}");
+
+    let way = lab.explain(&["tcp", "10.1.0.2:1000", "192.0.2.10:80", "-i", "left0"]);
+    let route = &way["route"];
+    assert_eq!((&route["destination"], &route["prefix"]), (&"10.2.0.2".into(), &"10.2.0.2/32".into()), "{way:#}");
+    assert_eq!((&route["source"], &route["next_hop"]["mac"]), (&"connected".into(), &mac), "{way:#}");
+    let way = lab.explain(&["udp", "10.1.0.2:1", "203.0.113.1:2", "-i", "left0"]);
+    assert_eq!((&way["route"]["group"], &way["route"]["prefix"]), (&0.into(), &serde_json::Value::Null), "{way:#}");
+
+    // The flow inside the tunnel is what is routed.
+    let link = lab.gateway.ip(&["-j", "link", "show", "left0"]).unwrap();
+    let link: serde_json::Value = serde_json::from_str(&link).unwrap();
+    let port = link[0]["address"].as_str().unwrap();
+    let inner = "ip4 10.9.0.9 > 198.51.100.7 / udp 7 > 53 / data 8";
+    let frame = format!("eth 02::1 > {port} / ip4 10.1.0.2 > 10.1.0.1 / {inner}");
+    let capture = lab.directory.path().join("tunnel.pcap");
+    let mut writer = pcap_file::pcap::PcapWriter::new(std::fs::File::create(&capture).unwrap()).unwrap();
+    for text in [frame, format!("eth 02::1 > {port} / {inner}")] {
+        let frame = packet::notation::encode(&text).unwrap();
+        let packet = pcap_file::pcap::PcapPacket::new(std::time::Duration::ZERO, frame.len() as u32, &frame);
+        writer.write_packet(&packet).unwrap();
+    }
+    drop(writer);
+    let ways = lab.explain(&["-i", "left0", "--pcap", capture.to_str().unwrap()]);
+    assert_eq!(ways[0]["route"]["prefix"], "198.51.100.0/24", "{ways:#}");
+    assert_eq!(ways[0]["route"], ways[1]["route"], "with and without the tunnel");
+}
+
 /// The frame that a UDP packet to `destination` leaves as.
 fn way_of(lab: &Lab, destination: &str) -> String {
     let way = lab.explain(&["udp", "10.1.0.2:1000", destination, "-i", "left0"]);

@@ -9,10 +9,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
-use std::sync::Arc;
 
 use ipnet::IpNet;
-use serde::Serialize;
 use smallvec::SmallVec;
 
 use crate::desired::{AttachMode, Desired, TunnelKind};
@@ -86,8 +84,6 @@ pub struct Routing {
     own: BTreeMap<IpNet, (Source, GroupId)>,
     /// The group of each set of the RIB, by its number; `None`: it leads nowhere.
     learned: Vec<Option<GroupId>>,
-    /// Next hops of each group.
-    paths: BTreeMap<GroupId, Arc<[PathView]>>,
     /// Addresses whose longest match all this depends on.
     watched: BTreeSet<IpAddr>,
     /// Gateways that nothing leads to.
@@ -107,72 +103,10 @@ impl Routing {
 }
 
 impl Compiled {
-    /// The routes of the FIB, by prefix.
-    pub fn route_views<'a>(&'a self, rib: &'a Rib) -> impl Iterator<Item = RouteView> + 'a {
-        self.tables.fib.keys().filter_map(|prefix| self.route_view(*prefix, rib))
+    /// Where the route of a prefix that forwards comes from, and its group.
+    pub fn best_route(&self, prefix: IpNet, rib: &Rib) -> Option<(Source, GroupId)> {
+        self.routing.best(prefix, rib)
     }
-
-    /// The route of a prefix of the FIB.
-    pub fn route_view(&self, prefix: IpNet, rib: &Rib) -> Option<RouteView> {
-        let (source, group) = self.routing.best(prefix, rib)?;
-        let paths = self.routing.paths.get(&group).cloned().unwrap_or_default();
-        Some(RouteView { prefix, source, group, paths })
-    }
-}
-
-/// A route that forwards.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct RouteView {
-    /// Destination.
-    pub prefix: IpNet,
-    /// Where it comes from.
-    pub source: Source,
-    /// Its next-hop group.
-    pub group: GroupId,
-    /// Next hops, shared by the routes of the group.
-    #[serde(serialize_with = "paths")]
-    pub paths: Arc<[PathView]>,
-}
-
-fn paths<S: serde::Serializer>(paths: &Arc<[PathView]>, serializer: S) -> Result<S::Ok, S::Error> {
-    paths.as_ref().serialize(serializer)
-}
-
-/// One next hop of a route.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct PathView {
-    /// What it does with a packet.
-    pub action: PathAction,
-    /// Gateway; absent where the destination is its own.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub gateway: Option<IpAddr>,
-    /// Outgoing interface.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub interface: Option<String>,
-    /// Share relative to the other paths.
-    pub weight: u32,
-}
-
-/// What a path does with a packet.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum PathAction {
-    /// Send to the gateway.
-    Forward,
-    /// Send to the destination itself, on the link.
-    Connected,
-    /// Take in: an address of this node.
-    Receive,
-    /// Hand to the host's stack, which decides.
-    Host,
-    /// Answer for a VIP.
-    Vip,
-    /// Drop silently.
-    Blackhole,
-    /// Drop and say so.
-    Prohibit,
-    /// Drop and say that there is no route.
-    Unreachable,
 }
 
 /// Compiles one generation at once. `ids` carries identifiers from one generation to the next.
@@ -238,7 +172,7 @@ fn generation(desired: &Desired, network: &Network, rib: &Rib, ids: &mut Ids) ->
             flow_table_entries: desired.node.flow_table_entries,
         },
         announce: services::announce(desired, &vips, &routes),
-        routing: routing(routes, &forwarding, &ports),
+        routing: routing(routes, &forwarding),
         attach: ports.attach,
         tables,
         notices,
@@ -380,25 +314,9 @@ impl Forwarding {
     }
 }
 
-fn routing(routes: Routes<'_>, forwarding: &Forwarding, ports: &Ports) -> Routing {
-    let interface = |ifindex: &IfIndex| ports.egress.get(ifindex).map(|egress| egress.name.clone());
-    let path = |(hop, weight): &(NextHopKey, u32)| {
-        let (action, gateway, interface) = match hop {
-            NextHopKey::Forward { address, ifindex } => (PathAction::Forward, Some(*address), interface(ifindex)),
-            NextHopKey::Glean { ifindex } => (PathAction::Connected, None, interface(ifindex)),
-            NextHopKey::Receive => (PathAction::Receive, None, None),
-            NextHopKey::Host => (PathAction::Host, None, None),
-            NextHopKey::Vip => (PathAction::Vip, None, None),
-            NextHopKey::Blackhole => (PathAction::Blackhole, None, None),
-            NextHopKey::Prohibit => (PathAction::Prohibit, None, None),
-            NextHopKey::Unreachable => (PathAction::Unreachable, None, None),
-        };
-        PathView { action, gateway, interface, weight: *weight }
-    };
-    let paths_of = |set: &SetIndex| routes.sets.get(*set).1.iter().map(path).collect();
-    let paths = forwarding.by_set.iter().map(|(set, group)| (*group, paths_of(set))).collect();
+fn routing(routes: Routes<'_>, forwarding: &Forwarding) -> Routing {
     let group = |set: &Option<SetIndex>| set.map(|set| forwarding.group(set));
     let learned = routes.learned.iter().map(group).collect();
     let own = routes.own.iter().map(|(prefix, route)| (*prefix, (route.source, forwarding.group(route.set)))).collect();
-    Routing { own, learned, paths, watched: routes.watched, unreachable: routes.unreachable }
+    Routing { own, learned, watched: routes.watched, unreachable: routes.unreachable }
 }

@@ -8,7 +8,7 @@ use crate::compile::{CompileError, Compiled, compile};
 use crate::desired::*;
 use crate::ids::Ids;
 use crate::network::{IfIndex, Link, Mac, Network, Vlan};
-use crate::rib::{BgpRoute, Rib};
+use crate::rib::{BgpRoute, Rib, Source};
 use crate::tables::{FilterNext, Group, GroupId, NextHop, NextHopId};
 
 /// The three inputs, and identifiers that live on from compile to compile.
@@ -183,6 +183,8 @@ pub(super) trait Readable {
     fn group_of(&self, prefix: &str) -> GroupId;
     fn hops(&self, group: GroupId) -> Vec<String>;
     fn route(&self, prefix: &str) -> Option<String>;
+    /// The prefixes of the FIB with the sources of their routes.
+    fn routes(&self, rib: &Rib) -> Vec<(IpNet, Source)>;
     fn notices(&self) -> Vec<String>;
     fn share(&self, prefix: &str, gateway: &str) -> usize;
 }
@@ -198,6 +200,11 @@ impl Readable for Compiled {
         let mut words: Vec<String> = distinct.iter().map(|id| word(self, self.tables.next_hops[id])).collect();
         words.sort();
         words
+    }
+
+    fn routes(&self, rib: &Rib) -> Vec<(IpNet, Source)> {
+        let source = |prefix: &IpNet| (*prefix, self.best_route(*prefix, rib).unwrap().0);
+        self.tables.fib.keys().map(source).collect()
     }
 
     fn route(&self, prefix: &str) -> Option<String> {

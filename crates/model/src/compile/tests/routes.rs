@@ -103,7 +103,7 @@ fn sources_have_precedence() {
     assert_eq!(compiled.route("10.9.0.0/16").unwrap(), "10.0.0.2@2?", "static before BGP");
     assert_eq!(compiled.route("10.8.0.0/16").unwrap(), "10.1.0.2@3?", "BGP before adopted");
     assert_eq!(compiled.route("10.7.0.0/16").unwrap(), "10.0.0.2@2?", "adopted where nothing better is");
-    let sources: Vec<Source> = compiled.route_views(&world.rib).map(|route| route.source).collect();
+    let sources: Vec<Source> = compiled.routes(&world.rib).into_iter().map(|(_, source)| source).collect();
     for source in [Source::Local, Source::Vip, Source::Connected, Source::Static, Source::Ebgp, Source::Adopted] {
         assert!(sources.contains(&source), "{source:?}");
     }
