@@ -82,6 +82,9 @@ metrics! {
     PORT_DROP_BYTES: Counter "margay_port_drop_bytes_total" ["interface", "reason"] "Bytes of these frames.";
     TABLE_ENTRIES: Gauge "margay_table_entries" ["table"] "Entries in force, by table.";
     FIB_BYTES: Gauge "margay_fib_bytes" ["family", "state"] "Memory of the FIB by family, ip4 or ip6: used, and reserved for it.";
+    FIB_DEPTH: Gauge "margay_fib_depth" ["family"] "Most blocks that a look-up in the FIB goes through, by family; 0 where the first reference has every answer.";
+    FIB_BLOCKS: Gauge "margay_fib_blocks" ["family", "level"] "Blocks of the FIB by family and by how many blocks a look-up has gone through with them: level 1 is the first.";
+    FIB_AWAY: Gauge "margay_fib_away_blocks" ["family"] "First blocks of IPv4 look-ups that lie outside of the cache line where the look-up begins: those that do not fit, and for a second or so those that have changed.";
     FIB_ADOPTED: Gauge "margay_fib_adopted_entries" [] "Routes adopted after a restart that no source has claimed yet.";
     RIB_ROUTES: Gauge "margay_rib_routes" ["source"] "Routes in the RIB by source: kernel, bgp or adopted.";
     KERNEL_SYNCHRONISED: Gauge "margay_kernel_routes_synchronised" [] "1 when every route of the kernel's table is held; 0 while it is first read, and where none is followed.";

@@ -11,8 +11,8 @@ use super::output::{self, Format, Row};
 use super::{Error, explain};
 use crate::control::api::ListKind;
 use crate::control::api::types::{
-    Backend, DifferenceKind, Drop, FibMemory, Filter, Flow, InterfaceState, KernelDiff, List, Neighbor, NextHop,
-    NextHopKind, Peer, Policy, Route, RouteDifference, Status, Vip, WorkerCounter,
+    Backend, DifferenceKind, Drop, Filter, Flow, InterfaceState, KernelDiff, List, Neighbor, NextHop, NextHopKind,
+    Peer, Policy, Route, RouteDifference, Status, Vip, WorkerCounter,
 };
 
 /// One `margay get`.
@@ -303,7 +303,7 @@ pub(super) fn status(status: &Status) -> String {
             ),
         },
     );
-    let tables = status.tables;
+    let tables = &status.tables;
     line(
         "tables",
         format!(
@@ -318,9 +318,19 @@ pub(super) fn status(status: &Status) -> String {
             tables.denylist
         ),
     );
-    let memory =
-        |fib: FibMemory| format!("{:.1} of {:.1} MB", fib.bytes_used as f64 / 1e6, fib.bytes_reserved as f64 / 1e6);
-    line("FIB memory", format!("IPv4 {}, IPv6 {}", memory(tables.fib4), memory(tables.fib6)));
+    for (family, fib) in [("IPv4", &tables.fib4), ("IPv6", &tables.fib6)] {
+        let (used, reserved) = (fib.bytes_used as f64 / 1e6, fib.bytes_reserved as f64 / 1e6);
+        let blocks = fib.levels.iter().map(usize::to_string).collect::<Vec<_>>().join(" + ");
+        let blocks = if blocks.is_empty() { "0".to_owned() } else { blocks };
+        let away = if fib.away > 0 { format!(", {} outside of their lines", fib.away) } else { String::new() };
+        line(
+            "FIB",
+            format!(
+                "{family} {} prefixes · {used:.1} of {reserved:.1} MB · blocks by level {blocks}{away}",
+                fib.prefixes
+            ),
+        );
+    }
     if tables.adopted > 0 {
         line("restart", format!("{} adopted routes wait for BGP and the kernel's table", tables.adopted));
     }

@@ -170,6 +170,11 @@ impl Forwarding {
         }
     }
 
+    /// Takes a step in bringing back what changes have led out of its cache lines; true where nothing is left to do.
+    pub(super) fn fold(&mut self) -> bool {
+        self.dataplane.fold()
+    }
+
     fn record(&mut self, outcome: Result<(), Error>) -> Result<(), Error> {
         self.failure = outcome.as_ref().err().map(ToString::to_string);
         self.effort.failures += u64::from(outcome.is_err());

@@ -14,6 +14,7 @@ mod answer;
 pub mod api;
 pub mod bgp;
 mod event;
+mod folding;
 mod forwarding;
 mod lock;
 mod neighbors;

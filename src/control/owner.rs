@@ -15,6 +15,7 @@ use tracing::{error, info, warn};
 
 use super::api::{Query, QueryError, Reply};
 use super::event::{Event, KernelTable};
+use super::folding::Folding;
 use super::forwarding::Forwarding;
 use super::neighbors::{Neighbors, Request};
 use super::netlink::{Change, NeighborEntry, routes};
@@ -71,6 +72,7 @@ pub(super) struct Owner {
     pub(super) neighbors: Neighbors,
     pub(super) forwarding: Forwarding,
     pub(super) workers: Workers,
+    folding: Folding,
     requests: mpsc::UnboundedSender<Request>,
     events: mpsc::Sender<Event>,
     /// Which of the kernel's tables is followed.
@@ -103,6 +105,7 @@ impl Owner {
             neighbors: Neighbors::default(),
             forwarding,
             workers: Workers::new(events.clone()),
+            folding: Folding::default(),
             requests,
             events,
             kernel_routes,
@@ -115,7 +118,7 @@ impl Owner {
     /// Handles events until [`Event::Stop`].
     pub(super) async fn run(mut self, mut events: mpsc::Receiver<Event>) {
         loop {
-            let wake = [self.due, self.neighbors.next_due()].into_iter().flatten().min();
+            let wake = [self.due, self.neighbors.next_due(), self.folding.next_due()].into_iter().flatten().min();
             let event = match wake {
                 Some(at) => tokio::time::timeout_at(at.into(), events.recv()).await.ok(),
                 None => Some(events.recv().await),
@@ -131,6 +134,9 @@ impl Owner {
             }
             for request in self.neighbors.due(&self.network, now) {
                 self.ask_kernel(request);
+            }
+            if self.folding.is_due(now) {
+                self.folding.stepped(self.forwarding.fold(), now);
             }
         }
         info!("stopping; programs, maps and links stay in place and keep forwarding");
@@ -200,7 +206,7 @@ impl Owner {
             return;
         }
         match self.forwarding.follow(self.routing.rib_mut()) {
-            Ok(true) => {}
+            Ok(true) => self.folding.changed(Instant::now()),
             Ok(false) => self.changed(false),
             Err(failure) => self.failed(&failure),
         }
@@ -357,6 +363,7 @@ impl Owner {
             self.due = Some(Instant::now() + PATIENT_RETRY);
         }
         let now = Instant::now();
+        self.folding.changed(now);
         let tables = &self.forwarding.compiled().tables;
         let released = self.neighbors.want(tables, &self.network, now);
         released.into_iter().for_each(|request| self.ask_kernel(request));

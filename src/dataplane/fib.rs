@@ -10,7 +10,7 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use libbpf_rs::{MapCore as _, MapFlags, MapHandle, MapType};
 use model::compile::Changed;
 use model::tables::GroupId;
-use tables::fib::{BLOCK_REACH, Family, Fib, Full, Ip4, Ip6, LINE, Prefix, ROOT_BITS, Retired};
+use tables::fib::{BLOCK_REACH, Depth, Family, Fib, Full, Ip4, Ip6, LINE, Prefix, ROOT_BITS, Retired};
 
 use super::abi::types::limits;
 use super::error::Error;
@@ -244,6 +244,23 @@ impl Fibs {
                 _ => waiting.ip6 = Retired::default(),
             }
         }
+    }
+
+    /// Lets blocks go home whose places the last readers have left; true where nothing is left to do. Never waits for readers.
+    pub(super) fn fold(&mut self) -> bool {
+        self.grace.begin(&mut self.ip4, &mut self.ip6);
+        if self.grace.waiting.is_some() {
+            return false;
+        }
+        // More than move at a time.
+        self.ip4.reclaim(Retired::default());
+        self.ip6.reclaim(Retired::default());
+        self.ip4.is_settled() && self.ip6.is_settled()
+    }
+
+    /// How far look-ups in both families go.
+    pub(super) fn depth(&self) -> [&Depth; 2] {
+        [self.ip4.depth(), self.ip6.depth()]
     }
 
     /// Prefixes, and bytes in use and reserved, of both families.

@@ -273,6 +273,17 @@ impl Dataplane {
         self.maps.fib_words()
     }
 
+    /// Brings parts of the FIB that changes have led out of their cache lines back, as far as the last packets have left the
+    /// places where they belong; true where nothing is left to do. Never waits.
+    pub fn fold(&mut self) -> bool {
+        self.kernel.fibs_mut().fold()
+    }
+
+    /// How far look-ups in the IPv4 and the IPv6 FIB go.
+    pub fn fib_depth(&self) -> [&tables::fib::Depth; 2] {
+        self.kernel.fibs().depth()
+    }
+
     /// What the IPv4 and the IPv6 FIB take.
     pub fn fib_usage(&self) -> [tables::fib::Usage; 2] {
         self.kernel.fibs().usage()

@@ -90,7 +90,12 @@ fn tables(owner: &Owner) {
     metrics::KERNEL_AUDITS.set(&[], kernel.audits);
     metrics::KERNEL_REPAIRED.set(&[], kernel.repaired);
     metrics::KERNEL_OVERRUNS.set(&[], kernel.overruns);
+    metrics::FIB_AWAY.set(&["ip4"], sizes.fib4.away as u64);
     for (family, memory) in [("ip4", sizes.fib4), ("ip6", sizes.fib6)] {
+        metrics::FIB_DEPTH.set(&[family], memory.levels.len() as u64);
+        for (level, blocks) in (1..).zip(&memory.levels) {
+            metrics::FIB_BLOCKS.set(&[family, &i32::to_string(&level)], *blocks as u64);
+        }
         metrics::FIB_BYTES.set(&[family, "used"], memory.bytes_used as u64);
         metrics::FIB_BYTES.set(&[family, "reserved"], memory.bytes_reserved as u64);
     }

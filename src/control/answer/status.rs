@@ -2,6 +2,8 @@
 
 use std::time::Instant;
 
+use tables::fib::{Depth, Usage};
+
 use crate::control::api::types::{
     ConfigStatus, FibMemory, InterfaceState, InterfaceStatus, KernelRoutesStatus, Peer, SessionCount, Status,
     TableSizes,
@@ -115,11 +117,15 @@ pub(super) fn peers(owner: &Owner) -> Vec<Peer> {
 pub(super) fn sizes(owner: &Owner) -> TableSizes {
     const WORD: usize = size_of::<u32>();
     let tables = &owner.forwarding.compiled().tables;
-    let [fib4, fib6] = owner.forwarding.dataplane().fib_usage().map(|usage| FibMemory {
+    let dataplane = owner.forwarding.dataplane();
+    let memory = |(usage, depth): (Usage, &Depth)| FibMemory {
         prefixes: usage.prefixes,
         bytes_used: usage.words * WORD,
         bytes_reserved: usage.capacity * WORD,
-    });
+        levels: depth.levels.clone(),
+        away: depth.away,
+    };
+    let ([usage4, usage6], [depth4, depth6]) = (dataplane.fib_usage(), dataplane.fib_depth());
     TableSizes {
         fib: tables.fib.len(),
         groups: tables.groups.len(),
@@ -130,7 +136,7 @@ pub(super) fn sizes(owner: &Owner) -> TableSizes {
         filter_ops: tables.filter.len(),
         denylist: tables.denylist.len(),
         adopted: owner.routing.rib().count(model::rib::Origin::Adopted),
-        fib4,
-        fib6,
+        fib4: memory((usage4, depth4)),
+        fib6: memory((usage6, depth6)),
     }
 }

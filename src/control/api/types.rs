@@ -125,7 +125,7 @@ pub enum InterfaceState {
 }
 
 /// Entries in force.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TableSizes {
     /// FIB entries, both families.
     pub fib: usize,
@@ -152,7 +152,7 @@ pub struct TableSizes {
 }
 
 /// The look-up structure of one family.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FibMemory {
     /// Prefixes.
     pub prefixes: usize,
@@ -160,6 +160,10 @@ pub struct FibMemory {
     pub bytes_used: usize,
     /// Bytes of the map.
     pub bytes_reserved: usize,
+    /// Blocks by the number of others that a look-up meets before them: as many levels as a look-up goes through at most.
+    pub levels: Vec<usize>,
+    /// IPv4 look-ups begin in a cache line with room for a block: how many of these blocks lie outside.
+    pub away: usize,
 }
 
 /// How far the kernel's routing table is followed.

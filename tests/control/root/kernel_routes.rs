@@ -149,17 +149,40 @@ fn routes_of_ip_route_forward_and_differences_are_told() {
     assert_eq!(lab.margay(&["get", "vips", "--diff", "kernel"]).status.code(), Some(2));
 }
 
-#[test]
-fn no_packet_of_a_route_that_stays_is_lost_while_others_storm() {
-    const ROUTES: u32 = 50_000;
-    let mut lab = Lab::new("storm", DOCUMENTS);
+/// A running lab with a route that answers, a file of commands that add `count` others, and how many routes are held.
+fn before_a_storm(name: &str, count: u32) -> (Lab, String, u64) {
+    let mut lab = Lab::new(name, DOCUMENTS);
     lab.server.ip(&["addr", "add", "198.51.100.7/32", "dev", "lo"]).unwrap();
     lab.gateway.ip(&["route", "add", "198.51.100.0/24", "via", "10.2.0.2"]).unwrap();
     lab.start();
     synchronised(&lab);
     lab.until("the server answers", |lab| lab.ping("198.51.100.7", 1) == 1);
     let held = equal(&lab);
-    let file = batch(&lab, ROUTES);
+    let file = batch(&lab, count);
+    (lab, file, held)
+}
+
+/// A changed route costs a look-up a second cache line until nothing changes any more.
+#[test]
+fn what_changes_have_moved_goes_home_when_it_is_quiet() {
+    let (lab, _, _) = before_a_storm("quiet", 0);
+    let away = |lab: &Lab| lab.metric("margay_fib_away_blocks", r#"family="ip4""#);
+    lab.until("all at home", |lab| away(lab) == 0);
+    // In the first line and the second one of a /17: their blocks are there, and so are their readers.
+    lab.gateway.ip(&["route", "add", "198.51.101.0/24", "via", "10.1.0.2"]).unwrap();
+    lab.gateway.ip(&["route", "add", "10.2.0.128/25", "via", "10.1.0.2"]).unwrap();
+    lab.until("both have successors elsewhere", |lab| away(lab) == 2);
+    lab.until("they are home", |lab| away(lab) == 0);
+    assert_eq!(lab.status()["tables"]["fib4"]["away"], 0);
+    assert_eq!(lab.metric("margay_fib_depth", r#"family="ip4""#), 1);
+    let blocks = lab.metric("margay_fib_blocks", r#"family="ip4",level="1""#);
+    assert!((4..8).contains(&blocks), "{blocks}");
+    equal(&lab);
+}
+
+#[test]
+fn no_packet_of_a_route_that_stays_is_lost_while_others_storm() {
+    let (lab, file, held) = before_a_storm("storm", 50_000);
 
     let ping = pings(&lab, "198.51.100.7", 800);
     for _ in 0..2 {
@@ -180,14 +203,7 @@ fn no_packet_of_a_route_that_stays_is_lost_while_others_storm() {
 #[ignore = "as many changes as overflow the agent's own buffer take a minute and a release build"]
 fn an_overflowed_socket_is_made_good_without_a_lost_packet() {
     const PINGS: u32 = 3_000;
-    let mut lab = Lab::new("flood", DOCUMENTS);
-    lab.server.ip(&["addr", "add", "198.51.100.7/32", "dev", "lo"]).unwrap();
-    lab.gateway.ip(&["route", "add", "198.51.100.0/24", "via", "10.2.0.2"]).unwrap();
-    lab.start();
-    synchronised(&lab);
-    lab.until("the server answers", |lab| lab.ping("198.51.100.7", 1) == 1);
-    let held = equal(&lab);
-    let file = batch(&lab, 50_000);
+    let (lab, file, held) = before_a_storm("flood", 50_000);
     let undo = std::fs::read_to_string(&file).unwrap().replace("route add", "route del");
     let undone = lab.directory.path().join("undo");
     std::fs::write(&undone, undo).unwrap();

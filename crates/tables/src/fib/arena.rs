@@ -126,6 +126,11 @@ impl<W: Words> Arena<W> {
         self.lines.next_freed()
     }
 
+    /// Whether there are such root references.
+    pub(super) fn has_freed(&self) -> bool {
+        self.lines.has_freed()
+    }
+
     fn take(&mut self, size: usize) -> Result<usize, Full> {
         let exact = self.by_size.range((size, 0)..=(size, usize::MAX)).next().copied();
         let found = exact

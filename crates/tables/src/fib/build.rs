@@ -12,17 +12,26 @@ pub(super) struct Change {
     /// References to store, and where.
     pub(super) publish: Vec<(usize, Ref)>,
     /// New blocks.
-    pub(super) placed: Vec<Block>,
+    pub(super) placed: Vec<Leveled>,
     /// Blocks that no reference leads to once these are stored.
-    pub(super) retired: Vec<Block>,
+    pub(super) retired: Vec<Leveled>,
 }
+
+/// A block, and how many others a look-up meets before it.
+pub(super) type Leveled = (Block, usize);
 
 impl Change {
     /// Places a block for `slot` and remembers it.
-    pub(super) fn place<W: Words>(&mut self, arena: &mut Arena<W>, slot: Slot, image: &Image) -> Result<Ref, Full> {
+    pub(super) fn place<W: Words>(
+        &mut self,
+        arena: &mut Arena<W>,
+        slot: Slot,
+        level: usize,
+        image: &Image,
+    ) -> Result<Ref, Full> {
         let root = (slot.depth == ROOT_BITS).then(|| place_of(slot.base));
         let (reference, block) = arena.place(image, root)?;
-        self.placed.push(block);
+        self.placed.push((block, level));
         Ok(reference.at_depth(slot.depth))
     }
 }
@@ -38,6 +47,7 @@ enum Part {
 pub(super) fn build<F: Family, W: Words>(
     arena: &mut Arena<W>,
     slot: Slot,
+    level: usize,
     fragments: &[Fragment],
     change: &mut Change,
 ) -> Result<Ref, Full> {
@@ -47,26 +57,32 @@ pub(super) fn build<F: Family, W: Words>(
     let parts = parts::<F>(slot, fragments, NODE_BITS, usize::MAX).unwrap_or_default();
     if is_sparse(&parts)
         && let Some(parts) = parts_of_range::<F>(slot, fragments)
-        && let Some(image) = Image::range(&cells::<F, W>(arena, parts, change)?)
+        && let Some(image) = Image::range(&cells::<F, W>(arena, level + 1, parts, change)?)
     {
-        return change.place(arena, slot, &image);
+        return change.place(arena, slot, level, &image);
     }
-    let image = Image::node(&cells::<F, W>(arena, parts, change)?);
-    change.place(arena, slot, &image)
+    let image = Image::node(&cells::<F, W>(arena, level + 1, parts, change)?);
+    change.place(arena, slot, level, &image)
 }
 
 fn cells<F: Family, W: Words>(
     arena: &mut Arena<W>,
+    level: usize,
     parts: Vec<(u32, Part)>,
     change: &mut Change,
 ) -> Result<Vec<(u32, Cell)>, Full> {
-    parts.into_iter().map(|(begin, part)| Ok((begin, cell::<F, W>(arena, part, change)?))).collect()
+    parts.into_iter().map(|(begin, part)| Ok((begin, cell::<F, W>(arena, level, part, change)?))).collect()
 }
 
-fn cell<F: Family, W: Words>(arena: &mut Arena<W>, part: Part, change: &mut Change) -> Result<Cell, Full> {
+fn cell<F: Family, W: Words>(
+    arena: &mut Arena<W>,
+    level: usize,
+    part: Part,
+    change: &mut Change,
+) -> Result<Cell, Full> {
     match part {
         Part::Group(group) => Ok(Cell::Group(group)),
-        Part::Deeper(slot, fragments) => Ok(Cell::of(build::<F, W>(arena, slot, &fragments, change)?)),
+        Part::Deeper(slot, fragments) => Ok(Cell::of(build::<F, W>(arena, slot, level, &fragments, change)?)),
     }
 }
 

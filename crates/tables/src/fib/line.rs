@@ -67,6 +67,10 @@ impl Lines {
         Some(line * self.roots_a_line..(line + 1) * self.roots_a_line)
     }
 
+    pub(super) fn has_freed(&self) -> bool {
+        !self.freed.is_empty()
+    }
+
     /// Words of blocks.
     #[cfg(test)]
     pub(super) fn in_use(&self) -> usize {

@@ -45,7 +45,7 @@ pub use read::find;
 
 use arena::{Arena, Block};
 use block::{Cell, Image, Ref, Target};
-use build::{Change, build};
+use build::{Change, Leveled, build};
 use family::Slot;
 use line::root_word;
 use sweep::{Fragment, Route, fragments};
@@ -79,6 +79,31 @@ pub struct Usage {
     pub capacity: usize,
 }
 
+/// How far look-ups go.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Depth {
+    /// Blocks by the number of others that a look-up meets before them.
+    pub levels: Vec<usize>,
+    /// Root references of a family whose lines have room for blocks that lead out of their line: such a look-up loads two. Blocks
+    /// that are too large stay there; others go home when their readers have gone ([`Fib::reclaim`]).
+    pub away: usize,
+}
+
+impl Depth {
+    fn count<F: Family>(&mut self, ((index, _), level): Leveled, change: impl Fn(usize) -> usize) {
+        if self.levels.len() <= level {
+            self.levels.resize(level + 1, 0);
+        }
+        if let Some(blocks) = self.levels.get_mut(level) {
+            *blocks = change(*blocks);
+        }
+        if F::ROOTS_A_LINE < LINE && level == 0 && index >= F::FIRST_BLOCK {
+            self.away = change(self.away);
+        }
+        while self.levels.pop_if(|blocks| *blocks == 0).is_some() {}
+    }
+}
+
 /// The writer's side of a table of one family.
 #[derive(Debug)]
 pub struct Fib<F: Family, W> {
@@ -87,6 +112,7 @@ pub struct Fib<F: Family, W> {
     /// Prefixes of each length, so that lengths without any are not looked for.
     lengths: Vec<usize>,
     retired: Retired,
+    depth: Depth,
     stores: usize,
 }
 
@@ -94,7 +120,14 @@ impl<F: Family, W: Words> Fib<F, W> {
     /// A table without a prefix, in memory that is zero.
     pub fn new(words: W) -> Self {
         let lengths = vec![0; usize::from(F::BITS) + 1];
-        Self { arena: Arena::new::<F>(words), routes: BTreeMap::new(), lengths, retired: Retired::default(), stores: 0 }
+        Self {
+            arena: Arena::new::<F>(words),
+            routes: BTreeMap::new(),
+            lengths,
+            retired: Retired::default(),
+            depth: Depth::default(),
+            stores: 0,
+        }
     }
 
     /// A table in memory that another writer has left. It knows no prefixes yet, and [`Fib::replace`] changes only what is
@@ -103,9 +136,10 @@ impl<F: Family, W: Words> Fib<F, W> {
         let mut fib = Self::new(words);
         let mut blocks = Vec::new();
         for place in read::places_in_use::<F>(fib.words()) {
-            fib.blocks_below(slot_of(place), fib.root(place), &mut blocks)?;
+            fib.blocks_below(slot_of(place), fib.root(place), 0, &mut blocks)?;
         }
-        fib.arena.adopt(blocks)?;
+        blocks.iter().for_each(|block| fib.depth.count::<F>(*block, |count| count + 1));
+        fib.arena.adopt(blocks.into_iter().map(|(block, _)| block).collect())?;
         Some(fib)
     }
 
@@ -139,6 +173,11 @@ impl<F: Family, W: Words> Fib<F, W> {
         Usage { prefixes: self.routes.len(), words: self.arena.used(), capacity: self.arena.capacity() }
     }
 
+    /// How far look-ups go.
+    pub fn depth(&self) -> &Depth {
+        &self.depth
+    }
+
     /// Leads a prefix to a group, 1 to [`GROUP_MAX`]; tells which it led to before. Host bits are passed over.
     ///
     /// # Errors
@@ -169,7 +208,7 @@ impl<F: Family, W: Words> Fib<F, W> {
             }
             Err(full) => {
                 self.set(prefix, before);
-                change.placed.into_iter().for_each(|block| self.arena.give_back(block));
+                change.placed.into_iter().for_each(|(block, _)| self.arena.give_back(block));
                 Err(full)
             }
         }
@@ -210,14 +249,14 @@ impl<F: Family, W: Words> Fib<F, W> {
                 continue;
             }
             let mut change = Change::default();
-            match build::<F, W>(&mut self.arena, slot, &wanted, &mut change) {
+            match build::<F, W>(&mut self.arena, slot, 0, &wanted, &mut change) {
                 Ok(new) => change.publish.push((root_word::<F>(place), new)),
                 Err(full) => {
-                    change.placed.into_iter().for_each(|block| self.arena.give_back(block));
+                    change.placed.into_iter().for_each(|(block, _)| self.arena.give_back(block));
                     return Err(full);
                 }
             }
-            self.retire_below(slot, old, &mut change);
+            self.retire_below(slot, old, 0, &mut change);
             self.put_in_force(change);
         }
         let default = self.routes.get(&normal::<F>(F::from_left(0), 0)).copied().unwrap_or(0);
@@ -250,6 +289,11 @@ impl<F: Family, W: Words> Fib<F, W> {
         all
     }
 
+    /// Whether something is left for [`retired`](Self::retired) and [`reclaim`](Self::reclaim) to do.
+    pub fn is_settled(&self) -> bool {
+        self.retired.is_empty() && !self.arena.has_freed()
+    }
+
     /// Blocks that have become superfluous since this was last asked.
     pub fn retired(&mut self) -> Retired {
         std::mem::take(&mut self.retired)
@@ -274,6 +318,7 @@ impl<F: Family, W: Words> Fib<F, W> {
                 if let Some(home) = self.arena.copy_home(place, block) {
                     self.arena.publish(root_word::<F>(place), reference.moved(home));
                     self.retired.0.push(block);
+                    self.depth.away = self.depth.away.saturating_sub(1);
                     moved += 1;
                 }
             }
@@ -300,7 +345,11 @@ impl<F: Family, W: Words> Fib<F, W> {
         for (word, reference) in change.publish {
             self.arena.publish(word, reference);
         }
-        self.retired.0.extend(change.retired);
+        change.placed.iter().for_each(|block| self.depth.count::<F>(*block, |count| count + 1));
+        for block in change.retired {
+            self.depth.count::<F>(block, |count| count.saturating_sub(1));
+            self.retired.0.push(block.0);
+        }
     }
 
     fn root(&self, place: usize) -> Ref {
@@ -318,7 +367,7 @@ impl<F: Family, W: Words> Fib<F, W> {
             let slot = slot_of(place);
             let old = self.root(place);
             let inherited = self.covering(slot.base, 1, ROOT_BITS).map_or(0, |(_, group)| group);
-            let new = self.rebuilt(slot, old, inherited, dirty, change)?;
+            let new = self.rebuilt((slot, 0), old, inherited, dirty, change)?;
             if new != old {
                 change.publish.push((root_word::<F>(place), new));
             }
@@ -327,15 +376,22 @@ impl<F: Family, W: Words> Fib<F, W> {
     }
 
     /// The reference for a slot after a change in `dirty`; the same one where the change is further down.
-    fn rebuilt(&mut self, slot: Slot, old: Ref, inherited: u16, dirty: Slot, change: &mut Change) -> Result<Ref, Full> {
+    fn rebuilt(
+        &mut self,
+        (slot, level): (Slot, usize),
+        old: Ref,
+        inherited: u16,
+        dirty: Slot,
+        change: &mut Change,
+    ) -> Result<Ref, Full> {
         let is_node = match old.target() {
             Some(Target::Node { .. }) => true,
             Some(Target::Range { .. }) => false,
-            _ => return self.built(slot, old, inherited, change),
+            _ => return self.built((slot, level), old, inherited, change),
         };
         // Few prefixes are laid out anew: the best layout for them may be another.
         if dirty.depth <= slot.depth || self.inside(slot).nth(block::RANGE_MAX).is_none() {
-            return self.built(slot, old, inherited, change);
+            return self.built((slot, level), old, inherited, change);
         }
         let mut entries = read::entries::<F>(self.arena.words(), slot, old);
         let before: Vec<Cell> = entries.iter().map(|entry| entry.cell).collect();
@@ -346,8 +402,8 @@ impl<F: Family, W: Words> Fib<F, W> {
         };
         if let Some((entry, word)) = below {
             let reference = entry.cell.reference();
-            let new =
-                self.rebuilt(entry.slot, reference, self.inherited_by(slot, entry.slot, inherited), dirty, change)?;
+            let inherited = self.inherited_by(slot, entry.slot, inherited);
+            let new = self.rebuilt((entry.slot, level + 1), reference, inherited, dirty, change)?;
             let is_group = matches!(new.target(), Some(Target::Group(_)));
             if !(is_node && is_group) {
                 if new != reference {
@@ -359,19 +415,20 @@ impl<F: Family, W: Words> Fib<F, W> {
         } else if is_node {
             for entry in entries.iter_mut().filter(|entry| touched(entry)) {
                 let inherited = self.inherited_by(slot, entry.slot, inherited);
-                entry.cell = Cell::of(self.rebuilt(entry.slot, entry.cell.reference(), inherited, dirty, change)?);
+                let reference = entry.cell.reference();
+                entry.cell = Cell::of(self.rebuilt((entry.slot, level + 1), reference, inherited, dirty, change)?);
             }
         } else {
-            return self.built(slot, old, inherited, change);
+            return self.built((slot, level), old, inherited, change);
         }
         let cells: Vec<Cell> = entries.iter().map(|entry| entry.cell).collect();
         if cells == before {
             return Ok(old);
         }
-        change.retired.extend(read::size_of(self.arena.words(), old));
+        change.retired.extend(read::size_of(self.arena.words(), old).map(|block| (block, level)));
         let entries: Vec<(u32, Cell)> =
             entries.iter().map(|entry| (slot.bits_behind(entry.slot.base), entry.cell)).collect();
-        change.place(&mut self.arena, slot, &Image::node(&entries))
+        change.place(&mut self.arena, slot, level, &Image::node(&entries))
     }
 
     /// The group of the longest prefix over `part` that is longer than `slot` is deep, else what the slot inherits.
@@ -380,15 +437,21 @@ impl<F: Family, W: Words> Fib<F, W> {
     }
 
     /// A slot made anew from its prefixes; as it is where they answer the same.
-    fn built(&mut self, slot: Slot, old: Ref, inherited: u16, change: &mut Change) -> Result<Ref, Full> {
+    fn built(
+        &mut self,
+        (slot, level): (Slot, usize),
+        old: Ref,
+        inherited: u16,
+        change: &mut Change,
+    ) -> Result<Ref, Full> {
         let (mut wanted, mut present) = (Vec::new(), Vec::new());
         fragments(slot, inherited, self.inside(slot), &mut wanted);
         self.fragments_of(slot, old, &mut present);
         if wanted == present {
             return Ok(old);
         }
-        self.retire_below(slot, old, change);
-        build::<F, W>(&mut self.arena, slot, &wanted, change)
+        self.retire_below(slot, old, level, change);
+        build::<F, W>(&mut self.arena, slot, level, &wanted, change)
     }
 
     /// The longest prefix over `key` with a length from `shortest` to `longest`.
@@ -425,13 +488,13 @@ impl<F: Family, W: Words> Fib<F, W> {
         }
     }
 
-    fn retire_below(&self, slot: Slot, reference: Ref, change: &mut Change) {
+    fn retire_below(&self, slot: Slot, reference: Ref, level: usize, change: &mut Change) {
         // What this writer has built is a table.
-        let _ = self.blocks_below(slot, reference, &mut change.retired);
+        let _ = self.blocks_below(slot, reference, level, &mut change.retired);
     }
 
     /// The blocks below a reference; `None`: they do not make a table.
-    fn blocks_below(&self, slot: Slot, reference: Ref, blocks: &mut Vec<Block>) -> Option<()> {
+    fn blocks_below(&self, slot: Slot, reference: Ref, level: usize, blocks: &mut Vec<Leveled>) -> Option<()> {
         let words = self.arena.words();
         if let Target::Group(_) = reference.target()? {
             return Some(());
@@ -440,9 +503,10 @@ impl<F: Family, W: Words> Fib<F, W> {
         if blocks.len() > words.len() || slot.depth >= F::BITS {
             return None;
         }
-        blocks.push(read::size_of(words, reference).filter(|(index, size)| index + size <= words.len())?);
+        let block = read::size_of(words, reference).filter(|(index, size)| index + size <= words.len())?;
+        blocks.push((block, level));
         for entry in read::entries::<F>(words, slot, reference) {
-            self.blocks_below(entry.slot, entry.cell.reference(), blocks)?;
+            self.blocks_below(entry.slot, entry.cell.reference(), level + 1, blocks)?;
         }
         Some(())
     }

@@ -90,9 +90,17 @@ fn group(random: &mut Random) -> u16 {
 /// Blocks that references lead to, and those that wait, are what the arena counts.
 fn check_memory<F: Family>(fib: &mut Fib<F, Arc<Vec<AtomicU32>>>) {
     let mut blocks = Vec::new();
+    let mut away = 0;
     for place in 0..ROOTS {
-        fib.blocks_below(slot_of(place), fib.root(place), &mut blocks).expect("a table");
+        let before = blocks.len();
+        fib.blocks_below(slot_of(place), fib.root(place), 0, &mut blocks).expect("a table");
+        let outside = blocks.get(before).is_some_and(|((index, _), _)| *index >= F::FIRST_BLOCK);
+        away += usize::from(outside && F::ROOTS_A_LINE < LINE);
     }
+    let deepest = blocks.iter().map(|(_, level)| level + 1).max().unwrap_or(0);
+    let levels: Vec<usize> = (0..deepest).map(|level| blocks.iter().filter(|(_, of)| *of == level).count()).collect();
+    assert_eq!(*fib.depth(), Depth { levels, away });
+    let mut blocks: Vec<Block> = blocks.into_iter().map(|(block, _)| block).collect();
     let elsewhere = |blocks: &[Block]| -> usize {
         let blocks = blocks.iter().filter(|(index, _)| *index >= F::FIRST_BLOCK);
         blocks.map(|(_, words)| words.next_multiple_of(2)).sum()
@@ -297,12 +305,14 @@ fn blocks_lie_beside_their_root_references() {
     };
     // The first version has its place there, the next one only when the readers of the first have gone.
     insert(&mut fib, even, 0);
-    assert!(is_home(&fib, even));
+    assert!(is_home(&fib, even) && fib.is_settled());
     insert(&mut fib, even, 1);
     assert!(!is_home(&fib, even));
+    assert_eq!(*fib.depth(), Depth { levels: vec![1], away: 1 });
     let retired = fib.retired();
     fib.reclaim(retired);
-    assert!(is_home(&fib, even));
+    assert!(is_home(&fib, even) && !fib.is_settled());
+    assert_eq!(*fib.depth(), Depth { levels: vec![1], away: 0 });
     assert!(!fib.retired.is_empty(), "where it was before");
     // Two blocks share what is left of a line: 14 words.
     (0..4).for_each(|number| insert(&mut fib, odd, number));
