@@ -192,12 +192,15 @@ impl Far {
         }
     }
 
+    /// A far end that no longer listens is no error yet: what it said before, why it has ended for one, is still to be heard, and says
+    /// more than a broken pipe. Whoever listens next hears that, or that it has ended.
     fn say(&mut self, message: &ToFar) -> Result<(), RemoteError> {
-        let written = self.to.as_mut().map(|to| wire::write(to, message));
-        match written {
-            Some(Ok(())) => Ok(()),
-            // A broken pipe says less than how the command ended.
-            Some(Err(WireError::Io(_))) | None => Err(self.ended()),
+        match self.to.as_mut().map(|to| wire::write(to, message)) {
+            Some(Ok(())) | None => Ok(()),
+            Some(Err(WireError::Io(_))) => {
+                self.to = None;
+                Ok(())
+            }
             Some(Err(source)) => Err(RemoteError::Wire { command: self.command.clone(), source }),
         }
     }

@@ -91,6 +91,18 @@ mod root {
         refused(&near, "echo nonsense #", &["--count", "1"], "no message");
     }
 
+    /// It closes its input before its first word, so that whatever it is told then breaks the pipe.
+    #[test]
+    fn what_a_far_end_said_before_it_ended_is_heard() {
+        let (near, _far) = wire();
+        let says = |messages: [Value; 2]| format!("<&- printf '%s\\n' '{}' '{}' #", messages[0], messages[1]);
+        let hello = json!({ "hello": { "protocol": 1, "version": "0.1.0", "boot_id": "" } });
+        let opened = json!({ "opened": { "mac": [2, 0, 0, 0, 0, 1] } });
+        let failed = json!({ "failed": "there is no room" });
+        refused(&near, &says([hello.clone(), failed]), &["--count", "1"], "there is no room");
+        refused(&near, &says([hello, opened]), &["--count", "1"], "has ended early");
+    }
+
     #[test]
     fn a_far_end_that_dies_ends_the_run() {
         let (near, far) = wire();
