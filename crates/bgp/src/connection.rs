@@ -53,6 +53,8 @@ pub(crate) struct Connection {
     /// It was accepted or made while another one was already established.
     pub(crate) late: bool,
     pub(crate) framer: Framer,
+    /// The peer's OPEN while it waits to be taken in.
+    pub(crate) waiting: Option<codec::OpenMessage>,
     machine: fsm::Session,
     restarting: bool,
     forwarding_preserved: bool,
@@ -78,6 +80,7 @@ impl Connection {
             direction,
             late,
             framer: Framer::default(),
+            waiting: None,
             machine: fsm::Session::new(settings),
             restarting,
             forwarding_preserved: config.forwarding_preserved,

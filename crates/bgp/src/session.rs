@@ -1,6 +1,8 @@
 //! The session with one peer: connections, negotiation, timers and graceful restart, as events in and actions out.
 //!
-//! - At most one connection is established; collisions are resolved as RFC 4271 §6.8 asks.
+//! - At most one connection is established; collisions are resolved as RFC 4271 §6.8 asks. The RFC leaves a race: each side
+//!   decides when it has both OPENs, and one may be established on a connection by then that the other closes. So an OPEN
+//!   waits, unanswered, where its connection is going to lose: see `Session::must_wait`.
 //! - The caller owns sockets and clocks. It gives each connection an id, feeds back what happens to it and drops whatever
 //!   arrives for an id that an [`Action::Close`] has named.
 //! - [`Action::Up`] and [`Action::Down`] alternate, and routes only arrive between them.
@@ -21,6 +23,8 @@ pub const MAX_RESTART_SECONDS: u16 = 4095;
 /// How long stale routes of a peer that has come back are kept if it never sends End-of-RIB.
 pub const STALE_SECONDS: u64 = 360;
 
+/// How long an OPEN waits for what the peer says on another connection or next on this one.
+const COLLISION_PATIENCE: Duration = Duration::from_secs(5);
 const RETRY_FIRST: Duration = Duration::from_secs(1);
 const RETRY_CAP: Duration = Duration::from_secs(30);
 
@@ -77,6 +81,8 @@ pub enum Timer {
     Hold(ConnectionId),
     /// When to send the next KEEPALIVE.
     Keepalive(ConnectionId),
+    /// How long an OPEN may wait because of another connection.
+    Collision(ConnectionId),
 }
 
 /// Why a session is stopped by configuration.
@@ -283,6 +289,10 @@ impl Session {
             Event::SendHoldExpired(id) => self.fail(id, Notification::new(code::SEND_HOLD_TIMER_EXPIRED, 0)),
             Event::Timer(timer) => self.timer(timer),
         }
+        // What an OPEN waits for may have come to pass with any event.
+        for id in self.connections.iter().filter(|c| c.waiting.is_some()).map(|c| c.id).collect::<Vec<_>>() {
+            self.read(id);
+        }
         std::mem::take(&mut self.actions)
     }
 
@@ -317,6 +327,12 @@ impl Session {
             self.connecting = false;
         }
         if !self.started {
+            self.actions.push(Action::Close(id));
+            return;
+        }
+        // The peer's connection came first while ours was being made. Were our OPEN sent now, the peer could not tell it from a
+        // restart.
+        if direction == Direction::Outgoing && self.connections.iter().any(|c| c.state() >= State::OpenConfirm) {
             self.actions.push(Action::Close(id));
             return;
         }
@@ -358,6 +374,10 @@ impl Session {
                     self.apply(id, steps, None);
                 }
             }
+            Timer::Collision(id) => {
+                self.answer_open(id);
+                self.read(id);
+            }
         }
     }
 
@@ -368,14 +388,93 @@ impl Session {
     fn received(&mut self, id: ConnectionId, bytes: &[u8]) {
         let Some(connection) = self.connection(id) else { return };
         connection.framer.push(bytes);
+        self.read(id);
+    }
+
+    /// Takes in the messages that have arrived on a connection, as far as its OPEN need not wait.
+    fn read(&mut self, id: ConnectionId) {
         // The connection may end with any message.
         while let Some(connection) = self.connection(id) {
+            // A NOTIFICATION ends the connection, whatever that waits for.
+            if connection.waiting.is_some() && connection.framer.next_kind() != Ok(Some(wire::NOTIFICATION)) {
+                if self.must_wait(id) {
+                    return;
+                }
+                self.answer_open(id);
+                continue;
+            }
             match connection.framer.next() {
                 Ok(None) => return,
+                Ok(Some(Message::Open(open))) if connection.state() == State::OpenSent => {
+                    connection.waiting = Some(open);
+                    // Another connection may be one that the peer never looks at.
+                    if self.established.is_none() && self.must_wait(id) {
+                        self.set(Timer::Collision(id), COLLISION_PATIENCE);
+                    }
+                }
                 Ok(Some(message)) => self.message(id, message),
                 Err(Fault::Answer(notification)) => self.fail(id, notification),
                 Err(Fault::Silent) => self.finish(id, DownReason::MalformedNotification),
             }
+        }
+    }
+
+    /// Must the OPEN that waits on a connection go on waiting? As long as it does, the peer cannot be established there.
+    ///
+    /// - Before a session is up: while a connection of the other direction, to which this one loses by the identifiers, has
+    ///   had no OPEN. Were this one answered, the peer might be established on it when that OPEN comes.
+    /// - While a session is up and this connection was accepted after that: until the peer says more. If it only crossed the
+    ///   established one on its way, the peer ends it; a peer that has restarted answers our OPEN with a KEEPALIVE.
+    fn must_wait(&self, id: ConnectionId) -> bool {
+        let Some(connection) = self.connections.iter().find(|c| c.id == id) else { return false };
+        let Some(open) = &connection.waiting else { return false };
+        if let Some((_, agreed)) = &self.established {
+            return connection.late && agreed.restart.is_some() && connection.framer.next_kind() == Ok(None);
+        }
+        let loses = connection.direction != self.kept(open.bgp_identifier);
+        let undecided =
+            |c: &Connection| c.direction != connection.direction && c.state() == State::OpenSent && c.waiting.is_none();
+        loses && self.connections.iter().any(undecided)
+    }
+
+    /// Which of two connections stays: the speaker with the higher identifier keeps the one that it has opened (RFC 4271 §6.8,
+    /// RFC 6286 §2.3).
+    fn kept(&self, peer: Ipv4Addr) -> Direction {
+        if (self.config.router_id, self.config.local_asn) > (peer, self.config.peer_asn) {
+            Direction::Outgoing
+        } else {
+            Direction::Incoming
+        }
+    }
+
+    /// Takes in the OPEN that waits, and with it resolves a collision (RFC 4271 §6.8): at most one connection goes on. A timer
+    /// that still runs finds nothing to do.
+    fn answer_open(&mut self, id: ConnectionId) {
+        let Some(connection) = self.connection(id) else { return };
+        let Some(open) = connection.waiting.take() else { return };
+        let late = connection.late;
+        let kept = self.kept(open.bgp_identifier);
+        let has_open = |c: &&Connection| c.state() >= State::OpenConfirm || c.waiting.is_some();
+        let other = self.connections.iter().filter(|c| c.id != id).find(has_open);
+        let other = other.map(|c| (c.id, c.direction, c.state() == State::Established));
+        let loses = match other {
+            // One that was opened after the session was up tells of a restart (RFC 4724 §4.2); one that crossed the
+            // established one on its way does not, and losing the session to it would flap.
+            Some((.., true)) => !late || self.established.as_ref().is_none_or(|(_, agreed)| agreed.restart.is_none()),
+            Some((_, other_direction, false)) => other_direction == kept,
+            None => false,
+        };
+        if loses {
+            // No KEEPALIVE goes out: with it, the peer might be established here before it reads the NOTIFICATION.
+            self.fail(id, Notification::cease(cease::CONNECTION_COLLISION));
+            return;
+        }
+        self.message(id, Message::Open(open));
+        let goes_on = self.connection(id).is_some_and(|c| c.state() == State::OpenConfirm);
+        match other.filter(|_| goes_on) {
+            Some((other, _, true)) => self.finish(other, DownReason::PeerRestarted),
+            Some((other, ..)) => self.fail(other, Notification::cease(cease::CONNECTION_COLLISION)),
+            None => {}
         }
     }
 
@@ -388,41 +487,14 @@ impl Session {
         };
         self.apply(id, steps, cause);
         match message {
-            Message::Open(_) => self.collide(id),
             Message::Update(update) => self.update(id, &update),
             Message::Refresh(Some(family)) => {
                 if self.established.as_ref().is_some_and(|(up, a)| *up == id && a.update.families.contains(&family)) {
                     self.actions.push(Action::Refresh(family));
                 }
             }
-            Message::Keepalive | Message::Notification(_) | Message::Refresh(None) => {}
+            Message::Open(_) | Message::Keepalive | Message::Notification(_) | Message::Refresh(None) => {}
         }
-    }
-
-    /// A valid OPEN has arrived on a connection (RFC 4271 §6.8): at most one connection goes on.
-    fn collide(&mut self, id: ConnectionId) {
-        let Some(new) = self.connections.iter().find(|c| c.id == id && c.state() == State::OpenConfirm) else { return };
-        let (late, restart) = (new.late, self.established.as_ref().is_some_and(|(_, a)| a.restart.is_some()));
-        let peer = new.agreed(&self.config).map(|a| (a.router_id, self.config.peer_asn));
-        let Some(other) = self.connections.iter().find(|c| c.id != id && c.state() >= State::OpenConfirm) else {
-            return;
-        };
-        let other_id = other.id;
-        let loser = if other.state() == State::Established {
-            // One that was opened after the session was up tells of a restart (RFC 4724 §4.2); one that crossed the
-            // established one on its way does not, and losing the session to it would flap.
-            if late && restart {
-                self.finish(other_id, DownReason::PeerRestarted);
-                return;
-            }
-            id
-        } else {
-            // The speaker with the higher identifier keeps the connection that it has opened (RFC 6286 §2.3).
-            let ours_wins = Some((self.config.router_id, self.config.local_asn)) > peer;
-            let keep = if ours_wins { Direction::Outgoing } else { Direction::Incoming };
-            if other.direction == keep { id } else { other_id }
-        };
-        self.fail(loser, Notification::cease(cease::CONNECTION_COLLISION));
     }
 
     fn update(&mut self, id: ConnectionId, message: &rustbgpd_wire::UpdateMessage) {
@@ -515,7 +587,7 @@ impl Session {
     fn finish(&mut self, id: ConnectionId, reason: DownReason) {
         let Some(index) = self.connections.iter().position(|c| c.id == id) else { return };
         self.connections.swap_remove(index);
-        for timer in [Timer::Hold(id), Timer::Keepalive(id)] {
+        for timer in [Timer::Hold(id), Timer::Keepalive(id), Timer::Collision(id)] {
             self.actions.push(Action::StopTimer(timer));
         }
         self.actions.push(Action::Close(id));

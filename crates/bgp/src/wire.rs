@@ -19,7 +19,7 @@ pub const HEADER_BYTES: usize = 19;
 const MARKER_BYTES: usize = 16;
 const OPEN: u8 = 1;
 const UPDATE: u8 = 2;
-const NOTIFICATION: u8 = 3;
+pub(crate) const NOTIFICATION: u8 = 3;
 const KEEPALIVE: u8 = 4;
 const ROUTE_REFRESH: u8 = 5;
 
@@ -53,6 +53,11 @@ impl Framer {
     /// Takes in what the connection has delivered.
     pub(crate) fn push(&mut self, bytes: &[u8]) {
         self.buffer.extend_from_slice(bytes);
+    }
+
+    /// Type of the next message; `None` until its header has arrived.
+    pub(crate) fn next_kind(&self) -> Result<Option<u8>, Fault> {
+        Ok(peek(&self.buffer)?.map(|(kind, _)| kind))
     }
 
     /// The next whole message; `None` until more bytes have arrived. After an error the stream cannot be used any more.

@@ -200,7 +200,11 @@ pub(super) fn run(
                     return;
                 }
                 Err(error) if error.kind() == io::ErrorKind::TimedOut => Report::SendHoldExpired(peer, id),
-                Err(_) => Report::Closed(peer, id),
+                Err(_) => {
+                    // The peer has closed; what it said before, a NOTIFICATION mostly, may still be unread.
+                    let _ = timeout(LINGER, read(&mut reader, peer, id, &reports)).await;
+                    Report::Closed(peer, id)
+                }
             },
         };
         let _ = reports.send(end).await;

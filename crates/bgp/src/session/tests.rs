@@ -264,7 +264,9 @@ fn a_connection_that_crossed_the_established_one_does_not_end_it() {
     pair.feed(0, Event::Connected(ConnectionId(9), Direction::Incoming));
     pair.connect(0, 1);
     pair.settle();
-    assert_eq!(pair.states()[0], State::Established);
+    assert_eq!(pair.states()[0], State::OpenSent, "it waits for that OPEN");
+    pair.pass(6);
+    assert_eq!(pair.states()[0], State::Established, "not for ever");
     let mut late = Session::new(config(65002, 65001, 2));
     late.handle(Event::Start);
     let open = late.handle(Event::Connected(ConnectionId(9), Direction::Outgoing));
@@ -273,6 +275,43 @@ fn a_connection_that_crossed_the_established_one_does_not_end_it() {
     assert_eq!(pair.states()[0], State::Established);
     assert!(matches!(pair.sides[0].reported().as_slice(), [Action::Up(..)]));
     assert!(!pair.open.contains(&ConnectionId(9)));
+}
+
+#[test]
+fn an_open_waits_no_longer_than_for_the_other_connection() {
+    let (a, mut b) = external();
+    b.passive = false;
+    let mut pair = Pair::new(a, b);
+    pair.feed(0, Event::Start);
+    pair.feed(1, Event::Start);
+    // A never sees the connection that B has opened, and that would win.
+    pair.feed(1, Event::Connected(ConnectionId(9), Direction::Outgoing));
+    pair.connect(0, 1);
+    pair.settle();
+    assert_eq!(pair.states(), [State::OpenConfirm, State::OpenSent]);
+    pair.feed(1, Event::Closed(ConnectionId(9)));
+    pair.settle();
+    assert_eq!(pair.states(), [State::Established; 2]);
+}
+
+#[test]
+fn a_connection_that_the_peer_ends_at_once_is_no_restart() {
+    let (a, mut b) = external();
+    b.passive = false;
+    let mut pair = Pair::established(a, b.clone());
+    pair.sides[0].reported();
+    let mut other = Session::new(b);
+    other.handle(Event::Start);
+    let open = other.handle(Event::Connected(ConnectionId(2), Direction::Outgoing));
+    let Some(Action::Send(_, open)) = open.first() else { panic!("{open:?}") };
+    pair.open.push(ConnectionId(2));
+    pair.feed(0, Event::Connected(ConnectionId(2), Direction::Incoming));
+    pair.feed(0, Event::Received(ConnectionId(2), open));
+    pair.pass(60);
+    let cease = wire::encode_notification(&Notification::cease(cease::CONNECTION_COLLISION));
+    pair.feed(0, Event::Received(ConnectionId(2), &cease));
+    assert!(!pair.open.contains(&ConnectionId(2)));
+    assert_eq!((pair.states()[0], pair.sides[0].reported()), (State::Established, vec![]));
 }
 
 #[test]
@@ -451,6 +490,130 @@ fn end_of_ribs() -> [Bytes; 2] {
     let ends = [out.next_message().unwrap(), out.next_message().unwrap()];
     assert_eq!(out.next_message(), None);
     ends
+}
+
+mod crossing {
+    //! Both sides connect at once: what happens must not depend on when either side is told of what.
+
+    use std::collections::VecDeque;
+
+    use super::*;
+
+    /// The connection that a side has opened, with what is on its way to either side: bytes, then nothing where it was closed.
+    #[derive(Default)]
+    struct Link {
+        told: [bool; 2],
+        closed: [bool; 2],
+        to: [VecDeque<Bytes>; 2],
+    }
+
+    #[derive(Clone, Copy, Debug, PartialEq)]
+    enum Step {
+        /// A side is told that a connection stands.
+        Tell(usize, usize),
+        /// A side is told the next that has arrived.
+        Deliver(usize, usize),
+    }
+
+    struct Crossing {
+        sessions: [Session; 2],
+        links: [Link; 2],
+        reports: [Vec<Action>; 2],
+    }
+
+    impl Crossing {
+        fn new(configs: &[Config; 2]) -> Self {
+            let sessions = configs.clone().map(Session::new);
+            let mut crossing =
+                Self { sessions, links: [(); 2].map(|()| Link::default()), reports: [Vec::new(), Vec::new()] };
+            for side in 0..2 {
+                assert_eq!(crossing.sessions[side].handle(Event::Start), [Action::Connect]);
+            }
+            crossing
+        }
+
+        fn possible(&self) -> Vec<Step> {
+            let places = [(0, 0), (0, 1), (1, 0), (1, 1)];
+            let tell = places.into_iter().filter(|(link, side)| !self.links[*link].told[*side]);
+            let deliver = places.into_iter().filter(|(link, side)| {
+                let link = &self.links[*link];
+                link.told[*side] && !link.closed[*side] && !link.to[*side].is_empty()
+            });
+            tell.map(|(l, s)| Step::Tell(l, s)).chain(deliver.map(|(l, s)| Step::Deliver(l, s))).collect()
+        }
+
+        fn take(&mut self, step: Step) {
+            let id = |link: usize| ConnectionId(link as u64);
+            let (side, actions) = match step {
+                Step::Tell(link, side) => {
+                    self.links[link].told[side] = true;
+                    let direction = if link == side { Direction::Outgoing } else { Direction::Incoming };
+                    (side, self.sessions[side].handle(Event::Connected(id(link), direction)))
+                }
+                Step::Deliver(link, side) => {
+                    let bytes = self.links[link].to[side].pop_front().unwrap();
+                    let event =
+                        if bytes.is_empty() { Event::Closed(id(link)) } else { Event::Received(id(link), &bytes) };
+                    (side, self.sessions[side].handle(event))
+                }
+            };
+            for action in actions {
+                match action {
+                    Action::Send(id, bytes) => self.links[id.0 as usize].to[1 - side].push_back(bytes),
+                    Action::Close(id) => {
+                        let link = &mut self.links[id.0 as usize];
+                        if !std::mem::replace(&mut link.closed[side], true) {
+                            link.to[1 - side].push_back(Bytes::new());
+                        }
+                    }
+                    Action::SetTimer(..) | Action::StopTimer(_) => {}
+                    report => self.reports[side].push(report),
+                }
+            }
+        }
+    }
+
+    /// Every order there is, each replayed from the start: `choices` counts through them like an odometer.
+    fn every_order(configs: &[Config; 2]) -> usize {
+        let (mut choices, mut orders): (Vec<(usize, usize)>, usize) = (Vec::new(), 0);
+        loop {
+            let mut crossing = Crossing::new(configs);
+            let mut taken = Vec::new();
+            loop {
+                let possible = crossing.possible();
+                if possible.is_empty() {
+                    break;
+                }
+                if taken.len() == choices.len() {
+                    choices.push((0, possible.len()));
+                }
+                let step = possible[choices[taken.len()].0];
+                taken.push(step);
+                crossing.take(step);
+            }
+            orders += 1;
+            let up = |side: usize| match crossing.reports[side].as_slice() {
+                [Action::Up(id, _)] => Some(*id),
+                _ => None,
+            };
+            assert!(up(0).is_some() && up(0) == up(1), "{:?} after {taken:?}", crossing.reports);
+            assert_eq!(crossing.sessions.each_ref().map(Session::state), [State::Established; 2]);
+            while choices.pop_if(|(at, of)| *at + 1 == *of).is_some() {}
+            match choices.last_mut() {
+                Some((at, _)) => *at += 1,
+                None => return orders,
+            }
+        }
+    }
+
+    #[test]
+    fn in_whatever_order_either_side_is_told_there_is_one_session_that_stays() {
+        for restart_seconds in [0, 120] {
+            let side = |local, peer, id| Config { restart_seconds, ..config(local, peer, id) };
+            let orders = every_order(&[side(65001, 65002, 1), side(65002, 65001, 2)]);
+            assert!(orders > 1000, "{orders}");
+        }
+    }
 }
 
 mod properties {
