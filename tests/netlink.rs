@@ -12,8 +12,8 @@ use tokio::sync::mpsc;
 /// Applies changes until `holds`, or panics with what was seen last.
 async fn until(events: &mut mpsc::Receiver<Change>, network: &mut Network, holds: impl Fn(&Network) -> bool) {
     while !holds(network) {
-        let change = tokio::time::timeout(Duration::from_secs(5), events.recv()).await;
-        change.unwrap_or_else(|_| panic!("not seen within 5 s: {network:#?}")).unwrap().apply(network);
+        let change = tokio::time::timeout(Duration::from_secs(20), events.recv()).await;
+        change.unwrap_or_else(|_| panic!("not seen within 20 s: {network:#?}")).unwrap().apply(network);
     }
 }
 

@@ -60,7 +60,7 @@ impl Bird {
         let arguments = [&["-f", "-c", &conf, "-s", &control, "-P", &pid], more].concat();
         let process = netns.spawn("bird", &arguments).unwrap();
         let bird = Self { _process: process, directory };
-        let end = std::time::Instant::now() + std::time::Duration::from_secs(5);
+        let end = std::time::Instant::now() + std::time::Duration::from_secs(20);
         while !bird.socket().exists() {
             assert!(std::time::Instant::now() < end, "BIRD does not start");
             std::thread::sleep(std::time::Duration::from_millis(20));

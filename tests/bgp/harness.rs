@@ -188,7 +188,7 @@ impl Driven {
     /// Lets the speaker run for a while.
     pub(crate) async fn pass(&mut self, time: Duration) {
         let end = Instant::now() + time;
-        self.until("time over", time + Duration::from_secs(1), |_| Instant::now() >= end).await;
+        self.until("time over", time + Duration::from_secs(60), |_| Instant::now() >= end).await;
     }
 
     pub(crate) fn status(&self, peer: IpAddr) -> Option<PeerStatus> {

@@ -9,7 +9,7 @@ use tempfile::TempDir;
 use testkit::netns::{End, Netns, Process, veth};
 
 /// Longest that anything here takes.
-const PATIENCE: Duration = Duration::from_secs(15);
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// client (10.1.0.2, fd01::2) -- left0 gateway right0 -- server (10.2.0.2, fd02::2); the gateway's kernel does not forward.
 pub(crate) struct Lab {
@@ -162,10 +162,25 @@ impl Lab {
         self.gateway.ip(&["-d", "link", "show", interface]).unwrap().contains("prog/xdp")
     }
 
+    /// Pings an address at or behind the server until it answers and nothing but the program has a part in it. The first
+    /// packets wait for their neighbours in the slow path, which may send them before the adjacencies are written; any answer
+    /// of the agent comes after that.
+    pub(crate) fn until_forwarded(&self, address: &str) {
+        self.client.ping_until_answered(address, PATIENCE).unwrap();
+        let (client, server) = match address.contains(':') {
+            true => ("[fd01::2]:1", format!("[{address}]:2")),
+            false => ("10.1.0.2:1", format!("{address}:2")),
+        };
+        for (from, to, port) in [(client, server.as_str(), "left0"), (&server, client, "right0")] {
+            let way = self.explain(&["udp", from, to, "-i", port]);
+            assert_eq!(way["verdict"], "redirect", "{way:#}");
+        }
+    }
+
     /// Pings the server from the client: replies of `count` requests, 50 ms apart.
     pub(crate) fn ping(&self, address: &str, count: u32) -> u32 {
         let mut ping = self.client.command("ping");
-        ping.args(["-q", "-i", "0.05", "-W", "1", "-c", &count.to_string(), address]);
+        ping.args(["-q", "-i", "0.05", "-W", "5", "-c", &count.to_string(), address]);
         let output = String::from_utf8(ping.output().unwrap().stdout).unwrap();
         let received = output.split(" received").next().and_then(|text| text.rsplit(' ').next());
         received.and_then(|count| count.parse().ok()).unwrap_or_else(|| panic!("{output}"))

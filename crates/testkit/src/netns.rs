@@ -11,6 +11,7 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
 
@@ -141,6 +142,21 @@ impl Netns {
     /// [`Error`] with what `sysctl` wrote.
     pub fn sysctl(&self, key: &str, value: &str) -> Result<(), Error> {
         self.run("sysctl", &["-q", "-w", &format!("{key}={value}")]).map(drop)
+    }
+
+    /// Pings `address` from here until it answers, for at most `patience`. A link that has just come up may take a second until
+    /// routes over it can be used, and ping gives up at once where there is none.
+    ///
+    /// # Errors
+    /// [`Error`] of the last ping.
+    pub fn ping_until_answered(&self, address: &str, patience: Duration) -> Result<(), Error> {
+        let deadline = Instant::now() + patience;
+        loop {
+            match self.run("ping", &["-n", "-q", "-c1", "-W1", address]) {
+                Err(_) if Instant::now() < deadline => std::thread::sleep(Duration::from_millis(100)),
+                answered => return answered.map(drop),
+            }
+        }
     }
 
     /// Moves the calling thread into this namespace, for good: sockets that it opens from now on live here.
@@ -296,8 +312,8 @@ mod tests {
                 End { netns: &b, name: "right", addresses: &nets(&["192.0.2.2/24", "2001:db8::2/64"]) },
             )
             .unwrap();
-            a.run("ping", &["-c1", "-W2", "192.0.2.2"]).unwrap();
-            a.run("ping", &["-c1", "-W2", "2001:db8::2"]).unwrap();
+            a.ping_until_answered("192.0.2.2", Duration::from_secs(10)).unwrap();
+            a.ping_until_answered("2001:db8::2", Duration::from_secs(10)).unwrap();
 
             let listener = b.thread(|| std::net::TcpListener::bind("192.0.2.2:1179").unwrap()).join().unwrap().unwrap();
             let client = a.thread(|| std::net::TcpStream::connect("192.0.2.2:1179")).join().unwrap().unwrap();

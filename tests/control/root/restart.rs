@@ -24,7 +24,7 @@ fn a_killed_agent_leaves_forwarding_and_the_next_one_writes_nothing() {
     let mut lab = Lab::new("restart", DOCUMENTS);
     lab.start();
     lab.until("healthy", |lab| lab.status()["problems"].as_array().unwrap().is_empty());
-    assert_eq!(lab.ping("10.2.0.2", 5), 5);
+    lab.until_forwarded("10.2.0.2");
     let (routes, backends) = (lab.get(&["routes"]), lab.get(&["backends"]));
     assert!(lab.metric("margay_config_map_writes_total", "") > 0);
 
@@ -44,9 +44,9 @@ fn no_packet_is_lost_over_a_kill_and_a_restart() {
     let mut lab = Lab::new("flow", DOCUMENTS);
     lab.start();
     lab.until("healthy", |lab| lab.status()["problems"].as_array().unwrap().is_empty());
-    assert_eq!(lab.ping("10.2.0.2", 2), 2);
+    lab.until_forwarded("10.2.0.2");
     let mut ping = lab.client.command("ping");
-    ping.args(["-q", "-i", "0.01", "-W", "1", "-c", "300", "10.2.0.2"]).stdout(std::process::Stdio::piped());
+    ping.args(["-q", "-i", "0.01", "-W", "5", "-c", "300", "10.2.0.2"]).stdout(std::process::Stdio::piped());
     let ping = ping.spawn().unwrap();
     lab.stop("-KILL");
     lab.start();

@@ -119,7 +119,7 @@ impl Gateway {
 
     /// Waits until the workers have published what satisfies `enough`.
     pub(super) fn until(&self, enough: impl Fn(&[WorkerStats]) -> bool) -> Vec<WorkerStats> {
-        let deadline = Instant::now() + Duration::from_secs(5);
+        let deadline = Instant::now() + Duration::from_secs(20);
         loop {
             let (stats, _) = self.stats();
             if enough(&stats) {

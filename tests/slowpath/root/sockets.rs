@@ -108,7 +108,7 @@ fn ports_come_and_go_while_the_workers_run() {
     let (p0, p1) = (port(&netns, 1, "p0"), port(&netns, 2, "p1"));
     let slow_path = start(&netns, vec![p0.clone()], vec![0, 1], fd(&map)).unwrap();
     let sockets = |wanted: &[&[(&str, u32)]]| {
-        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(5);
+        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(20);
         loop {
             let stats = slow_path.stats();
             let have: Vec<Vec<(&str, u32)>> = stats
