@@ -11,12 +11,22 @@ fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo:rerun-if-env-changed=CLANG");
     let out = PathBuf::from(env::var_os("OUT_DIR").ok_or("OUT_DIR is not set")?);
     let arch = env::var("CARGO_CFG_TARGET_ARCH")?;
-    SkeletonBuilder::new()
-        .source("bpf/xdp_uplink.bpf.c")
-        .obj(out.join("xdp_uplink.bpf.o"))
-        .clang(env::var("CLANG").unwrap_or_else(|_| "clang-19".to_owned()))
+    let builder = |name: &str, define: Option<&str>| {
         // The kernel's user-space headers keep asm/ in the multiarch directory.
-        .clang_args([format!("-I/usr/include/{arch}-linux-gnu"), "-mcpu=v3".to_owned(), "-Werror".to_owned()])
-        .build_and_generate(out.join("xdp_uplink.skel.rs"))?;
+        let include = format!("-I/usr/include/{arch}-linux-gnu");
+        // A packet's bytes are read as words here and as fields there, as in the kernel, which is built so, too.
+        let fixed = ["-mcpu=v3", "-fno-strict-aliasing", "-Werror"].map(str::to_owned);
+        let args: Vec<String> = [include].into_iter().chain(fixed).chain(define.map(str::to_owned)).collect();
+        let mut builder = SkeletonBuilder::new();
+        builder
+            .source("bpf/xdp_uplink.bpf.c")
+            .obj(out.join(name))
+            .clang(env::var("CLANG").unwrap_or_else(|_| "clang-19".to_owned()))
+            .clang_args(args);
+        builder
+    };
+    builder("xdp_uplink.bpf.o", None).build_and_generate(out.join("xdp_uplink.skel.rs"))?;
+    // The same source, built to record a packet's way.
+    builder("xdp_explain.bpf.o", Some("-DEXPLAIN=1")).build()?;
     Ok(())
 }

@@ -7,6 +7,14 @@
 
 #include "abi.h"
 
+/*
+ * Built with it, the program records the decision path and changes nothing outside the packet; never attached. No knob: a knob
+ * that is off still costs its load wherever a step might be recorded.
+ */
+#ifndef EXPLAIN
+#define EXPLAIN 0
+#endif
+
 struct config {
 	__u8 decap_ipip;  /* take in IP in IP from configured peers */
 	__u8 decap_vxlan; /* take in VXLAN from configured peers */
@@ -15,9 +23,9 @@ struct config {
 	__u8 vip;	  /* load balancing */
 	__u8 vlan;	  /* VLAN ports and VLAN adjacencies */
 	__u8 slow_path;	  /* punt to AF_XDP sockets */
-	__u8 explain;	  /* record the decision path and change nothing outside the packet; never attached */
+	__u8 pad;
 	__u16 vxlan_port; /* UDP, host order */
-	__u16 pad;
+	__u16 pad2;
 	__u32 punt_rate;  /* punts a second, reason and CPU; also the burst */
 	__u32 fib4_words; /* size of the map */
 	__u32 fib6_words;
@@ -31,7 +39,6 @@ const volatile struct config config = {
 	.vip = 1,
 	.vlan = 1,
 	.slow_path = 1,
-	.explain = 1,
 	.vxlan_port = 4789,
 	.punt_rate = 1000,
 	.fib4_words = FIB4_WORDS_MIN,
@@ -80,6 +87,7 @@ struct abi_types {
 	enum punt_flags punt_flags;
 	enum stage stage;
 	struct punt_meta punt_meta;
+	struct trace trace;
 };
 
 const struct abi_types abi_types = {};

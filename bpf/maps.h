@@ -174,9 +174,11 @@ struct {
 	__type(value, __u32);
 } xsks SEC(".maps");
 
+#if EXPLAIN
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(max_entries, 1);
 	__type(key, __u32);
 	__type(value, struct trace);
 } trace SEC(".maps");
+#endif

@@ -17,7 +17,13 @@ fn main() -> Result<(), Box<dyn Error>> {
             .source(format!("bpf/{name}.bpf.c"))
             .obj(out.join(format!("{name}.bpf.o")))
             .clang(env::var("CLANG").unwrap_or_else(|_| "clang-19".to_owned()))
-            .clang_args([format!("-I/usr/include/{arch}-linux-gnu"), "-mcpu=v3".to_owned(), "-Werror".to_owned()])
+            .clang_args([
+                format!("-I/usr/include/{arch}-linux-gnu"),
+                "-mcpu=v3".to_owned(),
+                // A packet's bytes are read as words here and as fields there, as in the kernel, which is built so, too.
+                "-fno-strict-aliasing".to_owned(),
+                "-Werror".to_owned(),
+            ])
             .build_and_generate(out.join(format!("{name}.skel.rs")))?;
     }
     Ok(())

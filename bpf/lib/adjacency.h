@@ -14,6 +14,15 @@
 #define VXLAN_SPORT_MIN 49152
 #define VXLAN_OVERHEAD (8 + 8 + ETH_LEN)
 
+ALWAYS_INLINE void forwarded_ip4(struct ip4_header *ip)
+{
+	/* TTL, in the low byte, and protocol as one word: a byte stored and its word loaded is a load that waits for the store. */
+	__u16 before = *(__u16 *)&ip->ttl, after = before - 1;
+
+	*(__u16 *)&ip->ttl = after;
+	ip->csum = csum_replace(ip->csum, before, after);
+}
+
 /* Forwarding uses one hop up (RFC 1812 §5.3.1). The caller has seen that more than one is left. */
 ALWAYS_INLINE int decrement_ttl(struct xdp_md *ctx, struct packet *pkt)
 {
@@ -25,14 +34,10 @@ ALWAYS_INLINE int decrement_ttl(struct xdp_md *ctx, struct packet *pkt)
 		ip->hop_limit--;
 	} else {
 		struct ip4_header *ip = bytes_at(ctx, pkt->l3, sizeof(*ip));
-		__u16 before, after;
 
 		if (!ip)
 			return drop(pkt, DROP_INTERNAL);
-		before = *(__u16 *)&ip->ttl;
-		ip->ttl--;
-		after = *(__u16 *)&ip->ttl;
-		ip->csum = csum_replace(ip->csum, before, after);
+		forwarded_ip4(ip);
 	}
 	return CONTINUE;
 }
@@ -67,6 +72,18 @@ ALWAYS_INLINE int rewrite_link(struct xdp_md *ctx, struct packet *pkt, const str
 	__builtin_memcpy(p, adj->rewrite + 12, VLAN_LEN);
 	*(__be16 *)(p + VLAN_LEN) = bpf_htons(ethertype);
 	return CONTINUE;
+}
+
+/* A plain packet by an adjacency without a tag: everything stays in its place. */
+ALWAYS_INLINE int send_plain(struct xdp_md *ctx, struct packet *pkt, const struct adjacency *adj)
+{
+	__u8 *p = bytes_at(ctx, 0, ETH_LEN + sizeof(struct ip4_header));
+
+	if (!p)
+		return drop(pkt, DROP_INTERNAL);
+	forwarded_ip4((struct ip4_header *)(p + ETH_LEN));
+	__builtin_memcpy(p, adj->rewrite, 12);
+	return send(ctx, pkt, adj->ifindex);
 }
 
 /* Unresolved: the slow path asks for the neighbour and sends the packet. Invalidates: packet pointers. */

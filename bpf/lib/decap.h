@@ -19,7 +19,7 @@ ALWAYS_INLINE int tunnel_kind_of(const struct packet *pkt)
 {
 	if (config.decap_ipip && (pkt->proto == PROTO_IPIP || pkt->proto == PROTO_IPV6))
 		return TUNNEL_IPIP;
-	if (config.decap_vxlan && pkt->proto == PROTO_UDP && pkt->has_ports && pkt->dport == config.vxlan_port)
+	if (config.decap_vxlan && pkt->proto == PROTO_UDP && pkt->has_ports && dport_of(pkt) == config.vxlan_port)
 		return TUNNEL_VXLAN;
 	return 0;
 }
@@ -143,7 +143,7 @@ ALWAYS_INLINE int decap(struct xdp_md *ctx, struct packet *pkt)
 	nh = next_hop_of(pkt, fib_lookup(pkt), 0);
 	if (!nh || nh->kind != NH_RECEIVE)
 		return CONTINUE;
-	if (pkt->fragment)
+	if (is_fragment(pkt))
 		return drop(pkt, DROP_TUN_FRAGMENT);
 	if (kind == TUNNEL_VXLAN) {
 		action = parse_vxlan(ctx, pkt, vni, &ethertype);

@@ -39,9 +39,9 @@ ALWAYS_INLINE __u32 filter_step(const struct packet *pkt, const struct filter_op
 	case FILTER_DST6:
 		return after_test(op, pkt->is_ipv6 && address_in(&pkt->dst, op));
 	case FILTER_SPORT:
-		return pkt->has_ports ? after_test(op, pkt->sport >= first && pkt->sport <= last) : op->on_absent;
+		return pkt->has_ports ? after_test(op, sport_of(pkt) >= first && sport_of(pkt) <= last) : op->on_absent;
 	case FILTER_DPORT:
-		return pkt->has_ports ? after_test(op, pkt->dport >= first && pkt->dport <= last) : op->on_absent;
+		return pkt->has_ports ? after_test(op, dport_of(pkt) >= first && dport_of(pkt) <= last) : op->on_absent;
 	case FILTER_PROTO:
 		return after_test(op, pkt->proto == first);
 	case FILTER_IP_VERSION:

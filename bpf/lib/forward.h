@@ -12,9 +12,9 @@
 /* A VIP address, but none of its services. Invalidates: packet pointers. */
 ALWAYS_INLINE int to_vip_address(struct xdp_md *ctx, struct packet *pkt)
 {
-	if (pkt->trailing)
+	if (is_trailing(pkt))
 		return drop(pkt, DROP_VIP_FRAGMENT);
-	if (pkt->has_icmp && !pkt->fragment &&
+	if (pkt->has_icmp && !is_fragment(pkt) &&
 	    pkt->icmp_type == (pkt->is_ipv6 ? ICMPV6_ECHO_REQUEST : ICMP_ECHO_REQUEST))
 		return punt_plain(ctx, pkt, PUNT_VIP_ECHO);
 	return drop(pkt, DROP_VIP_NO_SERVICE);
@@ -34,7 +34,7 @@ ALWAYS_INLINE int to_gateway(struct xdp_md *ctx, struct packet *pkt, const struc
 	const struct adjacency *adj;
 	int action;
 
-	if (source_link_local(pkt))
+	if (!pkt->plain && source_link_local(pkt))
 		return drop(pkt, DROP_SRC_INVALID);
 	if (pkt->ttl <= 1)
 		return punt_plain(ctx, pkt, PUNT_TTL_EXCEEDED);
@@ -47,6 +47,8 @@ ALWAYS_INLINE int to_gateway(struct xdp_md *ctx, struct packet *pkt, const struc
 		return too_big(ctx, pkt, adj->mtu);
 	if (!(adj->flags & ADJ_COMPLETE))
 		return punt_neighbor(ctx, pkt, PUNT_NEIGHBOR, nh->ifindex, &nh->address);
+	if (pkt->plain && adj->rewrite_len == 12)
+		return send_plain(ctx, pkt, adj);
 	action = decrement_ttl(ctx, pkt);
 	if (action != CONTINUE)
 		return action;

@@ -28,7 +28,7 @@ ALWAYS_INLINE __u64 flow_hash(const struct packet *pkt)
 		h = hash_word(h, pkt->src.word[3]);
 		h = hash_word(h, pkt->dst.word[3]);
 	}
-	h = hash_word(h, (__u32)pkt->sport << 16 | pkt->dport);
+	h = hash_word(h, bpf_ntohl(pkt->ports));
 	return hash_word(h, pkt->proto);
 }
 

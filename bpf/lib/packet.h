@@ -18,6 +18,10 @@
 #define CONTINUE (-1)
 #define ALWAYS_INLINE static __always_inline
 
+#define IP4_DF 0x4000
+#define IP4_MF 0x2000
+#define IP4_OFFSET_MASK 0x1fff
+
 /* No header that a stage looks at begins behind this offset: two tags, a tunnel, six IPv6 extension headers at 2 KiB. */
 #define OFFSET_MAX 16383
 
@@ -34,7 +38,7 @@
  * multiplying (on the stack, the flags alone made a million paths of it).
  */
 struct packet {
-	struct ip_addr src; /* IPv4 mapped */
+	struct ip_addr src __attribute__((aligned(8))); /* IPv4 mapped */
 	struct ip_addr dst;
 	__u32 bytes; /* of the frame as it came in */
 	__u32 l3;    /* offset of the IP header = length of the link-layer header */
@@ -44,22 +48,21 @@ struct packet {
 	__u32 filter;	  /* first op of the port's policy, then where its walk stands */
 	__u32 filter_end; /* FILTER_ALLOW or FILTER_DENY once decided, else 0 */
 	__u32 counter;	  /* what became of it; NR_COUNTERS until a verdict */
+	__be32 ports;	  /* source's in the first half; 0 where has_ports is not set */
 	__u16 ethertype;  /* host order */
-	__u16 sport;	  /* host order; 0 where has_ports is not set */
-	__u16 dport;
+	__u16 frag;	  /* IPv4's field, host order; of IPv6 the same bits */
 	__u8 proto;
 	__u8 tos; /* TOS or traffic class */
 	__u8 ttl;
+	__u8 is_ipv6;
 	__u8 icmp_type;
 	__u8 icmp_code;
-	__u8 is_ipv6;
-	__u8 has_ports;
 	__u8 has_icmp;
-	__u8 fragment; /* any part of a fragmented packet */
-	__u8 trailing; /* a fragment other than the first */
-	__u8 dont_fragment;
-	__u8 host_scope; /* never forwarded: group or link-local destination */
+	__u8 has_ports;
+	__u8 plain; /* as parse_plain() describes, where it still is at its place */
 	__u8 decapsulated;
+	__u8 host_scope; /* never forwarded: group or link-local destination */
+	__u8 pad;
 };
 
 struct {
@@ -69,31 +72,60 @@ struct {
 	__type(value, struct packet);
 } scratch SEC(".maps");
 
+/* Any part of a fragmented packet. */
+ALWAYS_INLINE int is_fragment(const struct packet *pkt)
+{
+	return pkt->frag & (IP4_MF | IP4_OFFSET_MASK);
+}
+
+/* A fragment other than the first. */
+ALWAYS_INLINE int is_trailing(const struct packet *pkt)
+{
+	return pkt->frag & IP4_OFFSET_MASK;
+}
+
+/* Host order. */
+ALWAYS_INLINE __u32 sport_of(const struct packet *pkt)
+{
+	return bpf_ntohl(pkt->ports) >> 16;
+}
+
+/* Host order. */
+ALWAYS_INLINE __u32 dport_of(const struct packet *pkt)
+{
+	return bpf_ntohl(pkt->ports) & 0xffff;
+}
+
 /*
  * The `len` bytes at `off`, or NULL where the frame is shorter. The barrier keeps the compiler from folding the bound
- * that the verifier needs into earlier arithmetic.
+ * that the verifier needs into earlier arithmetic; where the offset is a constant, folding is what is wanted.
  */
 ALWAYS_INLINE void *bytes_at(const struct xdp_md *ctx, __u32 off, __u32 len)
 {
 	void *data = (void *)(long)ctx->data;
 	void *data_end = (void *)(long)ctx->data_end;
 
-	asm volatile("" : "+r"(off));
-	if (off > OFFSET_MAX)
-		return NULL;
+	/* A context's pointers are 32 bits to the compiler, which copies them as such. */
+	asm volatile("" : "+r"(data_end));
+	if (!__builtin_constant_p(off)) {
+		asm volatile("" : "+r"(off));
+		if (off > OFFSET_MAX)
+			return NULL;
+	}
+	if (!data)
+		__builtin_unreachable();
 	if (data + off + len > data_end)
 		return NULL;
 	return data + off;
 }
 
+#if EXPLAIN
 ALWAYS_INLINE void trace_step(__u32 stage, __u32 id, __u64 detail)
 {
 	__u32 zero = 0;
 	struct trace *t;
 	__u32 n;
 
-	if (!config.explain)
-		return;
 	t = bpf_map_lookup_elem(&trace, &zero);
 	if (!t)
 		return;
@@ -105,3 +137,9 @@ ALWAYS_INLINE void trace_step(__u32 stage, __u32 id, __u64 detail)
 	t->step[n].detail = detail;
 	t->steps = n + 1;
 }
+#else
+ALWAYS_INLINE void trace_step(__u32 stage __attribute__((unused)), __u32 id __attribute__((unused)),
+			      __u64 detail __attribute__((unused)))
+{
+}
+#endif

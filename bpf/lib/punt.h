@@ -73,7 +73,7 @@ ALWAYS_INLINE int punt(struct xdp_md *ctx, struct packet *pkt, const struct punt
 	trace_step(STAGE_PUNT, p->reason, p->mtu);
 	if (!config.slow_path)
 		return punt_fallback(pkt, p->reason);
-	if (!config.explain && !punt_allowed(p->reason))
+	if (!EXPLAIN && !punt_allowed(p->reason))
 		return drop(pkt, DROP_PUNT_RATE);
 
 	if (bpf_xdp_adjust_meta(ctx, -(int)sizeof(*meta)))
@@ -91,7 +91,7 @@ ALWAYS_INLINE int punt(struct xdp_md *ctx, struct packet *pkt, const struct punt
 	if (p->address)
 		meta->address = *p->address;
 
-	if (config.explain) {
+	if (EXPLAIN) {
 		pkt->counter = COUNTER_PUNT + p->reason;
 		trace_step(STAGE_VERDICT, XDP_REDIRECT, 0);
 		return XDP_REDIRECT;
@@ -119,7 +119,7 @@ ALWAYS_INLINE int too_big(struct xdp_md *ctx, struct packet *pkt, __u32 mtu)
 {
 	struct punt p = { .reason = PUNT_PACKET_TOO_BIG, .mtu = mtu };
 
-	if (!pkt->is_ipv6 && !pkt->dont_fragment)
+	if (!(pkt->frag & IP4_DF))
 		return drop(pkt, DROP_MTU_NO_DF);
 	return punt(ctx, pkt, &p);
 }

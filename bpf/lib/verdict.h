@@ -41,7 +41,7 @@ ALWAYS_INLINE void count(const struct packet *pkt)
 	__u32 verdict = pkt->counter;
 	struct port_counters *c;
 
-	if (config.explain)
+	if (EXPLAIN)
 		return;
 	c = bpf_map_lookup_elem(&counters, &id);
 	if (!c)

@@ -32,8 +32,8 @@ ALWAYS_INLINE const struct backend *choose_backend(const struct packet *pkt, __u
 	struct flow_key key = {
 		.source = pkt->src,
 		.destination = pkt->dst,
-		.source_port = bpf_htons(pkt->sport),
-		.destination_port = bpf_htons(pkt->dport),
+		.source_port = bpf_htons(sport_of(pkt)),
+		.destination_port = bpf_htons(dport_of(pkt)),
 		.protocol = pkt->proto,
 	};
 	const struct flow *remembered = bpf_map_lookup_elem(&flows, &key);
@@ -48,7 +48,7 @@ ALWAYS_INLINE const struct backend *choose_backend(const struct packet *pkt, __u
 	}
 	*id = ring_choice(vip, hash);
 	b = backend_of(*id, vip);
-	if (b && !config.explain) {
+	if (b && !EXPLAIN) {
 		struct flow flow = { .backend = *id, .seen_s = bpf_ktime_get_coarse_ns() / 1000000000ULL };
 
 		bpf_map_update_elem(&flows, &key, &flow, BPF_ANY);
@@ -60,7 +60,7 @@ ALWAYS_INLINE void count_backend(const struct packet *pkt, __u32 id)
 {
 	struct pkt_count *c;
 
-	if (config.explain)
+	if (EXPLAIN)
 		return;
 	c = bpf_map_lookup_elem(&backend_counters, &id);
 	if (!c)
@@ -110,7 +110,7 @@ ALWAYS_INLINE int to_backend(struct xdp_md *ctx, struct packet *pkt, const struc
 /* Invalidates: packet pointers. */
 ALWAYS_INLINE int load_balance(struct xdp_md *ctx, struct packet *pkt)
 {
-	struct vip_key key = { .address = pkt->dst, .port = bpf_htons(pkt->dport), .protocol = pkt->proto };
+	struct vip_key key = { .address = pkt->dst, .port = bpf_htons(dport_of(pkt)), .protocol = pkt->proto };
 	const struct backend *b;
 	__u32 *vip, id = 0;
 	__u64 hash;

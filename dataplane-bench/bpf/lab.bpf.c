@@ -1,13 +1,15 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 /*
- * Both ends of a trial that are not under test: the sink, which counts and drops what comes out of a device, and the
- * smallest device there can be, a redirect from one port to the other. The sink is what rates are taken from: it sees
+ * Both ends of a trial that are not under test: the sink, which counts and drops what comes out of a device; and two devices
+ * to hold others against: a redirect from one port to the other, and a router on the kernel's tables. The sink is what rates are taken from: it sees
  * every frame that the driver delivers, whatever user space would have missed.
  */
 #include <linux/bpf.h>
 #include <linux/if_ether.h>
 #include <bpf/bpf_endian.h>
 #include <bpf/bpf_helpers.h>
+
+#include "router.h"
 
 enum {
 	SAMPLES = 1024,	    /* frames kept of a run, the first ones */
@@ -181,6 +183,12 @@ int lab_redirect(struct xdp_md *ctx)
 		eth->h_source[i] = egress_source[i];
 	}
 	return bpf_redirect(egress_ifindex, 0);
+}
+
+SEC("xdp")
+int lab_router(struct xdp_md *ctx)
+{
+	return route_packet(ctx);
 }
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";

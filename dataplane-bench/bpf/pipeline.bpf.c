@@ -17,7 +17,9 @@ static __always_inline int parse(struct xdp_md *ctx, struct packet *pkt)
 	pkt->host_scope = 0;
 	pkt->decapsulated = 0;
 	action = parse_link(ctx, pkt);
-	return action == CONTINUE ? parse_ip(ctx, pkt, pkt->bytes) : action;
+	if (action != CONTINUE || parse_plain(ctx, pkt))
+		return action;
+	return parse_ip(ctx, pkt, pkt->bytes);
 }
 
 static __always_inline struct packet *the_packet(void)

@@ -1,7 +1,7 @@
 //! Running the program on a packet without the wire: for `explain`, for the tests, for the bench.
 //!
-//! `explain` uses an instance of its own: the same object with the same knobs over the same maps, specialised to record
-//! each stage and to change nothing outside the packet. The attached program pays nothing for it.
+//! `explain` uses an instance of its own: the same source with the same knobs over the same maps, built to record each
+//! stage and to change nothing outside the packet. The attached program pays nothing for it.
 
 use libbpf_rs::{MapCore, MapFlags, ProgramInput};
 use model::network::IfIndex;

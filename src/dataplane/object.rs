@@ -22,7 +22,9 @@ use super::pins::Pins;
 #[repr(C, align(8))]
 struct Aligned<T: ?Sized>(T);
 
-static OBJECT: &Aligned<[u8]> = &Aligned(*include_bytes!(concat!(env!("OUT_DIR"), "/xdp_uplink.bpf.o")));
+/// What is attached, and the same source built to record a packet's way.
+static UPLINK: &Aligned<[u8]> = &Aligned(*include_bytes!(concat!(env!("OUT_DIR"), "/xdp_uplink.bpf.o")));
+static EXPLAIN: &Aligned<[u8]> = &Aligned(*include_bytes!(concat!(env!("OUT_DIR"), "/xdp_explain.bpf.o")));
 
 /// Maps that belong to one program instance alone.
 const PRIVATE: [&str; 3] = ["punt_buckets", "scratch", "trace"];
@@ -42,7 +44,7 @@ impl SharedMaps {
     /// Tells whether any was there before.
     pub(super) fn open(dir: Option<&Path>) -> Result<(Self, bool), Error> {
         let mut found = false;
-        let mut object = open_object()?;
+        let mut object = open_object(UPLINK)?;
         for mut map in object.maps_mut() {
             let name = map.name().to_string_lossy().into_owned();
             if is_private(&name) {
@@ -128,8 +130,8 @@ fn load(source: libbpf_rs::Error) -> Error {
     Error::Load { source }
 }
 
-fn open_object() -> Result<OpenObject, Error> {
-    ObjectBuilder::default().name("xdp_uplink").and_then(|b| b.open_memory(&OBJECT.0)).map_err(load)
+fn open_object(image: &Aligned<[u8]>) -> Result<OpenObject, Error> {
+    ObjectBuilder::default().name("xdp_uplink").and_then(|b| b.open_memory(&image.0)).map_err(load)
 }
 
 /// What an instance is specialised for.
@@ -143,7 +145,7 @@ pub(super) struct Knobs {
     pub(super) punt_rate: u32,
     /// Words of the FIB's maps.
     pub(super) fib_words: [u32; 2],
-    /// Record the way of a packet and change nothing outside it.
+    /// Record the way of a packet and change nothing outside it: an object of its own.
     pub(super) explain: bool,
 }
 
@@ -166,7 +168,6 @@ impl Knobs {
         put(offset_of!(types::config, vip), &[u8::from(f.vip)])?;
         put(offset_of!(types::config, vlan), &[u8::from(f.vlan)])?;
         put(offset_of!(types::config, slow_path), &[u8::from(f.slow_path)])?;
-        put(offset_of!(types::config, explain), &[u8::from(self.explain)])?;
         put(offset_of!(types::config, vxlan_port), &self.vxlan_port.to_ne_bytes())?;
         let [fib4_words, fib6_words] = self.fib_words;
         put(offset_of!(types::config, fib4_words), &fib4_words.to_ne_bytes())?;
@@ -185,7 +186,7 @@ pub(super) struct Instance {
 impl Instance {
     /// Verifies and loads the object with these knobs over the shared maps.
     pub(super) fn load(maps: &SharedMaps, knobs: Knobs) -> Result<Self, Error> {
-        let mut object = open_object()?;
+        let mut object = open_object(if knobs.explain { EXPLAIN } else { UPLINK })?;
         for mut map in object.maps_mut() {
             let name = map.name().to_string_lossy().into_owned();
             if let Some(shared) = maps.maps.get(&name) {
@@ -232,7 +233,7 @@ impl Reasons {
     /// # Errors
     /// [`Error::Layout`] for an object of another build.
     pub fn read() -> Result<Self, Error> {
-        let mut object = open_object()?;
+        let mut object = open_object(UPLINK)?;
         let layout = || Error::Layout("rodata");
         let rodata =
             object.maps_mut().find(|map| map.name().to_string_lossy().contains(".rodata")).ok_or_else(layout)?;

@@ -1,4 +1,4 @@
-//! The counting end of a lab, and the smallest device: the programs of `bpf/lab.bpf.c`.
+//! The counting end of a lab, and devices to hold others against: the programs of `bpf/lab.bpf.c`.
 
 use std::mem::MaybeUninit;
 
@@ -124,6 +124,7 @@ impl Sink {
         let mut storage = MaybeUninit::uninit();
         let mut open = skel::LabSkelBuilder::default().open(&mut storage).context("opening the sink")?;
         open.progs.lab_redirect.set_autoload(false);
+        open.progs.lab_router.set_autoload(false);
         let skel = open.load().context("the kernel does not take the sink (are you root?)")?;
         let link = skel
             .progs
@@ -219,27 +220,42 @@ impl MapCoreObject for libbpf_rs::MapMut<'_> {
     }
 }
 
-/// The attached redirect from the caller's interface to another of the same namespace; it is detached on drop.
+/// A device on the caller's interface; it is detached on drop.
 #[derive(Debug)]
-pub(crate) struct Redirect {
+pub(crate) struct Device {
     _link: Link,
 }
 
-impl Redirect {
-    /// Attaches it.
+impl Device {
+    /// Attaches the redirect to another interface of the same namespace, with these link-layer addresses.
     ///
     /// # Errors
     /// No privilege, or the interface has a program already.
-    pub(crate) fn attach(ingress: u32, egress: u32, source: Mac, destination: Mac) -> anyhow::Result<Self> {
+    pub(crate) fn redirect(ingress: u32, egress: u32, source: Mac, destination: Mac) -> anyhow::Result<Self> {
         let mut storage = MaybeUninit::uninit();
         let mut open = skel::LabSkelBuilder::default().open(&mut storage).context("opening the redirect")?;
         open.progs.lab_sink.set_autoload(false);
+        open.progs.lab_router.set_autoload(false);
         let constants = open.maps.rodata_data.as_deref_mut().context("the object has no read-only data")?;
         constants.egress_ifindex = egress;
         constants.egress_source = source;
         constants.egress_destination = destination;
         let skel = open.load().context("the kernel does not take the redirect (are you root?)")?;
         let link = skel.progs.lab_redirect.attach_xdp(i32::try_from(ingress)?).context("it cannot be attached")?;
+        Ok(Self { _link: link })
+    }
+
+    /// Attaches the router on the kernel's tables.
+    ///
+    /// # Errors
+    /// No privilege, or the interface has a program already.
+    pub(crate) fn router(ingress: u32) -> anyhow::Result<Self> {
+        let mut storage = MaybeUninit::uninit();
+        let mut open = skel::LabSkelBuilder::default().open(&mut storage).context("opening the router")?;
+        open.progs.lab_sink.set_autoload(false);
+        open.progs.lab_redirect.set_autoload(false);
+        let skel = open.load().context("the kernel does not take the router (are you root?)")?;
+        let link = skel.progs.lab_router.attach_xdp(i32::try_from(ingress)?).context("it cannot be attached")?;
         Ok(Self { _link: link })
     }
 }

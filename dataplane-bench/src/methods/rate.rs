@@ -10,8 +10,9 @@ use super::{Budget, Common, Station, generators, progress, quartiles, seconds};
 use crate::result::RateRow;
 
 /// Devices where none are named: each kind once, at a size that tells.
-const DEFAULT: [&str; 14] = [
+const DEFAULT: [&str; 15] = [
     "xdp/redirect",
+    "xdp/fib-lookup",
     "kernel/forward",
     "kernel/forward+conntrack",
     "nft/rules-100",

@@ -132,8 +132,9 @@ pub(crate) struct Surroundings {
 }
 
 /// Devices of the standard set, in the order of the report. Any other number may stand in place of theirs.
-pub(crate) const STANDARD: [&str; 24] = [
+pub(crate) const STANDARD: [&str; 25] = [
     "xdp/redirect",
+    "xdp/fib-lookup",
     "kernel/forward",
     "kernel/forward+conntrack",
     "nft/rules-10",
@@ -192,7 +193,11 @@ fn by_name(name: &str, surroundings: &Surroundings) -> Option<Box<dyn Dut>> {
     let numbered =
         |prefix: &str| device.strip_prefix(prefix)?.parse::<u32>().ok().filter(|n| (1..=1_000_000).contains(n));
     match group {
-        "xdp" if device == "redirect" => Some(Box::new(xdp::Redirect)),
+        "xdp" => match device {
+            "redirect" => Some(Box::new(xdp::Redirect)),
+            "fib-lookup" => Some(Box::new(xdp::Router)),
+            _ => None,
+        },
         "xdp-tools" => Some(Box::new(xdp::Filter { entries: numbered("filter-deny-")? })),
         "kernel" => match device {
             "forward" => Some(Box::new(kernel::Forward { conntrack: false })),

@@ -37,17 +37,37 @@ impl Dut for Redirect {
     fn prepare(&self, lab: &Arc<Lab>, _: &Cores) -> anyhow::Result<Box<dyn Running>> {
         let link = path::inside(Some(&lab.device), || {
             let (ingress, egress) = (Interface::new(&lab.ingress)?, Interface::new(OUT)?);
-            sink::Redirect::attach(ingress.index(), egress.index(), OUT_MAC, TO_MAC)
+            sink::Device::redirect(ingress.index(), egress.index(), OUT_MAC, TO_MAC)
         })??;
         Ok(Box::new(Attached { _link: link }))
     }
 }
 
 struct Attached {
-    _link: sink::Redirect,
+    _link: sink::Device,
 }
 
 impl Running for Attached {}
+
+/// `bpf_fib_lookup`, TTL, link-layer addresses and `bpf_redirect`.
+pub(super) struct Router;
+
+impl Dut for Router {
+    fn name(&self) -> String {
+        "xdp/fib-lookup".to_owned()
+    }
+
+    fn about(&self) -> String {
+        "XDP program that asks the kernel's table (bpf_fib_lookup) and redirects, as xdp-forward does".to_owned()
+    }
+
+    fn prepare(&self, lab: &Arc<Lab>, _: &Cores) -> anyhow::Result<Box<dyn Running>> {
+        // The helper answers only where the kernel would forward.
+        forwarding(lab)?;
+        let link = path::inside(Some(&lab.device), || sink::Device::router(Interface::new(&lab.ingress)?.index()))??;
+        Ok(Box::new(Attached { _link: link }))
+    }
+}
 
 /// `xdp-filter` with a list of denied sources, in front of the kernel's forwarding.
 pub(super) struct Filter {

@@ -192,7 +192,6 @@ fn specialise(
         vip = features.vip,
         vlan = features.vlan,
         slow_path = features.slow_path,
-        explain = false,
     );
     put(std::mem::offset_of!(types::config, fib4_words), &fib4_words.to_ne_bytes())?;
     put(std::mem::offset_of!(types::config, fib6_words), &fib6_words.to_ne_bytes())?;
