@@ -29,6 +29,7 @@ struct config {
 	__u32 punt_rate;  /* punts a second, reason and CPU; also the burst */
 	__u32 fib4_words; /* size of the map */
 	__u32 fib6_words;
+	__u64 hash_seed; /* the node's own, for the choice among next hops */
 };
 
 const volatile struct config config = {
@@ -43,6 +44,7 @@ const volatile struct config config = {
 	.punt_rate = 1000,
 	.fib4_words = FIB4_WORDS_MIN,
 	.fib6_words = FIB6_WORDS_MIN,
+	.hash_seed = 1,
 };
 
 /* Names and help of the reasons, for the CLI, the metrics and the documents. */

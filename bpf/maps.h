@@ -154,6 +154,13 @@ struct {
 } next_hops SEC(".maps");
 
 struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, NEXT_HOPS_MAX);
+	__type(key, __u32);
+	__type(value, struct pkt_count);
+} next_hop_counters SEC(".maps");
+
+struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(max_entries, ADJACENCIES_MAX);
 	__type(key, __u32);

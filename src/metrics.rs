@@ -92,6 +92,8 @@ metrics! {
     KERNEL_REPAIRED: Counter "margay_kernel_routes_repaired_total" [] "Prefixes that audits found to differ from the kernel's table, and repaired.";
     KERNEL_OVERRUNS: Counter "margay_kernel_routes_overruns_total" [] "How often notifications of routes were lost; each time the table was read again.";
     NEIGHBORS: Gauge "margay_neighbor_entries" ["state"] "Next hops by state of their link-layer address: resolved or unresolved.";
+    NEXT_HOP_PACKETS: Counter "margay_next_hop_packets_total" ["next_hop", "interface"] "Packets sent to a next hop, a gateway or a host on a link; next hops that none was sent to are left out.";
+    NEXT_HOP_BYTES: Counter "margay_next_hop_bytes_total" ["next_hop", "interface"] "Bytes of these packets, as they came in.";
     VIP_BACKENDS: Gauge "margay_vip_backends" ["vip", "state"] "Backends of a VIP that are usable and unusable.";
     BACKEND_PACKETS: Counter "margay_backend_packets_total" ["vip", "backend"] "Packets sent to a backend of a VIP.";
     BACKEND_BYTES: Counter "margay_backend_bytes_total" ["vip", "backend"] "Bytes of these packets, as they came in.";

@@ -8,7 +8,7 @@ mod root {
     use std::sync::Arc;
 
     use ipnet::IpNet;
-    use margay::dataplane::{Applied, Attach, Dataplane, Error, Stage, detach_all};
+    use margay::dataplane::{Applied, Attach, Count, Dataplane, Error, Stage, detach_all};
     use model::desired::AttachMode;
     use model::network::{IfIndex, Mac};
     use model::tables::{
@@ -215,6 +215,41 @@ mod root {
             // A policy that changes is written beside the old one, then the port is turned to it, then the old one goes.
             wanted.filter[0].test = FilterTest::Protocol(17);
             assert_eq!(apply(&mut dataplane, &wanted, &[]).writes, 3);
+        });
+    }
+
+    /// The index of a next hop that has gone begins at nothing for the one that has it next.
+    #[test]
+    fn a_next_hop_is_counted_as_long_as_it_is_the_same() {
+        with_veth(|_, ifindex| {
+            let mut wanted = tables(ifindex);
+            wanted.filter = Vec::new();
+            let port = Port { id: PortId(1), mac: Mac([2, 0, 0, 0, 0, 1]), filter: None };
+            wanted.ports.insert(PortKey { ifindex, vlan: None }, port);
+            let mut dataplane = Dataplane::open_unpinned().unwrap();
+            apply(&mut dataplane, &wanted, &[]);
+            let frame = "eth 02::ff > 02::1 / ip4 192.0.2.77 > 198.18.0.1 / udp 1 > 2 / data 18";
+            let frame = packet::notation::encode(frame).unwrap();
+            for _ in 0..3 {
+                dataplane.test_run(&frame, ifindex).unwrap();
+            }
+            dataplane.explain(&frame, ifindex).unwrap();
+            let sent = |dataplane: &Dataplane, id| dataplane.next_hop_count(NextHopId(id)).unwrap();
+            assert_eq!(sent(&dataplane, 1), Count { packets: 3, bytes: 3 * frame.len() as u64 });
+            assert_eq!(sent(&dataplane, 2), Count::default());
+
+            let mut without = wanted.clone();
+            without.fib.remove(&net("0.0.0.0/0"));
+            without.vips.clear();
+            without.rings.clear();
+            without.backends.clear();
+            without.groups.remove(&GroupId(1));
+            without.next_hops.remove(&NextHopId(1));
+            apply(&mut dataplane, &without, &[]);
+            assert_eq!(sent(&dataplane, 1), Count::default());
+            apply(&mut dataplane, &wanted, &[]);
+            dataplane.test_run(&frame, ifindex).unwrap();
+            assert_eq!(sent(&dataplane, 1).packets, 1);
         });
     }
 

@@ -140,7 +140,7 @@ ALWAYS_INLINE int decap(struct xdp_md *ctx, struct packet *pkt)
 
 	if (!kind || pkt->host_scope)
 		return CONTINUE;
-	nh = next_hop_of(pkt, fib_lookup(pkt), 0);
+	nh = next_hop_of(ctx, pkt, fib_lookup(pkt), 0);
 	if (!nh || nh->kind != NH_RECEIVE)
 		return CONTINUE;
 	if (is_fragment(pkt))

@@ -130,7 +130,7 @@ ALWAYS_INLINE __u32 fib_lookup(const struct packet *pkt)
 }
 
 /* The group's next hop for a flow, NULL where the tables are at odds. `hash` is 0 where it has not been needed yet. */
-ALWAYS_INLINE const struct next_hop *next_hop_of(const struct packet *pkt, __u32 group_id, __u64 hash)
+ALWAYS_INLINE const struct next_hop *next_hop_of(struct xdp_md *ctx, struct packet *pkt, __u32 group_id, __u64 hash)
 {
 	const struct group *group = bpf_map_lookup_elem(&groups, &group_id);
 	const struct next_hop *nh;
@@ -139,9 +139,13 @@ ALWAYS_INLINE const struct next_hop *next_hop_of(const struct packet *pkt, __u32
 	if (!group)
 		return NULL;
 	id = group->bucket[0];
-	if (!(id & GROUP_SINGLE))
-		id = group->bucket[hash_to_bucket(hash ? hash : flow_hash(pkt))];
+	if (!(id & GROUP_SINGLE)) {
+		if (!hash)
+			hash = pkt->plain ? flow_hash(pkt) : spread_hash(ctx, pkt);
+		id = group->bucket[hash_to_bucket(hash)];
+	}
 	id &= GROUP_SINGLE - 1;
+	pkt->next_hop = id;
 	nh = bpf_map_lookup_elem(&next_hops, &id);
 	if (nh)
 		trace_step(STAGE_NEXT_HOP, id, nh->kind);

@@ -69,7 +69,7 @@ ALWAYS_INLINE int forward(struct xdp_md *ctx, struct packet *pkt)
 	group = fib_lookup(pkt);
 	if (!group)
 		return punt_plain(ctx, pkt, PUNT_NO_ROUTE);
-	nh = next_hop_of(pkt, group, 0);
+	nh = next_hop_of(ctx, pkt, group, 0);
 	if (!nh)
 		return drop(pkt, DROP_INTERNAL);
 	switch (nh->kind) {

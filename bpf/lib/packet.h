@@ -30,6 +30,7 @@
 #define PROTO_TCP 6
 #define PROTO_UDP 17
 #define PROTO_IPV6 41
+#define PROTO_GRE 47
 #define PROTO_ICMPV6 58
 #define PROTO_SCTP 132
 
@@ -48,6 +49,7 @@ struct packet {
 	__u32 filter;	  /* first op of the port's policy, then where its walk stands */
 	__u32 filter_end; /* FILTER_ALLOW or FILTER_DENY once decided, else 0 */
 	__u32 counter;	  /* what became of it; NR_COUNTERS until a verdict */
+	__u32 next_hop;	  /* that it leaves by */
 	__be32 ports;	  /* source's in the first half; 0 where has_ports is not set */
 	__u16 ethertype;  /* host order */
 	__u16 frag;	  /* IPv4's field, host order; of IPv6 the same bits */

@@ -303,10 +303,15 @@ ALWAYS_INLINE int parse_ip6(struct xdp_md *ctx, struct packet *pkt, __u32 end)
 	return check_ip6(pkt);
 }
 
+ALWAYS_INLINE int has_ports(__u8 proto)
+{
+	return proto == PROTO_TCP || proto == PROTO_UDP || proto == PROTO_SCTP;
+}
+
 /* Ports of TCP, UDP and SCTP, type and code of ICMP. */
 ALWAYS_INLINE int parse_upper(struct xdp_md *ctx, struct packet *pkt)
 {
-	int ports = pkt->proto == PROTO_TCP || pkt->proto == PROTO_UDP || pkt->proto == PROTO_SCTP;
+	int ports = has_ports(pkt->proto);
 	int icmp = pkt->proto == (pkt->is_ipv6 ? PROTO_ICMPV6 : PROTO_ICMP);
 	const __u8 *header;
 

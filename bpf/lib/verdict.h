@@ -21,9 +21,24 @@ ALWAYS_INLINE int drop(struct packet *pkt, enum drop_reason reason)
 	return XDP_DROP;
 }
 
-/* Out by the interface it came in by, or by another. */
+ALWAYS_INLINE void count_next_hop(const struct packet *pkt)
+{
+	__u32 id = pkt->next_hop;
+	struct pkt_count *c;
+
+	if (EXPLAIN)
+		return;
+	c = bpf_map_lookup_elem(&next_hop_counters, &id);
+	if (!c)
+		return;
+	c->packets++;
+	c->bytes += pkt->bytes;
+}
+
+/* Out by the interface it came in by, or by another, to its next hop. */
 ALWAYS_INLINE int send(struct xdp_md *ctx, struct packet *pkt, __u32 ifindex)
 {
+	count_next_hop(pkt);
 	if (ifindex == ctx->ingress_ifindex) {
 		pkt->counter = COUNTER_TX;
 		trace_step(STAGE_VERDICT, XDP_TX, ifindex);

@@ -83,7 +83,7 @@ ALWAYS_INLINE int to_backend(struct xdp_md *ctx, struct packet *pkt, const struc
 		return punt_plain(ctx, pkt, PUNT_TTL_EXCEEDED);
 	if (pkt->len > b->inner_mtu)
 		return too_big(ctx, pkt, b->inner_mtu);
-	nh = next_hop_of(pkt, b->group, hash);
+	nh = next_hop_of(ctx, pkt, b->group, hash);
 	if (!nh || nh->kind != NH_FORWARD)
 		return drop(pkt, DROP_INTERNAL);
 	adj = adjacency_of(nh);

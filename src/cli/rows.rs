@@ -132,7 +132,7 @@ impl Row for Route {
 }
 
 impl Row for NextHop {
-    const HEADER: &'static [&'static str] = &["ID", "KIND", "ADDRESS", "INTERFACE", "MAC", "MTU"];
+    const HEADER: &'static [&'static str] = &["ID", "KIND", "ADDRESS", "INTERFACE", "MAC", "MTU", "PACKETS", "BYTES"];
     fn cells(&self) -> Vec<String> {
         let unresolved = if self.resolved() { "-" } else { "unresolved" };
         vec![
@@ -142,6 +142,8 @@ impl Row for NextHop {
             or_dash(self.interface.as_deref()),
             self.mac.map_or_else(|| unresolved.to_owned(), |mac| mac.to_string()),
             or_dash(self.mtu),
+            or_dash(self.sent.map(|sent| sent.packets)),
+            or_dash(self.sent.map(|sent| sent.bytes)),
         ]
     }
 }

@@ -1,9 +1,9 @@
-//! Counters of ports and backends, per CPU in the kernel, summed here.
+//! Counters of ports, backends and next hops, per CPU in the kernel, summed here.
 
 use std::collections::BTreeMap;
 
 use libbpf_rs::{MapCore, MapFlags};
-use model::tables::{BackendId, PortId};
+use model::tables::{BackendId, NextHopId, PortId};
 use model::verdict::{DropReason, PuntReason};
 use serde::{Deserialize, Serialize};
 
@@ -103,4 +103,16 @@ pub(super) fn port(maps: &SharedMaps, id: PortId) -> Result<PortCounters, Error>
 /// The counter of one backend.
 pub(super) fn backend(maps: &SharedMaps, id: BackendId) -> Result<Count, Error> {
     Ok(summed(maps.get("backend_counters")?, "backend_counters", id.0)?.first().copied().unwrap_or_default())
+}
+
+/// The counter of one next hop.
+pub(super) fn next_hop(maps: &SharedMaps, id: NextHopId) -> Result<Count, Error> {
+    Ok(summed(maps.get("next_hop_counters")?, "next_hop_counters", id.0)?.first().copied().unwrap_or_default())
+}
+
+/// Begins anew, for an index of the array `name` that is going to mean something else.
+pub(super) fn reset(maps: &SharedMaps, name: &'static str, key: &[u8]) -> Result<(), Error> {
+    let failed = |source| Error::Map { map: name, operation: "clear", source };
+    let zero = vec![vec![0; size_of::<types::pkt_count>()]; libbpf_rs::num_possible_cpus().map_err(failed)?];
+    maps.get(name)?.update_percpu(key, &zero, MapFlags::ANY).map_err(failed)
 }

@@ -76,6 +76,15 @@ impl Table {
         }
     }
 
+    /// Counters by the same index, if there are any.
+    pub(super) const fn counters(self) -> Option<&'static str> {
+        match self {
+            Self::NextHops => Some("next_hop_counters"),
+            Self::Backends => Some("backend_counters"),
+            _ => None,
+        }
+    }
+
     /// An array has every key: an entry is deleted by zeroing it.
     pub(super) const fn is_array(self) -> bool {
         matches!(self, Self::Adjacencies | Self::NextHops | Self::Groups | Self::Backends | Self::Filter | Self::Ports)

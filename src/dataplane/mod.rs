@@ -26,14 +26,14 @@ use libbpf_rs::{MapCore, MapFlags};
 use model::compile::Changed;
 use model::desired::AttachMode;
 use model::network::IfIndex;
-use model::tables::{BackendId, Features, GroupId, Parameters, PortId, Tables, VipId};
+use model::tables::{BackendId, Features, GroupId, NextHopId, Parameters, PortId, Tables, VipId};
 use serde::{Deserialize, Serialize};
 
 pub use abi::types;
 pub use counters::{Count, PortCounters};
 pub use error::Error;
 pub use explain::{Explanation, SHORTEST_FRAME, Stage, Step, TestRun};
-pub use flow::flows;
+pub use flow::{Flow as PacketFlow, flows};
 pub use object::{Reason, Reasons};
 pub use pins::{Detached, detach_all};
 
@@ -381,6 +381,14 @@ impl Dataplane {
     /// [`Error::Map`] where the kernel refuses the look-up.
     pub fn backend_count(&self, backend: BackendId) -> Result<Count, Error> {
         counters::backend(&self.maps, backend)
+    }
+
+    /// What has left by a next hop: frames as they came in.
+    ///
+    /// # Errors
+    /// [`Error::Map`] where the kernel refuses the look-up.
+    pub fn next_hop_count(&self, next_hop: NextHopId) -> Result<Count, Error> {
+        counters::next_hop(&self.maps, next_hop)
     }
 
     /// At most `limit` remembered flows, in no order.

@@ -145,13 +145,16 @@ pub(super) struct Knobs {
     pub(super) punt_rate: u32,
     /// Words of the FIB's maps.
     pub(super) fib_words: [u32; 2],
+    /// The node's own, in the choice among next hops.
+    pub(super) hash_seed: u64,
     /// Record the way of a packet and change nothing outside it: an object of its own.
     pub(super) explain: bool,
 }
 
 impl Knobs {
     pub(super) fn new(features: Features, parameters: &Parameters, fib_words: [u32; 2]) -> Self {
-        Self { features, vxlan_port: parameters.vxlan_port, punt_rate: parameters.punt_rate, fib_words, explain: false }
+        let Parameters { vxlan_port, punt_rate, hash_seed, .. } = *parameters;
+        Self { features, vxlan_port, punt_rate, fib_words, hash_seed, explain: false }
     }
 
     /// Writes the knobs into the initial value of the read-only data.
@@ -172,6 +175,7 @@ impl Knobs {
         let [fib4_words, fib6_words] = self.fib_words;
         put(offset_of!(types::config, fib4_words), &fib4_words.to_ne_bytes())?;
         put(offset_of!(types::config, fib6_words), &fib6_words.to_ne_bytes())?;
+        put(offset_of!(types::config, hash_seed), &self.hash_seed.to_ne_bytes())?;
         put(offset_of!(types::config, punt_rate), &self.punt_rate.to_ne_bytes())
     }
 }

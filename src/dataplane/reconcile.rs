@@ -11,6 +11,7 @@ use model::compile::Changed;
 use model::tables::{Group, GroupId, RING_SLOTS, Ring, VipId};
 
 use super::abi::{self, types};
+use super::counters;
 use super::encode::{self, Encoded, Entries, FILTER_HALF, Table};
 use super::error::Error;
 use super::fib::{Fibs, MAPS, Outgrown, Wanted};
@@ -199,6 +200,9 @@ impl Kernel {
                 map.update(key, &zero, MapFlags::ANY).map_err(failed(table.map(), "clear"))?;
             } else {
                 map.delete(key).map_err(failed(table.map(), "delete"))?;
+            }
+            if let Some(counters) = table.counters() {
+                counters::reset(maps, counters, key)?;
             }
             current.remove(key);
         }

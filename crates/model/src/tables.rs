@@ -301,10 +301,12 @@ pub struct Parameters {
     pub punt_rate: u32,
     /// Flow table capacity.
     pub flow_table_entries: u32,
+    /// The node's own, in the choice among next hops.
+    pub hash_seed: u64,
 }
 
 impl Default for Parameters {
     fn default() -> Self {
-        Self { vxlan_port: 4789, punt_rate: 1_000, flow_table_entries: 65_536 }
+        Self { vxlan_port: 4789, punt_rate: 1_000, flow_table_entries: 65_536, hash_seed: 0 }
     }
 }

@@ -1,7 +1,7 @@
 //! The flow hash, bit for bit the one of the program (`docs/datapath.md`, "Flow hash").
 //!
 //! One hash a packet answers for everything that spreads flows: ring slot, next-hop bucket, VXLAN source port and IPv6
-//! flow label. They take different bits, so that flows of one bucket still spread over a ring.
+//! flow label. They take different bits, so that flows of one bucket still spread over a ring; the bucket is a node's own choice.
 
 use std::net::IpAddr;
 
@@ -41,10 +41,17 @@ pub fn ring_slot(hash: u64) -> usize {
     (((hash >> 32) * RING_SLOTS as u64) >> 32) as usize
 }
 
-/// The bucket of a flow in a next-hop group, 0 to [`GROUP_BUCKETS`] - 1.
+/// The bucket of a flow in a next-hop group of the node with this [`seed`], 0 to [`GROUP_BUCKETS`] - 1.
 #[must_use]
-pub fn bucket(hash: u64) -> usize {
-    (hash >> 8) as usize & (GROUP_BUCKETS - 1)
+pub fn bucket(hash: u64, seed: u64) -> usize {
+    ((hash ^ seed).wrapping_mul(MULTIPLIER) >> (u64::BITS - GROUP_BUCKETS.ilog2())) as usize
+}
+
+/// What makes a node's choice among next hops its own: routers behind each other that chose alike would leave next hops unused.
+/// From the name, so that it outlives the process (FNV-1a of Fowler, Noll and Vo).
+#[must_use]
+pub fn seed(node: &str) -> u64 {
+    node.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
 }
 
 /// The UDP source port of VXLAN packets of a flow, 49152 to 65535 (RFC 7348 §5).
@@ -117,9 +124,13 @@ mod tests {
     fn known_values() {
         let tcp = flow_hash(&key("10.0.0.1", "192.0.2.10", Some((40_000, 80)), 6));
         assert_eq!(tcp, KNOWN_TCP);
-        let ranges = (ring_slot(u64::MAX), ring_slot(0), bucket(u64::MAX), source_port(u64::MAX), flow_label(u64::MAX));
-        assert_eq!(ranges, (65_536, 0, 63, 65_535, 0xf_ffff));
+        let ranges = (ring_slot(u64::MAX), ring_slot(0), source_port(u64::MAX), flow_label(u64::MAX));
+        assert_eq!(ranges, (65_536, 0, 65_535, 0xf_ffff));
+        assert_eq!((bucket(tcp, 0), bucket(tcp, 1), bucket(tcp, seed("edge-1"))), KNOWN_BUCKETS);
+        // The authors' own.
+        assert_eq!((seed(""), seed("a"), seed("foobar")), (0xcbf29ce484222325, 0xaf63dc4c8601ec8c, 0x85944171f73967e8));
     }
+    const KNOWN_BUCKETS: (usize, usize, usize) = (39, 15, 52);
     const KNOWN_TCP: u64 = 9_604_302_365_539_332_498;
 
     #[test]
@@ -133,11 +144,23 @@ mod tests {
             let flow = FlowKey { source, ..key("10.0.0.1", "192.0.2.10", Some((port, 80)), 6) };
             let h = flow_hash(&flow);
             slots[ring_slot(h) * 64 / RING_SLOTS] += 1;
-            buckets[bucket(h)] += 1;
+            buckets[bucket(h, seed("edge-1"))] += 1;
         }
         // 1000 expected; six standard deviations of a uniform choice are 190.
         for count in slots.iter().chain(&buckets) {
             assert!((810..=1190).contains(count), "{slots:?} {buckets:?}");
         }
+    }
+    /// Two routers behind each other, each with 4 ways on: flows that take one way at the first take all four at the second.
+    #[test]
+    fn nodes_choose_independently() {
+        let (first, second) = (seed("spine-1"), seed("leaf-1"));
+        let mut ways = [[0u32; 4]; 4];
+        for port in 0..16_000u16 {
+            let h = flow_hash(&key("10.0.0.1", "192.0.2.10", Some((port, 80)), 17));
+            ways[bucket(h, first) % 4][bucket(h, second) % 4] += 1;
+        }
+        // 1000 expected.
+        assert!(ways.iter().flatten().all(|flows| (800..=1200).contains(flows)), "{ways:?}");
     }
 }

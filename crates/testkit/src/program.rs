@@ -136,15 +136,20 @@ impl Program {
     fn bucket_difference(&self, frame: &[u8], explained: &Explanation) -> Option<String> {
         let tables = &self.compiled.tables;
         let (mut flow, inner_flow) = flows(frame, &explained.steps);
-        let mut group = GroupId(0);
+        let (mut group, mut balanced) = (GroupId(0), false);
         for step in &explained.steps {
             match step.stage {
                 Stage::Decap => flow = inner_flow,
                 Stage::Fib => group = GroupId(step.id),
-                Stage::Backend => group = tables.backends.get(&BackendId(step.id))?.group,
+                Stage::Backend => {
+                    group = tables.backends.get(&BackendId(step.id))?.group;
+                    balanced = true;
+                }
                 // Without a route, the stage before a tunnel is taken off finds what group 0 leads to: nothing.
                 Stage::NextHop if group.0 > 0 => {
-                    let bucket = flow.map(|flow| hash::bucket(hash::flow_hash(&flow)));
+                    let flow = flow.map(|flow| if balanced { flow.own } else { flow.forwarded });
+                    let seed = self.compiled.parameters.hash_seed;
+                    let bucket = flow.map(|flow| hash::bucket(hash::flow_hash(&flow), seed));
                     let buckets = tables.groups.get(&group).map(|group| &group.buckets);
                     let found = bucket.and_then(|bucket| buckets?.get(bucket).copied());
                     if found != Some(NextHopId(step.id)) {

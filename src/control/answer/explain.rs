@@ -18,7 +18,7 @@ use crate::control::api::types::{
     ExplainRequest, Explanation, MAX_FRAME_BYTES, Member, NextHop, NextHopKind, Packet, RoutedBy, Step,
 };
 use crate::control::owner::Owner;
-use crate::dataplane::{SHORTEST_FRAME, Stage, Step as TableStep, flows};
+use crate::dataplane::{PacketFlow, SHORTEST_FRAME, Stage, Step as TableStep, flows};
 
 /// Runs the packet and tells its way.
 ///
@@ -77,8 +77,8 @@ fn input(owner: &Owner, request: &ExplainRequest) -> Result<(IfIndex, Vec<u8>), 
 struct Namer<'a> {
     owner: &'a Owner,
     /// The flow of the packet as it is at this stage, and of the one inside.
-    flow: Option<FlowKey>,
-    inner_flow: Option<FlowKey>,
+    flow: Option<PacketFlow>,
+    inner_flow: Option<PacketFlow>,
     /// How the last next hop was chosen.
     route: Option<RoutedBy>,
 }
@@ -168,26 +168,26 @@ impl Namer<'_> {
                 format!("VXLAN {source} -> {destination}, VNI {vni}, inner destination {inner_destination}")
             }
         };
-        let route = self.routed(backend.address, backend.group);
+        let route = self.routed(backend.address, backend.group, self.flow.map(|flow| flow.own));
         format!("{}: {outer}, at most {} bytes; by {route}", backend.address, backend.inner_mtu)
     }
 
     fn fib(&mut self, group: GroupId) -> String {
         match self.flow {
-            Some(flow) => self.routed(flow.destination, group),
+            Some(flow) => self.routed(flow.own.destination, group, Some(flow.forwarded)),
             None => format!("group {}", group.0),
         }
     }
 
-    /// Remembers which route leads to `destination`, and puts it into words.
-    fn routed(&mut self, destination: IpAddr, group: GroupId) -> String {
+    /// Remembers which route leads to `destination`, and puts it into words. `flow`: what chooses among next hops.
+    fn routed(&mut self, destination: IpAddr, group: GroupId, flow: Option<FlowKey>) -> String {
         let compiled = self.owner.forwarding.compiled();
         let matched = forwarding::longest_match(&compiled.tables, destination).map(|(prefix, _)| prefix);
         let prefix = matched.filter(|_| group.0 != 0);
         let source = prefix.and_then(|prefix| compiled.best_route(prefix, self.owner.routing.rib()));
         let source = source.map(|(source, _)| source);
         let members = members(&compiled.tables, &self.owner.network, group);
-        let hash = self.flow.as_ref().map_or(0, hash::flow_hash);
+        let hash = flow.as_ref().map_or(0, hash::flow_hash);
         let text = match (prefix, source) {
             (Some(prefix), Some(source)) => format!("{prefix} {source}, "),
             _ => String::new(),
@@ -202,7 +202,7 @@ impl Namer<'_> {
             source,
             group: group.0,
             members,
-            bucket: hash::bucket(hash),
+            bucket: hash::bucket(hash, compiled.parameters.hash_seed),
             flow_hash: format!("{hash:016x}"),
             next_hop: None,
         });

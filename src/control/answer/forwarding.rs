@@ -16,7 +16,7 @@ pub(super) fn interface_name(network: &Network, ifindex: IfIndex) -> String {
 
 /// One next hop with its adjacency.
 pub(super) fn next_hop(tables: &Tables, network: &Network, id: NextHopId, hop: &TableHop) -> NextHop {
-    let plain = |kind| NextHop { id: id.0, kind, address: None, interface: None, mac: None, mtu: None };
+    let plain = |kind| NextHop { id: id.0, kind, address: None, interface: None, mac: None, mtu: None, sent: None };
     match hop {
         TableHop::Forward { address, ifindex, adjacency } => {
             let adjacency = tables.adjacencies.get(adjacency);

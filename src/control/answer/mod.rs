@@ -13,8 +13,9 @@ mod status;
 use std::net::IpAddr;
 
 use ipnet::IpNet;
+use model::tables::NextHopId;
 
-use super::api::types::{DEFAULT_LIMIT, Drop, Filter, List, MAX_LIMIT, NextHop, Route, WorkerCounter};
+use super::api::types::{DEFAULT_LIMIT, Drop, Filter, List, MAX_LIMIT, NextHop, NextHopKind, Route, WorkerCounter};
 use super::api::{ListKind, Query, QueryError, Reply};
 use super::owner::Owner;
 use crate::dataplane::Reason;
@@ -112,7 +113,13 @@ fn next_hops(owner: &Owner, of: Option<&str>, limit: usize) -> Result<List<NextH
     };
     let tables = &owner.forwarding.compiled().tables;
     let rows = tables.next_hops.iter().map(|(id, hop)| forwarding::next_hop(tables, &owner.network, *id, hop));
-    Ok(List::take(rows.filter(|row| address.is_none() || row.address == address), limit))
+    let mut list = List::take(rows.filter(|row| address.is_none() || row.address == address), limit);
+    for row in &mut list.items {
+        if row.kind == NextHopKind::Forward {
+            row.sent = Some(owner.forwarding.dataplane().next_hop_count(NextHopId(row.id)).map_err(kernel)?);
+        }
+    }
+    Ok(list)
 }
 
 /// Every port with its interface's name, port 0 (frames of no port) as `-`.

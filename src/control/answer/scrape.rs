@@ -21,6 +21,9 @@ pub(in crate::control) fn scrape(owner: &Owner) -> String {
         if let Err(error) = services(owner) {
             warn!(%error, "metrics of backends are missing from this scrape");
         }
+        if let Err(error) = next_hops(owner) {
+            warn!(%error, "metrics of next hops are missing from this scrape");
+        }
     })
 }
 
@@ -103,6 +106,19 @@ fn tables(owner: &Owner) {
     let unresolved = adjacencies.clone().filter(|adjacency| adjacency.destination.is_none()).count();
     metrics::NEIGHBORS.set(&["resolved"], (adjacencies.count() - unresolved) as u64);
     metrics::NEIGHBORS.set(&["unresolved"], unresolved as u64);
+}
+
+fn next_hops(owner: &Owner) -> Result<(), QueryError> {
+    for hop in super::next_hops(owner, None, usize::MAX)?.items {
+        if let (Some(address), Some(interface), Some(sent)) = (hop.address, hop.interface, hop.sent)
+            && sent.packets > 0
+        {
+            let labels = [&address.to_string(), interface.as_str()];
+            metrics::NEXT_HOP_PACKETS.set(&labels, sent.packets);
+            metrics::NEXT_HOP_BYTES.set(&labels, sent.bytes);
+        }
+    }
+    Ok(())
 }
 
 fn services(owner: &Owner) -> Result<(), QueryError> {

@@ -13,6 +13,8 @@ use model::rib::Source;
 use model::tables::Features;
 use serde::{Deserialize, Serialize};
 
+use crate::dataplane::Count;
+
 pub use crate::control::bgp::PeerStatus as Peer;
 
 /// Rows a list holds where the request names no limit.
@@ -313,6 +315,9 @@ pub struct NextHop {
     /// Largest packet, in bytes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mtu: Option<u32>,
+    /// What has left by it; told by the list of next hops.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sent: Option<Count>,
 }
 
 impl NextHop {

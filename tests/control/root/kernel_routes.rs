@@ -123,6 +123,12 @@ fn routes_of_ip_route_forward_and_differences_are_told() {
     assert_eq!(way("192.0.2.1"), "pass", "by an interface that is no port: the host's stack decides");
     assert_eq!(lab.ping("198.51.100.7", 10), 10);
     assert_eq!(lab.ping("2001:db8:7::7", 10), 10);
+    // What the slow path sent while the neighbours were asked for is not the program's.
+    for next_hop in ["10.2.0.2", "fd02::2"] {
+        let sent = lab.get(&["nexthops", next_hop])[0]["sent"]["packets"].as_u64().unwrap();
+        assert!((9..=10).contains(&sent), "{next_hop}: {sent}");
+        assert_eq!(lab.metric("margay_next_hop_packets_total", &format!(r#"next_hop="{next_hop}""#)), sent);
+    }
     equal(&lab);
     assert_eq!(lab.metric("margay_rib_routes", r#"source="kernel""#), lab.status()["kernel_routes"]["routes"]);
     let text = String::from_utf8(lab.margay(&["get", "routes", "--diff", "kernel"]).stdout).unwrap();

@@ -170,6 +170,7 @@ fn generation(desired: &Desired, network: &Network, rib: &Rib, ids: &mut Ids) ->
             vxlan_port: desired.node.vxlan_port,
             punt_rate: desired.node.punt_rate,
             flow_table_entries: desired.node.flow_table_entries,
+            hash_seed: tables::hash::seed(&desired.node.name),
         },
         announce: services::announce(desired, &vips, &routes),
         routing: routing(routes, &forwarding),

@@ -16,7 +16,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::{Mutex, PoisonError};
 
-use tables::hash::{self, FlowKey};
+use tables::hash;
 use tables::{buckets, maglev};
 
 use self::parse::{ETHERTYPE_ARP, ETHERTYPE_IPV4, ETHERTYPE_IPV6, Ethernet, Fragment, Packet, Tag};
@@ -282,7 +282,7 @@ impl<'a> Oracle<'a> {
         ifindex: IfIndex,
     ) -> Result<Outcome, DropReason> {
         let ring = self.ring(index, service);
-        let hash = flow_hash(packet);
+        let hash = hash::flow_hash(&packet.flow());
         let chosen = ring.slots.get(hash::ring_slot(hash)).and_then(|slot| ring.backends.get(*slot as usize));
         let (backend, path) = chosen.ok_or(DropReason::VipNoBackend)?;
         if parse::is_link_local(packet.source) {
@@ -294,7 +294,7 @@ impl<'a> Oracle<'a> {
         if packet.len > path.inner_mtu as usize {
             return too_big(packet, path.inner_mtu);
         }
-        let hop = bucket(&path.hops, hash)?;
+        let hop = self.bucket(&path.hops, hash)?;
         if backend.encap == Encap::L2 && self.neighbor(hop).is_none() {
             return Ok(unresolved(hop.ifindex, hop.address));
         }
@@ -364,7 +364,7 @@ impl<'a> Oracle<'a> {
             return Ok(Verdict::Punt(PuntReason::TtlExceeded).into());
         }
         let hop = match action {
-            Action::Forward(hops) => bucket(&hops, flow_hash(packet))?,
+            Action::Forward(hops) => self.bucket(&hops, hash::flow_hash(&parse::spread(packet, &frame.payload)))?,
             Action::Glean(ifindex) => return Ok(unresolved(ifindex, packet.destination)),
             _ => return Err(DropReason::Internal),
         };
@@ -381,6 +381,12 @@ impl<'a> Oracle<'a> {
 
     fn neighbor(&self, hop: Hop) -> Option<crate::network::Mac> {
         self.routes.network.neighbors.get(&(hop.ifindex, hop.address)).copied()
+    }
+
+    /// The next hop of a flow: the bucket of a group that was built at once.
+    fn bucket(&self, hops: &[(Hop, u32)], flow_hash: u64) -> Result<Hop, DropReason> {
+        let bucket = hash::bucket(flow_hash, hash::seed(&self.routes.desired.node.name));
+        buckets::spread(&[], hops).get(bucket).copied().ok_or(DropReason::Internal)
     }
 
     /// Stage 6; an unresolved destination is all zero.
@@ -428,20 +434,6 @@ fn too_big(packet: &Packet, mtu: u32) -> Result<Outcome, DropReason> {
 fn unresolved(ifindex: IfIndex, address: IpAddr) -> Outcome {
     let meta = PuntMeta { neighbor: Some((ifindex, address)), decrement_ttl: true, mtu: None };
     Outcome::punt(PuntReason::Neighbor, meta)
-}
-
-fn flow_hash(packet: &Packet) -> u64 {
-    hash::flow_hash(&FlowKey {
-        source: packet.source,
-        destination: packet.destination,
-        ports: packet.ports,
-        protocol: packet.protocol,
-    })
-}
-
-/// The next hop of a flow: the bucket of a group that was built at once.
-fn bucket(hops: &[(Hop, u32)], flow_hash: u64) -> Result<Hop, DropReason> {
-    buckets::spread(&[], hops).get(hash::bucket(flow_hash)).copied().ok_or(DropReason::Internal)
 }
 
 /// What the ring knows a backend by.

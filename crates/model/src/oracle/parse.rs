@@ -4,6 +4,8 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use tables::hash::FlowKey;
+
 use crate::desired::protocol;
 use crate::verdict::DropReason;
 
@@ -117,6 +119,12 @@ impl Packet {
         Ok(packet)
     }
 
+    /// Its own addresses and ports.
+    pub(super) fn flow(&self) -> FlowKey {
+        let Self { source, destination, ports, protocol, .. } = *self;
+        FlowKey { source, destination, ports, protocol }
+    }
+
     pub(super) fn is_ipv6(&self) -> bool {
         self.destination.is_ipv6()
     }
@@ -161,6 +169,65 @@ impl Packet {
         }
         Ok(())
     }
+}
+
+/// What a forwarded packet is spread over next hops by: of a tunnel the packet inside, of an ICMP error the packet that it is about,
+/// turned round. `bytes` begin with the packet.
+pub(super) fn spread(packet: &Packet, bytes: &[u8]) -> FlowKey {
+    if packet.fragment != Fragment::Whole {
+        return FlowKey { ports: None, ..packet.flow() };
+    }
+    let bytes = bytes.get(..packet.len).unwrap_or_default();
+    let error = match packet.icmp {
+        Some((kind, _)) if packet.is_ipv6() => kind < 128,
+        Some((kind, _)) => [3, 4, 5, 11, 12].contains(&kind),
+        None => false,
+    };
+    let inside = match packet.protocol {
+        _ if error => inside(bytes, packet.transport + 8, packet.is_ipv6()).map(|flow| FlowKey {
+            source: flow.destination,
+            destination: flow.source,
+            ports: flow.ports.map(|(source, destination)| (destination, source)),
+            ..flow
+        }),
+        protocol::IPIP => inside(bytes, packet.transport, false),
+        protocol::IPV6 => inside(bytes, packet.transport, true),
+        protocol::GRE => gre(bytes, packet.transport).and_then(|(at, is_ipv6)| inside(bytes, at, is_ipv6)),
+        _ => None,
+    };
+    inside.unwrap_or_else(|| packet.flow())
+}
+
+/// Where the packet in GRE (RFC 2784, RFC 2890) begins, and whether it is IPv6.
+fn gre(bytes: &[u8], at: usize) -> Option<(usize, bool)> {
+    let (flags, ethertype) = (be16(bytes, at)?, be16(bytes, at + 2)?);
+    let optional = [0x8000, 0x2000, 0x1000];
+    let known = optional.iter().fold(0, |all, flag| all | flag);
+    let words = 1 + optional.iter().filter(|flag| flags & **flag != 0).count();
+    let is_ip = [ETHERTYPE_IPV4, ETHERTYPE_IPV6].contains(&ethertype);
+    (flags & !known == 0 && is_ip).then_some((at + 4 * words, ethertype == ETHERTYPE_IPV6))
+}
+
+/// The flow of a packet of which the start is at `at`: ports only directly behind a header without options, of a whole packet.
+fn inside(bytes: &[u8], at: usize, is_ipv6: bool) -> Option<FlowKey> {
+    let bytes = bytes.get(at..)?;
+    let first = *bytes.first()?;
+    let (source, destination, protocol, transport) = if is_ipv6 {
+        let header: [u8; 40] = array(bytes, 0)?;
+        let address = |at| Some(IpAddr::from(array::<16>(&header, at)?));
+        (address(8)?, address(24)?, *header.get(6)?, Some(40))
+    } else {
+        let header: [u8; 20] = array(bytes, 0)?;
+        let address = |at| Some(IpAddr::from(array::<4>(&header, at)?));
+        let simple = first == 0x45 && be16(&header, 6)? & 0x3fff == 0;
+        (address(12)?, address(16)?, *header.get(9)?, simple.then_some(20))
+    };
+    if first >> 4 != if is_ipv6 { 6 } else { 4 } {
+        return None;
+    }
+    let has_ports = matches!(protocol, protocol::TCP | protocol::UDP | protocol::SCTP);
+    let ports = transport.filter(|_| has_ports).and_then(|at| Some((be16(bytes, at)?, be16(bytes, at + 2)?)));
+    Some(FlowKey { source, destination, ports, protocol })
 }
 
 /// 169.254/16 or fe80::/10.

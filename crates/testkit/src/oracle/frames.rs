@@ -6,7 +6,7 @@ use model::desired::{Encap, TunnelKind, protocol};
 use model::network::{IfIndex, Mac};
 use packet::Layer;
 use packet::build;
-use packet::layer::{Ah, Arp, Eth, Ext, ExtKind, Frag, Icmp, Ip4, Ip6, Sctp, Tcp, Udp, Vlan, Vxlan};
+use packet::layer::{Ah, Arp, Eth, Ext, ExtKind, Frag, Gre, Icmp, Ip4, Ip6, Sctp, Tcp, Udp, Vlan, Vxlan};
 
 use super::rng::Rng;
 use super::world::{VNIS, host};
@@ -113,10 +113,29 @@ fn ip_packet(rng: &mut Rng, world: &World, depth: usize) -> Vec<Layer> {
     let destination = destination(rng, world);
     let source = world.of_family(rng, destination, source);
     let icmp = if destination.is_ipv4() { protocol::ICMP } else { protocol::ICMPV6 };
-    let transport = rng.of([6, 6, 17, 17, 132, icmp, icmp, 1, 58, 50, 59, 136, 4, 41]);
+    let transport = rng.of([6, 6, 17, 17, 132, icmp, icmp, 1, 58, 50, 59, 136, 4, 41, protocol::GRE]);
     let (sport, dport) = (port(rng, world), port(rng, world));
-    let upper = upper(rng, transport, sport, dport);
+    let mut upper = upper(rng, transport, sport, dport);
+    // Forwarding looks at what is inside, as far as it is there.
+    if depth < 3 && transport == protocol::GRE {
+        upper = gre(rng, world, depth);
+    } else if depth < 3 && transport == icmp && rng.chance(50) {
+        let v6 = transport == protocol::ICMPV6;
+        let kind = if v6 { rng.of([1, 2, 3, 4, 100]) } else { rng.of([3, 4, 5, 11, 12]) };
+        upper = vec![Layer::Icmp(Icmp { v6, kind, csum: Some(0), ..Icmp::default() })];
+        upper.extend(ip_packet(rng, world, depth + 1));
+    }
     headers(rng, source, destination, transport, upper)
+}
+
+/// GRE around a packet, with the words that it may have.
+fn gre(rng: &mut Rng, world: &World, depth: usize) -> Vec<Layer> {
+    let word = |rng: &mut Rng| if rng.chance(30) { Some(rng.bits() as u32) } else { None };
+    let ethertype = if rng.chance(5) { Some(rng.of([0x0800, 0x86dd, 0x6558, 0x880b])) } else { None };
+    let mut layers =
+        vec![Layer::Gre(Gre { key: word(rng), seq: word(rng), sum: rng.chance(20), ethertype, ..Gre::default() })];
+    layers.extend(ip_packet(rng, world, depth + 1));
+    layers
 }
 
 /// IP in IP or VXLAN, mostly from a peer to this node.

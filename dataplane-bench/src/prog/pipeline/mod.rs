@@ -196,6 +196,7 @@ fn specialise(
     put(std::mem::offset_of!(types::config, fib4_words), &fib4_words.to_ne_bytes())?;
     put(std::mem::offset_of!(types::config, fib6_words), &fib6_words.to_ne_bytes())?;
     put(std::mem::offset_of!(types::config, vxlan_port), &parameters.vxlan_port.to_ne_bytes())?;
+    put(std::mem::offset_of!(types::config, hash_seed), &parameters.hash_seed.to_ne_bytes())?;
     put(std::mem::offset_of!(types::config, punt_rate), &parameters.punt_rate.to_ne_bytes())
 }
 

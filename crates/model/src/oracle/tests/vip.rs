@@ -1,6 +1,7 @@
 //! Stages 4 and 6.
 
 use super::*;
+use tables::hash::FlowKey;
 
 const VIP: &str = "198.51.100.1";
 const VIP6: &str = "2001:db8:100::1";
