@@ -7,9 +7,10 @@ use std::net::Ipv4Addr;
 use std::sync::Arc;
 
 use bgp::export::Announced;
-use bgp::rib::Peer;
+use bgp::rib::{Link, Peer};
 use bgp::{
-    Action, AdjRibOut, Config, ConnectionId, Direction, Established, Event, Family, NextHops, PeerId, Rib, Session, Update,
+    Action, AdjRibOut, Config, ConnectionId, Direction, Established, Event, Family, NextHops, PeerId, Rib, Session,
+    Update,
 };
 use libfuzzer_sys::fuzz_target;
 
@@ -80,6 +81,7 @@ fuzz_target!(|input: (bool, Vec<&[u8]>)| {
         address: [192, 0, 2, 2].into(),
         internal,
         local: vec![[192, 0, 2, 1].into()],
+        link: internal.then(|| Link { interface: 1, networks: vec!["2001:db8::/64".parse().expect("a network")] }),
     };
     rib.up(PEER, peer);
     let mut routes = BTreeMap::new();
@@ -100,7 +102,12 @@ fuzz_target!(|input: (bool, Vec<&[u8]>)| {
     let none = Arc::default();
     let wanted: Announced =
         routes.iter().filter(|(_, route)| route.is_some()).map(|(prefix, _)| (*prefix, Arc::clone(&none))).collect();
-    let next_hops = NextHops { v4: Some([192, 0, 2, 1].into()), v6: Some("2001:db8::1".parse().expect("an address")) };
+    let next_hops = NextHops {
+        v4: Some([192, 0, 2, 1].into()),
+        v6: Some("2001:db8::1".parse().expect("an address")),
+        link_local: internal.then(|| "fe80::1".parse().expect("an address")),
+        over_ipv6: internal,
+    };
     let (mut other, _) = established(65002);
     let mut out = AdjRibOut::new(65002, false, &established_with, next_hops);
     out.set(&wanted);

@@ -14,7 +14,8 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use ipnet::IpNet;
 use model::desired::Bgp;
-use model::rib::BgpRoute;
+use model::network::IfIndex;
+use model::rib::{BgpRoute, Gateway};
 use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -24,7 +25,7 @@ use speaker::Command;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum BgpEvent {
     /// Changes of the Loc-RIB, in order: the route that a prefix has now, `None` for none.
-    Routes(Vec<(IpNet, Option<BgpRoute>)>),
+    Routes(Vec<(IpNet, Option<BgpRoute<Gateway>>)>),
     /// Every configured peer has sent End-of-RIB, or its restart or connect time is over. Sent once: from now on a route
     /// that BGP does not know does not exist.
     Converged,
@@ -163,6 +164,10 @@ fn status(snapshot: &peer::Snapshot) -> PeerStatus {
 }
 
 /// A route of the crate as the model's: the crate does not know the model.
-fn route(route: bgp::BgpRoute) -> BgpRoute {
-    BgpRoute { gateways: route.gateways, internal: route.internal }
+fn route(route: bgp::BgpRoute) -> BgpRoute<Gateway> {
+    let gateway = |gateway: bgp::rib::Gateway| Gateway {
+        ifindex: gateway.interface.map(IfIndex),
+        ..Gateway::recursive(gateway.address)
+    };
+    BgpRoute { gateways: route.gateways.into_iter().map(gateway).collect(), internal: route.internal }
 }

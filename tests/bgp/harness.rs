@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use ipnet::IpNet;
 use margay::control::bgp::{BgpEvent, PeerChange, PeerStatus, Speaker};
 use model::desired::{Bgp, BgpPeer};
-use model::rib::BgpRoute;
+use model::rib::{BgpRoute, Gateway};
 use testkit::netns::{self, End, Netns, veth};
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio::time::timeout;
@@ -105,7 +105,7 @@ pub(crate) fn bgp(peers: Vec<BgpPeer>) -> Bgp {
 pub(crate) struct Driven {
     pub(crate) speaker: Speaker,
     events: UnboundedReceiver<BgpEvent>,
-    pub(crate) rib: BTreeMap<IpNet, BgpRoute>,
+    pub(crate) rib: BTreeMap<IpNet, BgpRoute<Gateway>>,
     /// The smallest number of routes since this was last set.
     pub(crate) least: usize,
     pub(crate) converged: usize,

@@ -147,6 +147,10 @@ impl Connection {
                 four_octet_as: negotiated.four_octet_as,
                 internal: config.local_asn == config.peer_asn,
                 families: negotiated.negotiated_families.iter().filter_map(family).collect(),
+                extended_next_hop: negotiated
+                    .extended_nexthop_families
+                    .get(&wire::to_afi(Family::Ipv4))
+                    .is_some_and(|next_hop| *next_hop == codec::Afi::Ipv6),
             },
             restart,
         })
@@ -196,9 +200,7 @@ impl Connection {
                 }
                 true
             }
-            codec::Capability::EnhancedRouteRefresh
-            | codec::Capability::ExtendedMessage
-            | codec::Capability::ExtendedNextHop(_) => false,
+            codec::Capability::EnhancedRouteRefresh | codec::Capability::ExtendedMessage => false,
             _ => true,
         });
         open

@@ -31,24 +31,18 @@ pub enum Community {
 /// What we announce: prefixes with their communities.
 pub type Announced = BTreeMap<IpNet, Arc<BTreeSet<Community>>>;
 
-/// Our own address in each family on the session, the next hop of what we announce.
+/// Our own addresses on the session, the next hops of what we announce.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct NextHops {
-    /// For IPv4 prefixes; without it none is announced.
+    /// For IPv4 prefixes.
     pub v4: Option<Ipv4Addr>,
-    /// For IPv6 prefixes; without it none is announced.
+    /// For IPv6 prefixes, and for IPv4 ones where they go over IPv6 and the peer takes that; without either address, prefixes
+    /// of a family are not announced.
     pub v6: Option<Ipv6Addr>,
-}
-
-impl NextHops {
-    /// The next hop of a family.
-    #[must_use]
-    pub fn of(&self, family: Family) -> Option<IpAddr> {
-        match family {
-            Family::Ipv4 => self.v4.map(IpAddr::V4),
-            Family::Ipv6 => self.v6.map(IpAddr::V6),
-        }
-    }
+    /// Our link-local address, where the peer is on that link: it goes beside the global one (RFC 2545 §3).
+    pub link_local: Option<Ipv6Addr>,
+    /// The session runs over IPv6.
+    pub over_ipv6: bool,
 }
 
 /// The Adj-RIB-Out of one established session.
@@ -59,6 +53,8 @@ pub struct AdjRibOut {
     four_octet_as: bool,
     families: Vec<Family>,
     next_hops: NextHops,
+    /// IPv4 prefixes have our IPv6 address as next hop (RFC 8950).
+    extended_next_hop: bool,
     /// What the peer will know once all pending messages are out.
     routes: Announced,
     withdraw: BTreeSet<IpNet>,
@@ -77,6 +73,7 @@ impl AdjRibOut {
             four_octet_as: established.four_octet_as,
             families: established.families.clone(),
             next_hops,
+            extended_next_hop: established.extended_next_hop && next_hops.over_ipv6 && next_hops.v6.is_some(),
             routes: Announced::new(),
             withdraw: BTreeSet::new(),
             announce: BTreeMap::new(),
@@ -87,7 +84,14 @@ impl AdjRibOut {
     /// Can prefixes of this family be announced on this session?
     #[must_use]
     pub fn speaks(&self, family: Family) -> bool {
-        self.families.contains(&family) && self.next_hops.of(family).is_some()
+        self.families.contains(&family) && self.next_hop(family).is_some()
+    }
+
+    fn next_hop(&self, family: Family) -> Option<IpAddr> {
+        match family {
+            Family::Ipv4 if !self.extended_next_hop => self.next_hops.v4.map(IpAddr::V4),
+            Family::Ipv4 | Family::Ipv6 => self.next_hops.v6.map(IpAddr::V6),
+        }
     }
 
     /// Replaces everything that is announced; only the difference to what was set before goes out.
@@ -184,20 +188,23 @@ impl AdjRibOut {
         if !pending.is_empty() && !prefixes.is_empty() {
             self.announce.insert(key, pending);
         }
-        let announced: &[IpNet] = if family == Family::Ipv4 { &prefixes } else { &[] };
+        let in_body = self.next_hop(family).is_some_and(|next_hop| next_hop.is_ipv4());
+        let announced: &[IpNet] = if in_body { &prefixes } else { &[] };
         self.build(announced, Contents { attributes, ..Contents::default() })
     }
 
-    /// The path attributes of our routes; IPv6 prefixes are inside (RFC 4760 §3, and first as RFC 7606 §5.1 asks).
+    /// The path attributes of our routes; prefixes with an IPv6 next hop are inside (RFC 4760 §3, RFC 8950 §3, and first as
+    /// RFC 7606 §5.1 asks).
     fn attributes(&self, family: Family, communities: &BTreeSet<Community>, prefixes: &[IpNet]) -> Vec<PathAttribute> {
         let mut attributes = Vec::new();
-        if let (Family::Ipv6, Some(next_hop)) = (family, self.next_hops.v6) {
+        let next_hop = self.next_hop(family);
+        if let Some(next_hop @ IpAddr::V6(_)) = next_hop {
             let (afi, safi) = wire::to_afi(family);
             attributes.push(PathAttribute::MpReachNlri(Box::new(codec::MpReachNlri {
                 afi,
                 safi,
-                next_hop: IpAddr::V6(next_hop),
-                link_local_next_hop: None,
+                next_hop,
+                link_local_next_hop: self.next_hops.link_local,
                 announced: entries(prefixes),
                 flowspec_announced: Vec::new(),
                 evpn_announced: Vec::new(),
@@ -211,7 +218,7 @@ impl AdjRibOut {
         let segments =
             if self.internal { Vec::new() } else { vec![codec::AsPathSegment::AsSequence(vec![self.local_asn])] };
         attributes.push(PathAttribute::AsPath(codec::AsPath { segments }));
-        if let (Family::Ipv4, Some(next_hop)) = (family, self.next_hops.v4) {
+        if let Some(IpAddr::V4(next_hop)) = next_hop {
             attributes.push(PathAttribute::NextHop(next_hop));
         }
         if self.internal {

@@ -3,7 +3,7 @@
 //! Which paths of a prefix forward, in this order:
 //!
 //! 1. A path is left out that cannot be used: our AS is in its AS_PATH (§9.1.2), it was originated by us (RFC 4456 §8), or
-//!    its next hop is not a usable unicast address of the prefix's family (§5.1.3).
+//!    its next hop is not a usable unicast address (§5.1.3): of the prefix's family, or of IPv6 for an IPv4 prefix (RFC 8950).
 //! 2. Highest degree of preference: LOCAL_PREF of an internal peer, 100 where absent or from an external one (§9.1.1).
 //! 3. Shortest AS_PATH (§9.1.2.2 a).
 //! 4. Lowest ORIGIN (b).
@@ -20,7 +20,7 @@
 //! Paths of a restarting peer count as they did before until they are replaced or flushed (RFC 4724 §4.2).
 
 use std::collections::{BTreeSet, HashMap};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
 use ipnet::IpNet;
@@ -50,13 +50,33 @@ pub struct Peer {
     pub internal: bool,
     /// Our addresses on the session: no path leads through ourselves.
     pub local: Vec<IpAddr>,
+    /// The link that we share with it, if we do: link-local next hops are there.
+    pub link: Option<Link>,
+}
+
+/// A link that a session runs over.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Link {
+    /// Index of our interface on it.
+    pub interface: u32,
+    /// The networks that our addresses on it are of.
+    pub networks: Vec<IpNet>,
+}
+
+/// Where packets of a path go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Gateway {
+    /// Its address.
+    pub address: IpAddr,
+    /// Index of the interface that it is on, where the address is link-local.
+    pub interface: Option<u32>,
 }
 
 /// A route of the Loc-RIB: where packets for a prefix go.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BgpRoute {
     /// Gateways, ascending, at least one.
-    pub gateways: Vec<IpAddr>,
+    pub gateways: Vec<Gateway>,
     /// Learned from internal peers.
     pub internal: bool,
 }
@@ -69,8 +89,8 @@ struct Path {
     peer: PeerId,
     /// The peer's epoch when it was learned; an older one than the peer's is stale.
     epoch: u32,
-    /// Step 1 of the choice.
-    usable: bool,
+    /// Where it leads; `None` where step 1 of the choice leaves it out.
+    gateway: Option<Gateway>,
     attributes: Arc<Attributes>,
 }
 
@@ -139,13 +159,13 @@ impl Rib {
         }
         for (attributes, prefixes) in &update.announced {
             for prefix in prefixes {
-                let usable = self.usable(id, *prefix, attributes);
+                let gateway = self.gateway(id, *prefix, attributes);
                 let attributes = Arc::clone(attributes);
                 self.change(
                     *prefix,
                     &mut changes,
                     |paths, epoch| {
-                        let path = Path { peer: id, epoch, usable, attributes };
+                        let path = Path { peer: id, epoch, gateway, attributes };
                         match paths.iter_mut().find(|p| p.peer == id) {
                             Some(old) => *old = path,
                             None => paths.push(path),
@@ -193,7 +213,7 @@ impl Rib {
         let epoch = self.peers.get(&id).map_or(0, |state| state.epoch);
         let paths = self.table.entry(prefix).or_default();
         let before = choose(paths, &self.peers);
-        let of = |paths: &[Path]| paths.iter().find(|p| p.peer == id).map(|p| p.usable);
+        let of = |paths: &[Path]| paths.iter().find(|p| p.peer == id).map(|p| p.gateway.is_some());
         let had = of(paths);
         apply(paths, epoch);
         let has = of(paths);
@@ -225,13 +245,14 @@ impl Rib {
         changes
     }
 
-    /// Step 1: can packets be sent along this path?
-    fn usable(&self, id: PeerId, prefix: IpNet, attributes: &Attributes) -> bool {
-        let Some(state) = self.peers.get(&id) else { return false };
-        let next_hop = attributes.next_hop;
+    /// Step 1: where packets are sent along this path, if they can be.
+    fn gateway(&self, id: PeerId, prefix: IpNet, attributes: &Attributes) -> Option<Gateway> {
+        let peer = &self.peers.get(&id)?.peer;
         let loops = attributes.as_path.contains(&self.local_asn) || attributes.originator == Some(self.router_id);
-        let right_family = Family::of_address(next_hop) == Family::of(prefix);
-        let unicast = match next_hop {
+        let gateway = along(attributes, peer.link.as_ref());
+        // That IPv4 prefixes with an IPv6 next hop were agreed on is known from the session.
+        let right_family = prefix.addr().is_ipv4() || gateway.address.is_ipv6();
+        let unicast = match gateway.address {
             IpAddr::V4(address) => {
                 !address.is_unspecified()
                     && !address.is_multicast()
@@ -244,15 +265,27 @@ impl Rib {
                     && !address.is_multicast()
                     && !address.is_loopback()
                     && address.to_ipv4_mapped().is_none()
-                    && !is_link_local(address)
+                    && (!address.is_unicast_link_local() || gateway.interface.is_some())
             }
         };
-        !loops && right_family && unicast && !state.peer.local.contains(&next_hop)
+        (!loops && right_family && unicast && !peer.local.contains(&gateway.address)).then_some(gateway)
     }
 }
 
-fn is_link_local(address: Ipv6Addr) -> bool {
-    address.is_unicast_link_local()
+/// The gateway of a path. The link-local address is for where the global one cannot be reached over the link of the session:
+/// it is missing, or of a network that we have no address of there.
+fn along(attributes: &Attributes, link: Option<&Link>) -> Gateway {
+    let next_hop = attributes.next_hop;
+    let reached = |link: &Link| {
+        let link_local = matches!(next_hop, IpAddr::V6(address) if address.is_unicast_link_local());
+        !link_local && link.networks.iter().any(|network| network.contains(&next_hop))
+    };
+    match (attributes.link_local, link) {
+        (Some(address), Some(link)) if !reached(link) => {
+            Gateway { address: IpAddr::V6(address), interface: Some(link.interface) }
+        }
+        _ => Gateway { address: next_hop, interface: None },
+    }
 }
 
 /// Keeps the candidates with the lowest key.
@@ -268,7 +301,7 @@ fn choose(paths: &[Path], peers: &HashMap<PeerId, PeerState>) -> Option<BgpRoute
     let internal = |path: &Path| peer(path).is_some_and(|p| p.internal);
 
     // 1. Usable.
-    let mut candidates: SmallVec<[&Path; 4]> = paths.iter().filter(|path| path.usable).collect();
+    let mut candidates: SmallVec<[&Path; 4]> = paths.iter().filter(|path| path.gateway.is_some()).collect();
     if candidates.len() > 1 {
         // 2. Degree of preference.
         keep_lowest(&mut candidates, |path| {
@@ -297,7 +330,7 @@ fn choose(paths: &[Path], peers: &HashMap<PeerId, PeerState>) -> Option<BgpRoute
         candidates.truncate(MAX_PATHS);
     }
     let first = candidates.first()?;
-    let gateways: BTreeSet<IpAddr> = candidates.iter().map(|path| path.attributes.next_hop).collect();
+    let gateways: BTreeSet<Gateway> = candidates.iter().filter_map(|path| path.gateway).collect();
     Some(BgpRoute { gateways: gateways.into_iter().collect(), internal: internal(first) })
 }
 

@@ -164,6 +164,8 @@ pub struct Established {
     pub four_octet_as: bool,
     /// The peer offers graceful restart, hence sends End-of-RIB.
     pub graceful_restart: bool,
+    /// IPv4 prefixes may have IPv6 next hops (RFC 8950).
+    pub extended_next_hop: bool,
 }
 
 /// Why a session ended.
@@ -553,6 +555,7 @@ impl Session {
                 families,
                 four_octet_as: agreed.update.four_octet_as,
                 graceful_restart: agreed.restart.is_some(),
+                extended_next_hop: agreed.update.extended_next_hop,
             },
         ));
         // A peer that has not kept its forwarding state has no use for stale routes (RFC 4724 §4.2).

@@ -3,7 +3,7 @@
 //! A session is reset only where the NLRI cannot be located; otherwise the routes of the UPDATE are withdrawn, or the
 //! attribute is discarded where it cannot influence the choice of a route.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
 use ipnet::IpNet;
@@ -28,8 +28,10 @@ pub enum Origin {
 /// The path attributes that choose between routes (RFC 4271 §5, RFC 4456 §8).
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Attributes {
-    /// Where packets go: NEXT_HOP, or the global address of MP_REACH_NLRI.
+    /// Where packets go: NEXT_HOP, or the global address of MP_REACH_NLRI; its link-local one where that is all there is.
     pub next_hop: IpAddr,
+    /// The link-local address of MP_REACH_NLRI, on the link that the session runs over (RFC 2545 §3).
+    pub link_local: Option<Ipv6Addr>,
     /// ORIGIN.
     pub origin: Origin,
     /// AS_PATH, nearest AS first; AS_SETs do not occur (RFC 9774).
@@ -69,6 +71,8 @@ pub(crate) struct Context {
     pub(crate) four_octet_as: bool,
     pub(crate) internal: bool,
     pub(crate) families: Vec<Family>,
+    /// IPv4 prefixes may have IPv6 next hops (RFC 8950).
+    pub(crate) extended_next_hop: bool,
 }
 
 /// Decodes an UPDATE.
@@ -76,7 +80,7 @@ pub(crate) struct Context {
 /// # Errors
 /// The NOTIFICATION of a session reset, only where the NLRI cannot be located (RFC 7606 §3 (j), §5.3).
 pub(crate) fn decode(message: &codec::UpdateMessage, context: &Context) -> Result<Decoded, Notification> {
-    let parsed = message
+    let mut parsed = message
         .parse_revised(context.four_octet_as, context.internal, false, &[])
         .map_err(|error| wire::answer(&error))?;
     if let Some(family) = end_of_rib(message, &parsed) {
@@ -86,6 +90,7 @@ pub(crate) fn decode(message: &codec::UpdateMessage, context: &Context) -> Resul
             Decoded::Update(Update::default())
         });
     }
+    parsed.update.attributes.iter_mut().for_each(settle_next_hop);
     let reach = Reach::of(&parsed.update);
     let mut judgement = Judgement::of(&parsed.malformed);
     judgement.validate(&parsed.update.attributes, &reach, context)?;
@@ -107,20 +112,38 @@ pub(crate) fn decode(message: &codec::UpdateMessage, context: &Context) -> Resul
     Ok(Decoded::Update(update))
 }
 
+/// Gives an MP_REACH_NLRI with a link-local next hop alone one form of the several that are sent: the same address in both
+/// places. Where there is none, the second place may hold the unspecified address.
+fn settle_next_hop(attribute: &mut PathAttribute) {
+    let PathAttribute::MpReachNlri(mp) = attribute else { return };
+    let IpAddr::V6(first) = mp.next_hop else { return };
+    mp.link_local_next_hop = mp.link_local_next_hop.filter(|second| !second.is_unspecified());
+    match mp.link_local_next_hop {
+        Some(second) if first.is_unspecified() => mp.next_hop = IpAddr::V6(second),
+        None if first.is_unicast_link_local() => mp.link_local_next_hop = Some(first),
+        _ => {}
+    }
+}
+
+/// The next hop of some prefixes, with its link-local address beside it.
+type NextHop = (IpAddr, Option<Ipv6Addr>);
+
 /// What an UPDATE announces, whatever its attributes are worth.
 struct Reach {
     /// There is NLRI in the body.
     body: bool,
     /// There is an MP_REACH_NLRI, of whatever family.
     multiprotocol: bool,
+    /// IPv4 prefixes have an IPv6 next hop.
+    extended: bool,
     /// Prefixes with the next hop that goes with them.
-    groups: [(Option<IpAddr>, Vec<IpNet>); 2],
+    groups: [(Option<NextHop>, Vec<IpNet>); 2],
 }
 
 impl Reach {
     fn of(update: &codec::ParsedUpdate) -> Self {
         let next_hop = update.attributes.iter().find_map(|a| match a {
-            PathAttribute::NextHop(address) => Some(IpAddr::V4(*address)),
+            PathAttribute::NextHop(address) => Some((IpAddr::V4(*address), None)),
             _ => None,
         });
         let mp = update.attributes.iter().find_map(|a| match a {
@@ -131,10 +154,11 @@ impl Reach {
         Self {
             body: !update.announced.is_empty(),
             multiprotocol: mp.is_some(),
+            extended: unicast.is_some_and(|mp| mp.afi == codec::Afi::Ipv4 && mp.next_hop.is_ipv6()),
             groups: [
                 (next_hop, prefixes(update.announced.iter().map(|e| codec::Prefix::V4(e.prefix)))),
                 (
-                    unicast.map(|mp| mp.next_hop),
+                    unicast.map(|mp| (mp.next_hop, mp.link_local_next_hop)),
                     prefixes(unicast.into_iter().flat_map(|mp| &mp.announced).map(|e| e.prefix)),
                 ),
             ],
@@ -164,7 +188,10 @@ impl Judgement {
         let announces = reach.body || reach.multiprotocol;
         // NEXT_HOP is mandatory on internal sessions too (RFC 4271 §5.1.3), whatever the codec thinks of those.
         let external = true;
-        let options = UpdateValidationOptions::default();
+        // Whether there is a link for a link-local next hop is for the RIB to say.
+        let mut options = UpdateValidationOptions::default();
+        options.link_local_next_hop = true;
+        options.allow_ipv4_link_local_mp_reach_next_hop = true;
         if let Err(invalid) =
             validate_update_attributes_with_context(attributes, announces, reach.body, external, options)
         {
@@ -175,6 +202,9 @@ impl Judgement {
             }
             let what = format!("UPDATE error subcode {}", error.subcode);
             self.add(invalid.type_code, &what, error.disposition);
+        }
+        if reach.extended && !context.extended_next_hop {
+            self.add(14, "IPv6 next hop of IPv4 prefixes, not agreed on", ErrorDisposition::TreatAsWithdraw);
         }
         if announces && !context.internal && as_path(attributes).is_empty() {
             self.add(2, "empty AS_PATH from an external peer", ErrorDisposition::TreatAsWithdraw);
@@ -230,9 +260,10 @@ fn as_path(attributes: &[PathAttribute]) -> Box<[u32]> {
         .collect()
 }
 
-fn attributes(attributes: &[PathAttribute], next_hop: IpAddr, internal: bool) -> Attributes {
+fn attributes(attributes: &[PathAttribute], (next_hop, link_local): NextHop, internal: bool) -> Attributes {
     let mut result = Attributes {
         next_hop,
+        link_local,
         origin: Origin::Incomplete,
         as_path: as_path(attributes),
         med: None,

@@ -50,11 +50,12 @@ pub enum Origin {
     Adopted,
 }
 
-/// The paths that BGP chose for a prefix: best path and its equals (RFC 4271 §9.1.2, multipath).
+/// The paths that BGP chose for a prefix: best path and its equals (RFC 4271 §9.1.2, multipath). A gateway is an address that
+/// other routes lead to, or a [`Gateway`] where it may be on a known link.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct BgpRoute {
+pub struct BgpRoute<G = IpAddr> {
     /// Gateways, at least one.
-    pub gateways: Vec<IpAddr>,
+    pub gateways: Vec<G>,
     /// Learned from internal peers.
     pub internal: bool,
 }
@@ -79,6 +80,12 @@ impl Gateway {
     /// A gateway on a link.
     pub fn on_link(address: IpAddr, ifindex: IfIndex) -> Self {
         Self { address, ifindex: Some(ifindex), weight: 1 }
+    }
+}
+
+impl From<IpAddr> for Gateway {
+    fn from(address: IpAddr) -> Self {
+        Self::recursive(address)
     }
 }
 
@@ -181,9 +188,9 @@ pub struct RibChanges {
 
 impl Rib {
     /// Puts BGP's choice for a prefix in the place of the former one.
-    pub fn set_bgp(&mut self, prefix: IpNet, route: &BgpRoute) {
+    pub fn set_bgp(&mut self, prefix: IpNet, route: &BgpRoute<impl Copy + Into<Gateway>>) {
         let source = if route.internal { Source::Ibgp } else { Source::Ebgp };
-        match Way::through(route.gateways.iter().copied().map(Gateway::recursive)) {
+        match Way::through(route.gateways.iter().map(|gateway| (*gateway).into())) {
             Some(way) => self.set(prefix, source, way),
             None => self.remove(prefix, Origin::Bgp),
         }

@@ -5,15 +5,14 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use bgp::{
-    Action, AdjRibOut, Config, ConnectionId, DownReason, Event, Family, NextHops, PeerId, Session, State, StopReason,
-    Timer,
+    Action, AdjRibOut, Config, ConnectionId, DownReason, Event, Family, PeerId, Session, State, StopReason, Timer,
 };
 use model::desired::BgpPeer;
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
 use super::socket::Distance;
-use super::transport::{Outbox, Target};
+use super::transport::{Outbox, Place, Target};
 
 /// How long a peer that has never been up may take before forwarding no longer waits for it, where it has no restart time.
 const CONNECT_GRACE: Duration = Duration::from_secs(30);
@@ -26,8 +25,7 @@ const QUIET: Duration = Duration::from_secs(2);
 #[derive(Debug)]
 pub(super) struct Link {
     pub(super) outbox: Outbox,
-    pub(super) local: Vec<IpAddr>,
-    pub(super) next_hops: NextHops,
+    pub(super) place: Place,
 }
 
 /// The session while it is established.

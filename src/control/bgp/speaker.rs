@@ -253,7 +253,7 @@ impl Task {
 
     fn connected(&mut self, address: IpAddr, connected: Connected) {
         let Some(peer) = self.peers.get_mut(&address) else { return };
-        let Connected { stream, direction, local, next_hops } = connected;
+        let Connected { stream, direction, place } = connected;
         peer.connect_error = None;
         if direction == Direction::Outgoing {
             peer.connecting = None;
@@ -262,7 +262,7 @@ impl Task {
         self.next_connection += 1;
         let (outbox, task) = transport::run(stream, address, id, peer.send_hold(), self.reports.clone());
         self.tasks.spawn(task);
-        peer.links.insert(id, Link { outbox, local, next_hops });
+        peer.links.insert(id, Link { outbox, place });
         self.feed(address, Event::Connected(id, direction));
     }
 
@@ -326,10 +326,11 @@ impl Task {
             router_id: established.router_id,
             address,
             internal: peer.internal,
-            local: link.local.clone(),
+            local: link.place.local.clone(),
+            link: link.place.link.clone(),
         };
         self.rib.up(peer.id, rib_peer);
-        let mut out = AdjRibOut::new(config.asn, peer.internal, &established, link.next_hops);
+        let mut out = AdjRibOut::new(config.asn, peer.internal, &established, link.place.next_hops);
         out.set(&self.announced);
         if self.routes.is_some() {
             out.end_of_rib();

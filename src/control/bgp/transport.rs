@@ -10,10 +10,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
+use bgp::rib::Link;
 use bgp::{ConnectionId, Direction, NextHops, PeerId};
 use bytes::{Buf as _, Bytes, BytesMut};
 use futures::TryStreamExt as _;
-use netlink_packet_route::address::AddressAttribute;
+use ipnet::IpNet;
+use netlink_packet_route::address::{AddressAttribute, AddressMessage};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpSocket, TcpStream};
@@ -56,9 +58,17 @@ pub(super) enum Report {
 pub(super) struct Connected {
     pub(super) stream: TcpStream,
     pub(super) direction: Direction,
-    /// Our addresses on the interface of the connection.
+    pub(super) place: Place,
+}
+
+/// Where a connection ends on our side.
+#[derive(Debug)]
+pub(super) struct Place {
+    /// Our addresses on its interface.
     pub(super) local: Vec<IpAddr>,
-    /// The next hops that we announce on it.
+    /// Its link, where the peer is on it.
+    pub(super) link: Option<Link>,
+    /// The next hops that we announce on it: its own address and the first global one of the other family.
     pub(super) next_hops: NextHops,
 }
 
@@ -100,49 +110,76 @@ pub(super) async fn greet(stream: TcpStream, peer: IpAddr, id: PeerId, reports: 
 impl Connected {
     /// Finds out which addresses of ours a new connection has to do with.
     async fn new(stream: TcpStream, direction: Direction) -> io::Result<Self> {
-        let (local, next_hops) = local_addresses(&stream).await?;
-        Ok(Self { stream, direction, local, next_hops })
+        let place = Place::of(&stream).await?;
+        Ok(Self { stream, direction, place })
     }
 }
 
-/// The addresses of the interface that a connection uses, and one of each family to announce as next hop: the
-/// connection's own and the first global one of the other family.
-async fn local_addresses(stream: &TcpStream) -> io::Result<(Vec<IpAddr>, NextHops)> {
-    let own = stream.local_addr()?.ip();
-    let (connection, handle, _) = rtnetlink::new_connection()?;
-    let netlink = tokio::spawn(connection);
-    let messages = handle.address().get().execute().try_collect::<Vec<_>>().await.map_err(io::Error::other);
-    netlink.abort();
-    let all: Vec<(u32, IpAddr)> = messages?
-        .iter()
-        .filter_map(|message| {
-            // IFA_LOCAL is our side of a point-to-point link, where IFA_ADDRESS is the other one.
-            let local = message.attributes.iter().find_map(|a| match a {
-                AddressAttribute::Local(address) => Some(*address),
-                _ => None,
-            });
-            let address = message.attributes.iter().find_map(|a| match a {
-                AddressAttribute::Address(address) => Some(*address),
-                _ => None,
-            });
-            Some((message.header.index, local.or(address)?))
+/// An address of an interface of ours.
+struct Local {
+    interface: u32,
+    address: IpAddr,
+    /// What it reaches without a gateway.
+    network: IpNet,
+}
+
+impl Local {
+    fn of(message: &AddressMessage) -> Option<Self> {
+        // IFA_LOCAL is our side of a point-to-point link, where IFA_ADDRESS is the other one.
+        let local = message.attributes.iter().find_map(|a| match a {
+            AddressAttribute::Local(address) => Some(*address),
+            _ => None,
+        });
+        let address = message.attributes.iter().find_map(|a| match a {
+            AddressAttribute::Address(address) => Some(*address),
+            _ => None,
+        });
+        Some(Self {
+            interface: message.header.index,
+            address: local.or(address)?,
+            network: IpNet::new(address.or(local)?, message.header.prefix_len).ok()?.trunc(),
         })
-        .collect();
-    let index = all.iter().find(|(_, address)| *address == own).map(|(index, _)| *index);
-    let local: Vec<IpAddr> = all.iter().filter(|(i, _)| Some(*i) == index).map(|(_, address)| *address).collect();
-    let v4 = local.iter().find_map(|address| match address {
-        IpAddr::V4(address) if !address.is_loopback() => Some(*address),
-        _ => None,
-    });
-    let v6 = local.iter().find_map(|address| match address {
-        IpAddr::V6(address) if !address.is_loopback() && !address.is_unicast_link_local() => Some(*address),
-        _ => None,
-    });
-    let next_hops = match own {
-        IpAddr::V4(own) => NextHops { v4: Some(own), v6 },
-        IpAddr::V6(own) => NextHops { v4, v6: Some(own) },
-    };
-    Ok((if local.is_empty() { vec![own] } else { local }, next_hops))
+    }
+}
+
+impl Place {
+    async fn of(stream: &TcpStream) -> io::Result<Self> {
+        let (own, peer) = (stream.local_addr()?.ip(), stream.peer_addr()?.ip());
+        let (connection, handle, _) = rtnetlink::new_connection()?;
+        let netlink = tokio::spawn(connection);
+        let messages = handle.address().get().execute().try_collect::<Vec<_>>().await.map_err(io::Error::other);
+        netlink.abort();
+        Ok(Self::among(&messages?.iter().filter_map(Local::of).collect::<Vec<_>>(), own, peer))
+    }
+
+    /// The place of the address `own` among all that we have.
+    fn among(all: &[Local], own: IpAddr, peer: IpAddr) -> Self {
+        let interface = all.iter().find(|local| local.address == own).map(|local| local.interface);
+        let here: Vec<&Local> = all.iter().filter(|local| Some(local.interface) == interface).collect();
+        let networks: Vec<IpNet> = here.iter().map(|local| local.network).collect();
+        let link = interface
+            .filter(|_| !own.is_loopback() && networks.iter().any(|network| network.contains(&peer)))
+            .map(|interface| Link { interface, networks });
+        let v4 = here.iter().find_map(|local| match local.address {
+            IpAddr::V4(address) if !address.is_loopback() => Some(address),
+            _ => None,
+        });
+        let of_ipv6 = |link_local: bool| {
+            here.iter().find_map(|local| match local.address {
+                IpAddr::V6(address) if !address.is_loopback() && address.is_unicast_link_local() == link_local => {
+                    Some(address)
+                }
+                _ => None,
+            })
+        };
+        let (v4, v6) = match own {
+            IpAddr::V4(own) => (Some(own), of_ipv6(false)),
+            IpAddr::V6(own) => (v4, Some(own)),
+        };
+        let link_local = of_ipv6(true).filter(|_| link.is_some());
+        let local = if here.is_empty() { vec![own] } else { here.iter().map(|local| local.address).collect() };
+        Self { local, link, next_hops: NextHops { v4, v6, link_local, over_ipv6: own.is_ipv6() } }
+    }
 }
 
 /// The sending end of a connection. Dropping it closes the connection once everything has been sent.
@@ -338,11 +375,43 @@ mod tests {
     }
 
     #[test]
-    fn the_next_hops_of_a_connection_are_its_own_address_and_one_of_the_other_family() {
+    fn a_connection_over_loopback_has_its_own_address_as_next_hop_and_no_link() {
         with_connection(|ours, _theirs| async move {
-            let (local, next_hops) = local_addresses(&ours).await.unwrap();
-            assert!(local.contains(&PEER));
-            assert_eq!(next_hops.v4, Some(Ipv4Addr::LOCALHOST));
+            let place = Place::of(&ours).await.unwrap();
+            assert!(place.local.contains(&PEER));
+            assert_eq!(place.next_hops.v4, Some(Ipv4Addr::LOCALHOST));
+            assert_eq!(place.link, None);
         });
+    }
+
+    #[test]
+    fn a_place_has_a_link_where_the_peer_is_on_a_network_of_the_interface() {
+        let local = |interface, network: &str| {
+            let network: IpNet = network.parse().unwrap();
+            Local { interface, address: network.addr(), network: network.trunc() }
+        };
+        let all = [
+            local(1, "127.0.0.1/8"),
+            local(2, "fe80::2/64"),
+            local(2, "192.0.2.1/24"),
+            local(2, "2001:db8::1/64"),
+            local(3, "2001:db8:3::1/64"),
+        ];
+        let place = |own: &str, peer: &str| Place::among(&all, own.parse().unwrap(), peer.parse().unwrap());
+        let next_hops = |v6: &str, link_local: bool, over_ipv6| NextHops {
+            v4: Some(Ipv4Addr::new(192, 0, 2, 1)),
+            v6: Some(v6.parse().unwrap()),
+            link_local: link_local.then(|| "fe80::2".parse().unwrap()),
+            over_ipv6,
+        };
+        let here = place("192.0.2.1", "192.0.2.7");
+        assert_eq!(here.link.as_ref().map(|link| (link.interface, link.networks.len())), Some((2, 3)));
+        assert_eq!(here.next_hops, next_hops("2001:db8::1", true, false));
+        assert_eq!(place("2001:db8::1", "2001:db8::7").next_hops, next_hops("2001:db8::1", true, true));
+        // Further away, nobody knows our link-local address.
+        let away = place("2001:db8::1", "2001:db8:9::7");
+        assert_eq!((away.link, away.next_hops), (None, next_hops("2001:db8::1", false, true)));
+        let alone = place("2001:db8:3::1", "2001:db8:3::2").next_hops;
+        assert_eq!((alone.v4, alone.link_local), (None, None));
     }
 }

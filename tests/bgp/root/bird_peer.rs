@@ -1,9 +1,11 @@
 //! BIRD as the peer.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use model::desired::{BgpPeer, Community};
+use model::network::IfIndex;
 
 use crate::bird::{Bird, session, statics};
 use crate::harness::{Driven, Lab, THEM, US, address, bgp, eventually, nets, peer};
@@ -27,7 +29,7 @@ fn both_families_over_ipv4_external_and_active() {
         d.until_routes(2000, LOAD).await;
         for (prefix, route) in &d.rib {
             let gateway = if prefix.addr().is_ipv4() { "10.77.0.2" } else { "2001:db8:77:0::2" };
-            assert_eq!((route.gateways.as_slice(), route.internal), ([address(gateway)].as_slice(), false));
+            assert_eq!((route.gateways.as_slice(), route.internal), ([address(gateway).into()].as_slice(), false));
         }
         d.until("End-of-RIB of both families", LOAD, |d| d.converged == 1).await;
         let status = d.status(address("10.77.0.2")).unwrap();
@@ -117,6 +119,47 @@ fn both_families_over_ipv6() {
         })
         .await;
     });
+}
+
+/// RFC 8950, and RFC 2545 where the global next hop is on no network of the link.
+#[test]
+fn ipv4_routes_over_ipv6_have_ipv6_next_hops() {
+    for (options, next_hop) in [("", Some("2001:db8:77::2")), ("next hop address 2001:db8:99::2;", None)] {
+        let lab = Lab::new(1);
+        let session = session("m", "2001:db8:77::2", THEM, "2001:db8:77::1 as 65001", &BOTH, "")
+            .replace("ipv4 {", &format!("ipv4 {{ extended next hop on; {options}"))
+            .replace("ipv6 {", &format!("ipv6 {{ {options}"));
+        let bird = Bird::start(&lab.theirs[0], "10.77.0.2", &(statics(10) + &session));
+        let link: String = lab.ours.ip(&["-o", "link", "show", "peer0"]).unwrap();
+        let ifindex = Some(IfIndex(link.split(':').next().unwrap().parse().unwrap()));
+        lab.drive(move |mut d| async move {
+            d.configure(bgp(vec![peer("2001:db8:77::2")]));
+            d.speaker.announce(nets(&["192.0.2.80/32", "2001:db8::80/128"]));
+            d.until_routes(20, LOAD).await;
+            for (prefix, route) in &d.rib {
+                let [gateway] = route.gateways.as_slice() else { panic!("{prefix}: {route:?}") };
+                match next_hop {
+                    Some(next_hop) => assert_eq!(*gateway, address(next_hop).into(), "{prefix}"),
+                    None => {
+                        let IpAddr::V6(link_local) = gateway.address else { panic!("{prefix}: {route:?}") };
+                        assert!(
+                            link_local.is_unicast_link_local() && gateway.ifindex == ifindex,
+                            "{prefix}: {route:?}"
+                        );
+                    }
+                }
+            }
+            eventually("our prefixes at BIRD", LOAD, || {
+                let routes = bird.routes("m");
+                ["192.0.2.80/32", "2001:db8::80/128"].iter().all(|prefix| routes.contains(prefix))
+            })
+            .await;
+            let routes = bird.routes("m");
+            assert_eq!(routes.matches("BGP.next_hop: 2001:db8:77::1 fe80::").count(), 2, "{routes}");
+            d.speaker.announce(nets(&[]));
+            eventually("our prefixes gone at BIRD", LOAD, || !bird.routes("m").contains("BGP.next_hop")).await;
+        });
+    }
 }
 
 #[test]

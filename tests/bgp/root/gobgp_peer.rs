@@ -32,7 +32,7 @@ fn equal_paths_of_bird_and_gobgp_share_the_traffic() {
         for (prefix, gateways) in &both {
             let prefix = prefix.parse().unwrap();
             d.until(&format!("two gateways for {prefix}"), LOAD, |d| {
-                d.rib.get(&prefix).is_some_and(|route| route.gateways == gateways)
+                d.rib.get(&prefix).is_some_and(|route| route.gateways == gateways.map(Into::into))
             })
             .await;
         }
@@ -44,7 +44,7 @@ fn equal_paths_of_bird_and_gobgp_share_the_traffic() {
         // A longer path is not equal.
         gobgp.ask("global rib add 198.18.0.0/24 origin igp nexthop 10.77.1.2 aspath 64999");
         let prefix = "198.18.0.0/24".parse().unwrap();
-        d.until("BIRD's path alone", LOAD, |d| d.rib[&prefix].gateways == [address("10.77.0.2")]).await;
+        d.until("BIRD's path alone", LOAD, |d| d.rib[&prefix].gateways == [address("10.77.0.2").into()]).await;
         drop(bird);
         d.until("GoBGP's path once BIRD's has expired or both are gone", LOAD, |d| !d.downs.is_empty()).await;
         assert!(d.rib.contains_key(&prefix), "BIRD restarts gracefully");

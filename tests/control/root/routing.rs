@@ -71,3 +71,31 @@ fn learned_routes_forward_and_survive_a_restart_without_a_write() {
     assert_eq!(lab.get(&["routes", "198.18.0.199"]).len(), 0, "of the first half");
     assert_eq!(lab.get(&["routes", "198.18.0.201"]).len(), 1, "of the second half");
 }
+
+/// RFC 8950, and RFC 2545 where the global next hop is on no network of the link.
+#[test]
+fn ipv4_routes_with_ipv6_next_hops_forward() {
+    let mut lab = Lab::new("nexthop", &DOCUMENTS.replace("peerIP: 10.2.0.2", "peerIP: fd02::2"));
+    lab.server.ip(&["addr", "add", "20.0.1.7/32", "dev", "lo"]).unwrap();
+    let many = "protocol static many { ipv4; route 20.0.1.0/24 blackhole; }\n";
+    let start = |lab: &Lab, options: &str| {
+        let session = session("margay", "fd02::2", 64513, "fd02::1 as 64512", &["ipv4"], "");
+        let session = session.replace("ipv4 {", &format!("ipv4 {{ extended next hop on; {options}"));
+        Bird::start(&lab.server, "10.2.0.2", &(many.to_owned() + &session))
+    };
+    let leads_through = |lab: &Lab, network: &str| {
+        lab.get(&["routes", "20.0.1.0/24"]).iter().any(|route| route.to_string().contains(network))
+    };
+    let bird = start(&lab, "");
+    lab.start();
+    lab.until("BIRD's route forwards", |lab| leads_through(lab, "fd02::2"));
+    lab.until_forwarded("20.0.1.7");
+    assert_eq!(lab.ping("20.0.1.7", 10), 10);
+
+    // With a global next hop that is not on the link, the link-local one beside it forwards.
+    drop(bird);
+    let _bird = start(&lab, "next hop address fd99::2;");
+    lab.until("by its link-local address", |lab| leads_through(lab, "fe80::"));
+    lab.until_forwarded("20.0.1.7");
+    assert_eq!(lab.ping("20.0.1.7", 10), 10);
+}

@@ -11,11 +11,20 @@ fn established(families: &[Family], four_octet_as: bool) -> Established {
         families: families.to_vec(),
         four_octet_as,
         graceful_restart: true,
+        extended_next_hop: true,
     }
 }
 
-const NEXT_HOPS: NextHops =
-    NextHops { v4: Some(Ipv4Addr::new(192, 0, 2, 1)), v6: Some(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1)) };
+const NEXT_HOPS: NextHops = NextHops {
+    v4: Some(Ipv4Addr::new(192, 0, 2, 1)),
+    v6: Some(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1)),
+    link_local: None,
+    over_ipv6: false,
+};
+
+/// Those of a session over IPv6, on a link.
+const OVER_IPV6: NextHops =
+    NextHops { link_local: Some(Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1)), over_ipv6: true, ..NEXT_HOPS };
 
 fn out(local_asn: u32, internal: bool) -> AdjRibOut {
     AdjRibOut::new(local_asn, internal, &established(&Family::ALL, true), NEXT_HOPS)
@@ -28,7 +37,7 @@ fn routes(prefixes: &[&str], communities: &[Community]) -> Announced {
 
 /// All messages, decoded, with their attributes as the codec sees them.
 fn drain(out: &mut AdjRibOut, four_octet_as: bool, internal: bool) -> Vec<(Decoded, Vec<PathAttribute>)> {
-    let context = Context { four_octet_as, internal, families: Family::ALL.to_vec() };
+    let context = Context { four_octet_as, internal, families: Family::ALL.to_vec(), extended_next_hop: true };
     std::iter::from_fn(|| out.next_message())
         .map(|bytes| {
             assert!((23..=MAX_MESSAGE_BYTES).contains(&bytes.len()), "{} bytes", bytes.len());
@@ -200,6 +209,31 @@ fn a_family_without_next_hop_or_agreement_is_not_announced() {
 }
 
 #[test]
+fn over_ipv6_a_peer_that_takes_it_gets_ipv4_prefixes_with_our_ipv6_address() {
+    for (extended_next_hop, v4, expected) in [
+        (true, NEXT_HOPS.v4, Some("2001:db8::1")),
+        (true, None, Some("2001:db8::1")),
+        (false, NEXT_HOPS.v4, Some("192.0.2.1")),
+        (false, None, None),
+    ] {
+        let established = Established { extended_next_hop, ..established(&Family::ALL, true) };
+        let mut out = AdjRibOut::new(65001, false, &established, NextHops { v4, ..OVER_IPV6 });
+        assert_eq!(out.speaks(Family::Ipv4), expected.is_some());
+        out.set(&routes(&["192.0.2.80/32"], &[]));
+        let sent: Vec<_> = updates(&mut out).into_iter().flat_map(|update| update.announced).collect();
+        let next_hops: Vec<_> = sent.iter().map(|(attributes, _)| attributes.next_hop).collect();
+        assert_eq!(next_hops, expected.map(|address| address.parse::<IpAddr>().unwrap()).as_slice());
+        for (attributes, prefixes) in &sent {
+            assert_eq!(*prefixes, nets(&["192.0.2.80/32"]));
+            assert_eq!(attributes.link_local, OVER_IPV6.link_local.filter(|_| extended_next_hop));
+        }
+        out.set(&Announced::new());
+        let withdrawn: Vec<_> = updates(&mut out).into_iter().flat_map(|update| update.withdrawn).collect();
+        assert_eq!(withdrawn.len(), next_hops.len());
+    }
+}
+
+#[test]
 fn communities_that_leave_no_room_do_not_hang_the_session() {
     let mut out = out(65001, false);
     let many: Vec<_> = (0..2000).map(|n| Community::Standard(1, n)).collect();
@@ -230,10 +264,15 @@ mod properties {
         /// A peer that applies what it is sent knows what was set last, however much of it went out in between.
         #[test]
         fn the_peer_ends_up_with_what_was_set(
-            sets in prop::collection::vec((announced(), 0usize..5), 1..5), internal: bool, four_octet_as: bool
+            sets in prop::collection::vec((announced(), 0usize..5), 1..5),
+            internal: bool,
+            four_octet_as: bool,
+            over_ipv6: bool,
         ) {
-            let mut out = AdjRibOut::new(4_200_000_001, internal, &established(&Family::ALL, four_octet_as), NEXT_HOPS);
-            let context = Context { four_octet_as, internal, families: Family::ALL.to_vec() };
+            let next_hops = if over_ipv6 { OVER_IPV6 } else { NEXT_HOPS };
+            let established = established(&Family::ALL, four_octet_as);
+            let mut out = AdjRibOut::new(4_200_000_001, internal, &established, next_hops);
+            let context = Context { four_octet_as, internal, families: Family::ALL.to_vec(), extended_next_hop: true };
             let mut known = BTreeSet::new();
             let last = sets.len() - 1;
             for (n, (wanted, messages)) in sets.iter().enumerate() {

@@ -19,6 +19,7 @@ fn peer(n: u32, internal: bool) -> Peer {
         address: IpAddr::V4(Ipv4Addr::from(0xc000_0200 + n)),
         internal,
         local: vec!["192.0.2.100".parse().unwrap(), "2001:db8::100".parse().unwrap()],
+        link: None,
     }
 }
 
@@ -26,6 +27,7 @@ fn peer(n: u32, internal: bool) -> Peer {
 fn path(n: u32) -> Attributes {
     Attributes {
         next_hop: IpAddr::V4(Ipv4Addr::from(0xc000_0200 + n)),
+        link_local: None,
         origin: Origin::Igp,
         as_path: [64_000 + n, 64_999].into(),
         med: None,
@@ -53,7 +55,8 @@ fn withdraw(rib: &mut Rib, n: u32, prefixes: &[IpNet]) -> Changes {
 }
 
 fn via(gateways: &[u32], internal: bool) -> Option<BgpRoute> {
-    let gateways = gateways.iter().map(|n| IpAddr::V4(Ipv4Addr::from(0xc000_0200 + n))).collect();
+    let gateway = |n: &u32| Gateway { address: IpAddr::V4(Ipv4Addr::from(0xc000_0200 + n)), interface: None };
+    let gateways = gateways.iter().map(gateway).collect();
     Some(BgpRoute { gateways, internal })
 }
 
@@ -73,7 +76,7 @@ fn step_1_paths_that_cannot_be_used_are_left_out() {
         Attributes { as_path: [64_001, US].into(), ..path(1) },
         Attributes { originator: Some(Ipv4Addr::new(10, 0, 0, 100)), ..path(1) },
         Attributes { next_hop: "192.0.2.100".parse().unwrap(), ..path(1) },
-        Attributes { next_hop: "2001:db8::1".parse().unwrap(), ..path(1) },
+        Attributes { next_hop: "fe80::1".parse().unwrap(), ..path(1) },
         Attributes { next_hop: "127.0.0.1".parse().unwrap(), ..path(1) },
     ];
     for attributes in unusable {
@@ -98,6 +101,47 @@ fn step_1_ipv6_needs_a_usable_ipv6_next_hop() {
         let attributes = Attributes { next_hop: next_hop.parse().unwrap(), ..path(1) };
         announce_all(&mut rib, 1, attributes, &[prefix]);
         assert_eq!(rib.route(prefix).is_some(), usable, "{next_hop}");
+    }
+}
+
+#[test]
+fn step_1_a_next_hop_of_the_other_family_is_for_ipv4_prefixes() {
+    for (prefix, next_hop, usable) in [
+        ("198.51.100.0/24", "2001:db8::1", true),
+        ("198.51.100.0/24", "::ffff:192.0.2.1", false),
+        ("2001:db8:f::/48", "192.0.2.1", false),
+    ] {
+        let (prefix, address): (IpNet, IpAddr) = (prefix.parse().unwrap(), next_hop.parse().unwrap());
+        let mut rib = rib(&[(1, false)]);
+        announce_all(&mut rib, 1, Attributes { next_hop: address, ..path(1) }, &[prefix]);
+        let gateways = rib.route(prefix).map(|route| route.gateways);
+        assert_eq!(gateways, usable.then(|| vec![Gateway { address, interface: None }]), "{prefix} via {next_hop}");
+    }
+}
+
+#[test]
+fn a_link_local_next_hop_is_for_where_the_global_one_is_not_on_the_link() {
+    let link = Link { interface: 7, networks: vec!["2001:db8::/64".parse().unwrap(), "fe80::/64".parse().unwrap()] };
+    let on_link = Some(("fe80::1", Some(7)));
+    for (link, next_hop, link_local, expected) in [
+        (Some(&link), "2001:db8::1", Some("fe80::1"), Some(("2001:db8::1", None))),
+        (Some(&link), "2001:db8:1::1", Some("fe80::1"), on_link),
+        (Some(&link), "fe80::1", Some("fe80::1"), on_link),
+        (Some(&link), "2001:db8:1::1", None, Some(("2001:db8:1::1", None))),
+        // Our own, and without a link.
+        (Some(&link), "fe80::100", Some("fe80::100"), None),
+        (None, "2001:db8:1::1", Some("fe80::1"), Some(("2001:db8:1::1", None))),
+        (None, "fe80::1", Some("fe80::1"), None),
+    ] {
+        let mut rib = Rib::new(US, Ipv4Addr::new(10, 0, 0, 100));
+        let mut peer = Peer { link: link.cloned(), ..peer(1, false) };
+        peer.local.push("fe80::100".parse().unwrap());
+        rib.up(PeerId(1), peer);
+        let link_local = link_local.map(|address| address.parse().unwrap());
+        announce(&mut rib, 1, Attributes { next_hop: next_hop.parse().unwrap(), link_local, ..path(1) });
+        let gateways = rib.route(prefix()).map(|route| route.gateways);
+        let gateway = |(address, interface): (&str, _)| Gateway { address: address.parse().unwrap(), interface };
+        assert_eq!(gateways, expected.map(|expected| vec![gateway(expected)]), "{link:?} {next_hop} {link_local:?}");
     }
 }
 

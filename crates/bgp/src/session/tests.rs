@@ -170,7 +170,7 @@ fn two_sessions_agree() {
     assert_eq!(up.router_id, Ipv4Addr::new(10, 0, 0, 2));
     assert_eq!(up.families, Family::ALL);
     assert_eq!(up.hold_seconds, 90);
-    assert!(up.four_octet_as && up.graceful_restart);
+    assert!(up.four_octet_as && up.graceful_restart && up.extended_next_hop);
     // Keepalives hold the session for as long as both sides live.
     pair.pass(3600);
     assert_eq!(pair.states(), [State::Established; 2]);
@@ -484,6 +484,7 @@ fn end_of_ribs() -> [Bytes; 2] {
         families: Family::ALL.to_vec(),
         four_octet_as: true,
         graceful_restart: true,
+        extended_next_hop: false,
     };
     let mut out = AdjRibOut::new(65002, false, &established, NextHops::default());
     out.end_of_rib();

@@ -6,7 +6,7 @@ const EXTERNAL: bool = false;
 const INTERNAL: bool = true;
 
 fn context(internal: bool) -> Context {
-    Context { four_octet_as: true, internal, families: Family::ALL.to_vec() }
+    Context { four_octet_as: true, internal, families: Family::ALL.to_vec(), extended_next_hop: true }
 }
 
 fn attribute(flags: u8, kind: u8, value: &[u8]) -> Vec<u8> {
@@ -67,6 +67,47 @@ fn one_update_may_announce_both_families_with_a_next_hop_each() {
         update.announced.iter().map(|(a, prefixes)| (a.next_hop.to_string(), prefixes.clone())).collect();
     assert_eq!(groups, [("192.0.2.1".to_owned(), vec![v4()]), ("2001:db8::1".to_owned(), vec![v6()])]);
     assert_eq!(*update.announced[0].0.as_path, [65001]);
+}
+
+/// MP_REACH_NLRI of 198.51.100.0/24 with these addresses as next hop.
+fn mp_reach_v4(next_hop: &[&str]) -> Vec<u8> {
+    let addresses = next_hop.iter().flat_map(|address| address.parse::<Ipv6Addr>().unwrap().octets());
+    let mut value = vec![0, 1, 1, u8::try_from(16 * next_hop.len()).unwrap()];
+    value.extend(addresses);
+    value.push(0);
+    value.extend(NLRI);
+    attribute(0x80, 14, &value)
+}
+
+#[test]
+fn ipv4_prefixes_may_have_ipv6_next_hops() {
+    for (sent, next_hop, link_local) in [
+        (&["2001:db8::1"][..], "2001:db8::1", None),
+        (&["2001:db8::1", "fe80::1"], "2001:db8::1", Some("fe80::1")),
+        (&["2001:db8::1", "::"], "2001:db8::1", None),
+        (&["::", "fe80::1"], "fe80::1", Some("fe80::1")),
+        (&["fe80::1", "fe80::1"], "fe80::1", Some("fe80::1")),
+        (&["fe80::1"], "fe80::1", Some("fe80::1")),
+    ] {
+        let update = accepted(EXTERNAL, &[mp_reach_v4(sent), origin(), path()], &[]);
+        assert_eq!(update.malformed, Vec::<String>::new(), "{sent:?}");
+        let [(attributes, prefixes)] = update.announced.as_slice() else { panic!("{update:?}") };
+        assert_eq!(*prefixes, [v4()]);
+        assert_eq!(attributes.next_hop, next_hop.parse::<IpAddr>().unwrap(), "{sent:?}");
+        assert_eq!(attributes.link_local, link_local.map(|address| address.parse().unwrap()), "{sent:?}");
+    }
+    for sent in [&["::"][..], &["2001:db8::1", "2001:db8::2"], &["ff02::1"]] {
+        let update = accepted(EXTERNAL, &[mp_reach_v4(sent), origin(), path()], &[]);
+        assert_eq!((update.withdrawn, update.announced), (vec![v4()], vec![]), "{sent:?}");
+    }
+}
+
+#[test]
+fn ipv6_next_hops_of_ipv4_prefixes_have_to_be_agreed_on() {
+    let context = Context { extended_next_hop: false, ..context(EXTERNAL) };
+    let attributes = [mp_reach_v4(&["2001:db8::1"]), origin(), path()];
+    let Ok(Decoded::Update(update)) = decode(&message(&[], &attributes, &[]), &context) else { panic!() };
+    assert_eq!((update.withdrawn, update.announced, update.malformed.len()), (vec![v4()], vec![], 1));
 }
 
 #[test]
