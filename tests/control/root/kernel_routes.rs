@@ -176,9 +176,10 @@ fn what_changes_have_moved_goes_home_when_it_is_quiet() {
     lab.until("all at home", |lab| away(lab) == 0);
     // In the first line and the second one of a /17: their blocks are there, and so are their readers.
     let both = |command: &str| {
-        for prefix in ["198.51.101.0/24", "10.2.0.128/25"] {
-            lab.gateway.ip(&["route", command, prefix, "via", "10.1.0.2"]).unwrap();
-        }
+        let change = |prefix: &str| format!("route {command} {prefix} via 10.1.0.2\n");
+        let file = lab.directory.path().join(command);
+        std::fs::write(&file, change("198.51.101.0/24") + &change("10.2.0.128/25")).unwrap();
+        lab.gateway.ip(&["-batch", file.to_str().unwrap()]).unwrap();
     };
     let seen = || {
         both("add");
