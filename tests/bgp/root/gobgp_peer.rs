@@ -50,3 +50,25 @@ fn equal_paths_of_bird_and_gobgp_share_the_traffic() {
         assert!(d.rib.contains_key(&prefix), "BIRD restarts gracefully");
     });
 }
+
+/// It offers RFC 8950 to every neighbour with an IPv6 address.
+#[test]
+fn ipv4_routes_over_ipv6_have_ipv6_next_hops_in_both_directions() {
+    let lab = Lab::new(1);
+    let gobgp = GoBgp::start(&lab.theirs[0], THEM, "10.77.0.2", "2001:db8:77::1", 65001);
+    lab.drive(|mut d| async move {
+        d.configure(bgp(vec![peer("2001:db8:77::2")]));
+        d.speaker.announce(nets(&["192.0.2.80/32", "2001:db8::80/128"]));
+        d.until_established("2001:db8:77::2").await;
+        gobgp.ask("global rib add 198.18.0.0/24 origin igp nexthop 2001:db8:77::2");
+        d.until_routes(1, LOAD).await;
+        let route = d.rib.values().next().unwrap();
+        assert_eq!(route.gateways, [address("2001:db8:77::2").into()]);
+        eventually("our prefixes at GoBGP", LOAD, || {
+            let [four, six] = ["ipv4", "ipv6"].map(|of| gobgp.ask(&format!("neighbor 2001:db8:77::1 adj-in -a {of}")));
+            let next_hop = |text: &str| text.contains("2001:db8:77::1 ");
+            four.contains("192.0.2.80/32") && six.contains("2001:db8::80/128") && next_hop(&four) && next_hop(&six)
+        })
+        .await;
+    });
+}

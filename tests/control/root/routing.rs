@@ -3,6 +3,7 @@
 use serde_json::Value;
 
 use crate::bird::{Bird, session, statics};
+use crate::frr::Frr;
 use crate::harness::Lab;
 
 const DOCUMENTS: &str = "
@@ -72,6 +73,28 @@ fn learned_routes_forward_and_survive_a_restart_without_a_write() {
     assert_eq!(lab.get(&["routes", "198.18.0.201"]).len(), 1, "of the second half");
 }
 
+fn leads_through(lab: &Lab, gateway: &str) -> bool {
+    lab.get(&["routes", "20.0.1.0/24"]).iter().any(|route| route.to_string().contains(gateway))
+}
+
+/// RFC 8950 in both directions: FRR takes our address for the VIP's next hop, too.
+#[test]
+fn frr_and_margay_exchange_ipv4_routes_over_ipv6() {
+    let mut lab = Lab::new("frr6", &DOCUMENTS.replace("peerIP: 10.2.0.2", "peerIP: fd02::2"));
+    lab.server.ip(&["addr", "add", "20.0.1.7/32", "dev", "lo"]).unwrap();
+    let bgp = "router bgp 64513\n bgp router-id 10.2.0.2\n no bgp ebgp-requires-policy\n no bgp network import-check\n \
+               neighbor fd02::1 remote-as 64512\n neighbor fd02::1 capability extended-nexthop\n \
+               address-family ipv4 unicast\n  network 20.0.1.0/24\n  neighbor fd02::1 activate\n exit-address-family\n";
+    let _frr = Frr::start(&lab.server, bgp);
+    lab.start();
+    lab.until("FRR's route forwards", |lab| leads_through(lab, "fd02::2"));
+    lab.until_forwarded("20.0.1.7");
+    assert_eq!(lab.ping("20.0.1.7", 10), 10);
+    lab.until("FRR has installed the VIP", |lab| {
+        lab.server.ip(&["route", "show", "192.0.2.10"]).unwrap().contains("via inet6")
+    });
+}
+
 /// RFC 8950, and RFC 2545 where the global next hop is on no network of the link.
 #[test]
 fn ipv4_routes_with_ipv6_next_hops_forward() {
@@ -82,9 +105,6 @@ fn ipv4_routes_with_ipv6_next_hops_forward() {
         let session = session("margay", "fd02::2", 64513, "fd02::1 as 64512", &["ipv4"], "");
         let session = session.replace("ipv4 {", &format!("ipv4 {{ extended next hop on; {options}"));
         Bird::start(&lab.server, "10.2.0.2", &(many.to_owned() + &session))
-    };
-    let leads_through = |lab: &Lab, network: &str| {
-        lab.get(&["routes", "20.0.1.0/24"]).iter().any(|route| route.to_string().contains(network))
     };
     let bird = start(&lab, "");
     lab.start();
