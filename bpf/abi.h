@@ -12,7 +12,7 @@
 #include "drop_reasons.h"
 
 enum limits {
-	ABI_VERSION = 3,
+	ABI_VERSION = 4,
 	PORTS_MAX = 64,	      /* ports; index 0 counts packets of unknown ones */
 	QUEUES_PER_PORT = 64, /* slow-path sockets a port */
 	IFINDEX_MAX = 4096,   /* interfaces that can carry the program */
@@ -104,11 +104,19 @@ struct vlan_port_key {
 };
 _Static_assert(sizeof(struct vlan_port_key) == 8, "vlan_port_key");
 
+/* Which sources a port lets in, by the route back to them (RFC 3704). */
+enum source_validation {
+	VALIDATE_OFF,
+	VALIDATE_LOOSE,
+	VALIDATE_STRICT,
+};
+
 struct port {
 	__u16 id;     /* 0: not a port */
 	__u16 filter; /* first op, FILTER_NONE where no policy applies */
 	__u8 mac[6];
-	__u8 pad[2];
+	__u8 validation; /* enum source_validation */
+	__u8 pad;
 };
 _Static_assert(sizeof(struct port) == 12, "port");
 
@@ -317,6 +325,7 @@ enum stage {
 	STAGE_NEXT_HOP,	 /* id: next hop, detail: kind */
 	STAGE_ADJACENCY, /* id: adjacency, detail: egress ifindex */
 	STAGE_PUNT,	 /* id: punt_reason */
+	STAGE_SOURCE,	 /* id: group that leads back, detail: source_validation */
 	STAGE_VERDICT,	 /* id: XDP action, detail: drop_reason for XDP_DROP, egress ifindex for XDP_REDIRECT */
 	NR_STAGES,
 };

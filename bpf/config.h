@@ -23,9 +23,9 @@ struct config {
 	__u8 vip;	  /* load balancing */
 	__u8 vlan;	  /* VLAN ports and VLAN adjacencies */
 	__u8 slow_path;	  /* punt to AF_XDP sockets */
-	__u8 pad;
+	__u8 source_validation;
 	__u16 vxlan_port; /* UDP, host order */
-	__u16 pad2;
+	__u16 pad;
 	__u32 punt_rate;  /* punts a second, reason and CPU; also the burst */
 	__u32 fib4_words; /* size of the map */
 	__u32 fib6_words;
@@ -40,6 +40,7 @@ const volatile struct config config = {
 	.vip = 1,
 	.vlan = 1,
 	.slow_path = 1,
+	.source_validation = 1,
 	.vxlan_port = 4789,
 	.punt_rate = 1000,
 	.fib4_words = FIB4_WORDS_MIN,
@@ -78,6 +79,7 @@ struct abi_types {
 	enum drop_reason drop_reason;
 	enum punt_reason punt_reason;
 	enum counter counter;
+	enum source_validation source_validation;
 	enum filter_field filter_field;
 	enum filter_next filter_next;
 	enum tunnel_kind tunnel_kind;

@@ -34,7 +34,9 @@
 	X(PUNT_RATE, "punt over the rate limit of its reason")                                                         \
 	X(PUNT_NO_WORKER, "punt without a slow-path worker on the queue")                                              \
 	X(ADJUST_HEAD, "no headroom for the outer header")                                                             \
-	X(INTERNAL, "a table refers to an entry that does not exist")
+	X(INTERNAL, "a table refers to an entry that does not exist")                                                  \
+	X(SRC_UNROUTED, "source validation: no route back to the source")                                              \
+	X(SRC_INTERFACE, "source validation: the route back to the source leads by another interface")
 
 /* Third column: what happens where no worker serves the queue: PASS to the host's stack, or DROP as PUNT_NO_WORKER. */
 #define PUNT_REASONS(X)                                                                                                \

@@ -146,6 +146,14 @@ struct {
 	__type(value, struct group);
 } groups SEC(".maps");
 
+/* By group: a bit for each port that packets from there may come in by; bit 0: there is a way back. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, GROUPS_MAX);
+	__type(key, __u32);
+	__type(value, __u64);
+} origins SEC(".maps");
+
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(max_entries, NEXT_HOPS_MAX);

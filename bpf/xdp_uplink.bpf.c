@@ -3,6 +3,7 @@
  * The wire side. A packet's way from top to bottom; each stage is a header in lib/, the contract is docs/datapath.md.
  */
 #include "lib/parse.h"
+#include "lib/source.h"
 #include "lib/decap.h"
 #include "lib/denylist.h"
 #include "lib/filter.h"
@@ -16,6 +17,8 @@ static __always_inline int pipeline(struct xdp_md *ctx, struct packet *pkt)
 	if ((action = parse_link(ctx, pkt)) != CONTINUE)
 		return action;
 	if (!parse_plain(ctx, pkt) && (action = parse_ip(ctx, pkt, pkt->bytes)) != CONTINUE)
+		return action;
+	if ((action = validate_source(pkt)) != CONTINUE)
 		return action;
 	if ((action = decap(ctx, pkt)) != CONTINUE)
 		return action;

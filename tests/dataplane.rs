@@ -9,7 +9,7 @@ mod root {
 
     use ipnet::IpNet;
     use margay::dataplane::{Applied, Attach, Count, Dataplane, Error, Stage, detach_all};
-    use model::desired::AttachMode;
+    use model::desired::{AttachMode, SourceValidation};
     use model::network::{IfIndex, Mac};
     use model::tables::{
         Adjacency, AdjacencyId, Backend, BackendId, Features, FilterNext, FilterOp, FilterTest, GROUP_BUCKETS, Group,
@@ -46,11 +46,11 @@ mod root {
         let mut t = Tables::default();
         t.ports.insert(
             PortKey { ifindex, vlan: None },
-            Port { id: PortId(1), mac: Mac([2, 0, 0, 0, 0, 1]), filter: Some(0) },
+            Port { id: PortId(1), mac: Mac([2, 0, 0, 0, 0, 1]), filter: Some(0), validation: SourceValidation::Strict },
         );
         t.ports.insert(
             PortKey { ifindex, vlan: Some(100) },
-            Port { id: PortId(2), mac: Mac([2, 0, 0, 0, 0, 1]), filter: None },
+            Port { id: PortId(2), mac: Mac([2, 0, 0, 0, 0, 1]), filter: None, validation: SourceValidation::Loose },
         );
         t.denylist = BTreeSet::from([net("198.51.100.0/24"), net("2001:db8:bad::/48")]);
         t.filter = vec![FilterOp {
@@ -172,7 +172,9 @@ mod root {
             let links = [attach(ifindex, AttachMode::Native)];
             let mut wanted = tables(ifindex);
             wanted.denylist.clear();
-            wanted.ports.values_mut().for_each(|port| port.filter = None);
+            for port in wanted.ports.values_mut() {
+                (port.filter, port.validation) = (None, SourceValidation::Off);
+            }
             let mut first = Dataplane::open(dir.clone()).unwrap();
             apply(&mut first, &wanted, &links);
             let small = first.fib_words().unwrap();
@@ -224,7 +226,8 @@ mod root {
         with_veth(|_, ifindex| {
             let mut wanted = tables(ifindex);
             wanted.filter = Vec::new();
-            let port = Port { id: PortId(1), mac: Mac([2, 0, 0, 0, 0, 1]), filter: None };
+            let port =
+                Port { id: PortId(1), mac: Mac([2, 0, 0, 0, 0, 1]), filter: None, validation: SourceValidation::Off };
             wanted.ports.insert(PortKey { ifindex, vlan: None }, port);
             let mut dataplane = Dataplane::open_unpinned().unwrap();
             apply(&mut dataplane, &wanted, &[]);

@@ -64,7 +64,7 @@ struct packet {
 	__u8 plain; /* as parse_plain() describes, where it still is at its place */
 	__u8 decapsulated;
 	__u8 host_scope; /* never forwarded: group or link-local destination */
-	__u8 pad;
+	__u8 validation; /* the port's */
 };
 
 struct {

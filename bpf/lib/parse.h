@@ -45,6 +45,8 @@ ALWAYS_INLINE void set_port(struct packet *pkt, const struct port *port)
 {
 	pkt->port_id = port ? port->id : 0;
 	pkt->filter = port ? port->filter : FILTER_NONE;
+	if (config.source_validation)
+		pkt->validation = port ? port->validation : VALIDATE_OFF;
 }
 
 ALWAYS_INLINE int mac_equal(const __u8 *a, const __u8 *b)

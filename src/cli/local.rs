@@ -71,6 +71,7 @@ fn meaning(feature: &str) -> &'static str {
         "decap_vxlan" => "VXLAN packets of configured peers and VNIs are decapsulated",
         "denylist" => "sources are dropped by prefix",
         "filter" => "untracked policy of host endpoints is enforced",
+        "source_validation" => "sources are let in where a route leads back to them",
         "vip" => "VIPs are balanced over backends",
         "vlan" => "VLAN tags are taken off and put on",
         "slow_path" => "ARP, ND and ICMP errors by AF_XDP workers",

@@ -58,6 +58,8 @@ abi!(
 );
 // SAFETY: an integer.
 unsafe impl Abi for u32 {}
+// SAFETY: an integer.
+unsafe impl Abi for u64 {}
 
 /// The bytes of `value`, as the kernel sees them.
 pub(super) fn bytes_of<T: Abi>(value: &T) -> &[u8] {

@@ -9,10 +9,11 @@ use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use model::desired::SourceValidation;
 use model::network::{IfIndex, Mac};
 use model::tables::{
     Adjacency, AdjacencyId, Backend, BackendId, FilterNext, FilterOp, FilterTest, Group, GroupId, NextHop, NextHopId,
-    Outer, Port, PortId, PortKey, Ring, Tables, TunnelPeer, VipId, VipKey,
+    Origins, Outer, Port, PortId, PortKey, Ring, Tables, TunnelPeer, VipId, VipKey,
 };
 
 use super::abi::{self, Abi, types};
@@ -29,6 +30,7 @@ pub(super) const FILTER_HALF: usize = types::limits::FILTER_OPS_MAX.0 as usize /
 pub(super) enum Table {
     Adjacencies,
     NextHops,
+    Origins,
     Groups,
     Backends,
     Vips,
@@ -43,9 +45,10 @@ pub(super) enum Table {
 
 impl Table {
     /// Every table, what is referred to before what refers to it: the order of writes; deletes go the other way.
-    pub(super) const ORDER: [Self; 12] = [
+    pub(super) const ORDER: [Self; 13] = [
         Self::Adjacencies,
         Self::NextHops,
+        Self::Origins,
         Self::Groups,
         Self::Backends,
         Self::TunnelPeers,
@@ -63,6 +66,7 @@ impl Table {
         match self {
             Self::Adjacencies => "adjacencies",
             Self::NextHops => "next_hops",
+            Self::Origins => "origins",
             Self::Groups => "groups",
             Self::Backends => "backends",
             Self::Vips => "vips",
@@ -87,7 +91,10 @@ impl Table {
 
     /// An array has every key: an entry is deleted by zeroing it.
     pub(super) const fn is_array(self) -> bool {
-        matches!(self, Self::Adjacencies | Self::NextHops | Self::Groups | Self::Backends | Self::Filter | Self::Ports)
+        !matches!(
+            self,
+            Self::TunnelPeers | Self::Vnis | Self::Denylist4 | Self::Denylist6 | Self::Vips | Self::VlanPorts
+        )
     }
 
     /// Most entries.
@@ -96,7 +103,7 @@ impl Table {
         (match self {
             Self::Adjacencies => l::ADJACENCIES_MAX.0,
             Self::NextHops => l::NEXT_HOPS_MAX.0,
-            Self::Groups => l::GROUPS_MAX.0,
+            Self::Origins | Self::Groups => l::GROUPS_MAX.0,
             Self::Backends => l::BACKENDS_MAX.0,
             Self::Vips => l::VIPS_MAX.0,
             Self::TunnelPeers | Self::Vnis => l::TUNNEL_PEERS_MAX.0,
@@ -203,6 +210,15 @@ fn vlan_tag(vlan: u16) -> [u8; 4] {
     [0x81, 0x00, hi, lo]
 }
 
+fn validation(validation: SourceValidation) -> u8 {
+    use types::source_validation as v;
+    (match validation {
+        SourceValidation::Off => v::VALIDATE_OFF.0,
+        SourceValidation::Loose => v::VALIDATE_LOOSE.0,
+        SourceValidation::Strict => v::VALIDATE_STRICT.0,
+    }) as u8
+}
+
 fn port(port: &Port, filter_base: usize) -> types::port {
     types::port {
         id: port.id.0 as u16,
@@ -210,7 +226,8 @@ fn port(port: &Port, filter_base: usize) -> types::port {
             .filter
             .map_or(types::limits::FILTER_NONE.0 as u16, |first| first.saturating_add(filter_base as u16)),
         mac: port.mac.0,
-        pad: [0; 2],
+        validation: validation(port.validation),
+        pad: 0,
     }
 }
 
@@ -392,6 +409,10 @@ pub(super) fn encode(tables: &Tables, filter_base: usize) -> Result<Encoded, Err
     for (id, value) in &tables.groups {
         e.put(Table::Groups, &id.0, &group(value));
     }
+    // What is zero reads as nothing at a restart.
+    for (id, value) in tables.origins.iter().filter(|(_, value)| **value != Origins::NONE) {
+        e.put(Table::Origins, &id.0, &value.0);
+    }
     for (id, value) in &tables.next_hops {
         e.put(Table::NextHops, &id.0, &next_hop(value));
     }
@@ -429,7 +450,9 @@ fn vni(bytes: [u8; 3]) -> u32 {
 fn decode_port(p: &types::port, filter_base: usize) -> Port {
     let filter =
         (u32::from(p.filter) != types::limits::FILTER_NONE.0).then(|| p.filter.saturating_sub(filter_base as u16));
-    Port { id: PortId(p.id.into()), mac: Mac(p.mac), filter }
+    let known = [SourceValidation::Loose, SourceValidation::Strict];
+    let validation = known.into_iter().find(|known| validation(*known) == p.validation).unwrap_or_default();
+    Port { id: PortId(p.id.into()), mac: Mac(p.mac), filter, validation }
 }
 
 fn decode_backend(b: &types::backend) -> Backend {

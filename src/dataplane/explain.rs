@@ -58,6 +58,8 @@ pub enum Stage {
     Adjacency,
     /// `id` is the punt reason, `detail` the MTU told.
     Punt,
+    /// `id` is the group of the route back to the source, `detail` 1 for loose, 2 for strict.
+    Source,
     /// The end: `id` is the XDP action.
     Verdict,
 }
@@ -79,6 +81,7 @@ impl Stage {
             n if n == s::STAGE_NEXT_HOP.0 => Self::NextHop,
             n if n == s::STAGE_ADJACENCY.0 => Self::Adjacency,
             n if n == s::STAGE_PUNT.0 => Self::Punt,
+            n if n == s::STAGE_SOURCE.0 => Self::Source,
             n if n == s::STAGE_VERDICT.0 => Self::Verdict,
             _ => return None,
         })

@@ -170,6 +170,7 @@ impl Knobs {
         put(offset_of!(types::config, filter), &[u8::from(f.filter)])?;
         put(offset_of!(types::config, vip), &[u8::from(f.vip)])?;
         put(offset_of!(types::config, vlan), &[u8::from(f.vlan)])?;
+        put(offset_of!(types::config, source_validation), &[u8::from(f.source_validation)])?;
         put(offset_of!(types::config, slow_path), &[u8::from(f.slow_path)])?;
         put(offset_of!(types::config, vxlan_port), &self.vxlan_port.to_ne_bytes())?;
         let [fib4_words, fib6_words] = self.fib_words;

@@ -144,6 +144,19 @@ pub enum AttachMode {
     Generic,
 }
 
+/// Which sources an interface lets in, by the route back to them (RFC 3704).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum SourceValidation {
+    /// Any.
+    #[default]
+    Off,
+    /// Those that a route other than the default leads to, by whatever interface (RFC 3704 §2.4).
+    Loose,
+    /// Those that the best route leads to by this interface, the default route included (RFC 3704 §2.2).
+    Strict,
+}
+
 /// One interface that margay forwards on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Interface {
@@ -151,6 +164,8 @@ pub struct Interface {
     pub name: String,
     /// How the program is attached.
     pub mode: AttachMode,
+    /// Which sources it lets in.
+    pub source_validation: SourceValidation,
 }
 
 /// A port that stays open whatever the policy says.

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
+use crate::desired::SourceValidation;
 use crate::network::{IfIndex, Mac};
 
 pub use ::tables::buckets::GROUP_BUCKETS;
@@ -64,6 +65,34 @@ pub struct Port {
     pub mac: Mac,
     /// First op of its untracked policy in [`Tables::filter`], `None` where no policy applies.
     pub filter: Option<u16>,
+    /// Which sources it lets in.
+    pub validation: SourceValidation,
+}
+
+/// The ports that packets from where a group leads to may come in by, one bit each; the bit of port 0, which is none, says that there is
+/// a way back at all.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Origins(pub u64);
+
+impl Origins {
+    /// No way back.
+    pub const NONE: Self = Self(0);
+    /// A way back that leads by no port.
+    pub const ROUTED: Self = Self(1);
+    /// Any port: addresses that answer from elsewhere, as those of services do.
+    pub const ANY: Self = Self(u64::MAX);
+
+    /// A way back by this port.
+    #[must_use]
+    pub fn by(port: PortId) -> Self {
+        Self(1 | 1_u64.checked_shl(port.0).unwrap_or(0))
+    }
+}
+
+impl std::ops::BitOrAssign for Origins {
+    fn bitor_assign(&mut self, other: Self) {
+        self.0 |= other.0;
+    }
 }
 
 /// What a filter op compares.
@@ -242,6 +271,8 @@ pub struct Tables {
     pub denylist: BTreeSet<IpNet>,
     /// Compiled policies of all ports; an index is a `u16`.
     pub filter: Vec<FilterOp>,
+    /// By which ports packets may come from where a group leads to; empty where no port validates sources. See [`Origins`].
+    pub origins: BTreeMap<GroupId, Origins>,
     /// Accepted tunnel peers.
     pub tunnel_peers: BTreeSet<TunnelPeer>,
     /// VIPs.
@@ -271,6 +302,8 @@ pub struct Features {
     pub denylist: bool,
     /// Untracked policy.
     pub filter: bool,
+    /// Source validation.
+    pub source_validation: bool,
     /// VIPs.
     pub vip: bool,
     /// VLAN tags.
@@ -286,6 +319,7 @@ impl Features {
         decap_vxlan: true,
         denylist: true,
         filter: true,
+        source_validation: true,
         vip: true,
         vlan: true,
         slow_path: true,

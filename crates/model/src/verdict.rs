@@ -151,6 +151,10 @@ reasons! {
         AdjustHead = "ADJUST_HEAD",
         /// A table refers to an entry that does not exist.
         Internal = "INTERNAL",
+        /// Source validation: no route back to the source.
+        SrcUnrouted = "SRC_UNROUTED",
+        /// Source validation: the route back to the source leads by another interface.
+        SrcInterface = "SRC_INTERFACE",
     }
 }
 

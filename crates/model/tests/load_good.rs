@@ -87,7 +87,11 @@ fn defaults() {
     let loaded = load_text("");
     let expected = Node {
         name: "gw1".to_owned(),
-        interfaces: vec![Interface { name: "eth0".to_owned(), mode: AttachMode::Native }],
+        interfaces: vec![Interface {
+            name: "eth0".to_owned(),
+            mode: AttachMode::Native,
+            source_validation: SourceValidation::Off,
+        }],
         encap_source_v4: Some("10.0.0.1".parse().unwrap()),
         ..Node::default()
     };

@@ -17,7 +17,7 @@ use comfy_table::presets::NOTHING;
 use ipnet::IpNet;
 use margay::dataplane::{Attach, Dataplane};
 use model::compile::{Changed, Compiler};
-use model::desired::{AttachMode, Desired, Interface};
+use model::desired::{AttachMode, Desired, Interface, SourceValidation};
 use model::ids::Ids;
 use model::network::{IfIndex, Link, Mac, Network};
 use model::rib::{BgpRoute, Rib};
@@ -361,7 +361,11 @@ impl Control {
                 let others = (1..GATEWAYS).map(|number| ((ifindex, IpAddr::V4(gateway(number))), Mac(TO_MAC)));
                 network.neighbors.extend(others);
             }
-            desired.node.interfaces.push(Interface { name: name.to_owned(), mode: AttachMode::Native });
+            desired.node.interfaces.push(Interface {
+                name: name.to_owned(),
+                mode: AttachMode::Native,
+                source_validation: SourceValidation::Off,
+            });
             attach.push(Attach { ifindex, name: name.to_owned(), mode: AttachMode::Native });
         }
         let (compiler, dataplane) = (Compiler::new(Ids::default()), Dataplane::open_unpinned()?);

@@ -97,6 +97,7 @@ impl Namer<'_> {
             Stage::Denylist => {
                 ("denylist", if step.id == 1 { "source is listed" } else { "source is not listed" }.into())
             }
+            Stage::Source => ("source", self.source(step)),
             Stage::Filter => ("policy", self.filter(step.id)),
             Stage::Vip => ("vip", self.vip(VipId(step.id))),
             Stage::Flow => ("flow", self.flow(step.id)),
@@ -122,6 +123,19 @@ impl Namer<'_> {
     fn port(&self, id: u32) -> String {
         let names = &self.owner.forwarding.compiled().names.ports;
         names.get(&model::tables::PortId(id)).map_or_else(|| "no port".to_owned(), Clone::clone)
+    }
+
+    fn source(&self, step: &TableStep) -> String {
+        let (tables, network) = (&self.owner.forwarding.compiled().tables, &self.owner.network);
+        let back = members(tables, network, GroupId(step.id));
+        let mode = if step.detail == 1 { "loose" } else { "strict" };
+        match (step.id, self.flow) {
+            (0, _) | (_, None) => format!("{mode}: no route back"),
+            (id, Some(flow)) => {
+                let back: Vec<_> = back.iter().map(member).collect();
+                format!("{mode}: back to {} by group {id}: {}", flow.own.source, back.join(", "))
+            }
+        }
     }
 
     fn filter(&self, op: u32) -> String {

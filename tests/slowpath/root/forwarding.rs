@@ -6,7 +6,7 @@ use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use model::desired::{
-    AttachMode, Backend, Desired, Encap, Gateway, Interface, Node, RouteAction, Service, StaticRoute,
+    AttachMode, Backend, Desired, Encap, Gateway, Interface, Node, RouteAction, Service, SourceValidation, StaticRoute,
 };
 use model::network::{IfIndex, Link, Mac, Network, Vlan};
 use testkit::netns::{Netns, Process};
@@ -25,7 +25,11 @@ fn via(address: &str) -> RouteAction {
 
 /// Both interfaces, hosts behind the server, prefixes without a way, and a VIP.
 fn desired(interfaces: &[&str]) -> Desired {
-    let interface = |name: &&str| Interface { name: (*name).to_owned(), mode: AttachMode::Native };
+    let interface = |name: &&str| Interface {
+        name: (*name).to_owned(),
+        mode: AttachMode::Native,
+        source_validation: SourceValidation::Off,
+    };
     Desired {
         node: Node {
             name: "gateway".into(),

@@ -13,12 +13,12 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use smallvec::SmallVec;
 
-use crate::desired::{AttachMode, Desired, TunnelKind};
+use crate::desired::{AttachMode, Desired, SourceValidation, TunnelKind};
 use crate::ids::{Exhausted, GroupKey, Ids, Members, NextHopKey};
 use crate::network::{IfIndex, Network};
 use crate::rib::{Learned, Rib, Source};
 use crate::tables::{
-    Adjacency, Backend, BackendId, Features, Group, GroupId, NextHop, NextHopId, Parameters, PortId, Tables,
+    Adjacency, Backend, BackendId, Features, Group, GroupId, NextHop, NextHopId, Origins, Parameters, PortId, Tables,
     TunnelPeer, VipId,
 };
 
@@ -154,6 +154,7 @@ fn generation(desired: &Desired, network: &Network, rib: &Rib, ids: &mut Ids) ->
         next_hops: forwarding.next_hops.clone(),
         adjacencies: forwarding.adjacencies.clone(),
         ports: ports.table.clone(),
+        origins: forwarding.origins.clone(),
     };
     let names = Names {
         ports: ports.egress.values().filter_map(|e| Some((ports.table.get(&e.key)?.id, e.name.clone()))).collect(),
@@ -181,6 +182,20 @@ fn generation(desired: &Desired, network: &Network, rib: &Rib, ids: &mut Ids) ->
     })
 }
 
+/// What source validation asks about a next hop. A route's next hops count whether their weight gives them a bucket or not: packets come
+/// by them.
+fn origins(hop: &NextHopKey, ports: &Ports) -> Origins {
+    match hop {
+        NextHopKey::Forward { ifindex, .. } | NextHopKey::Glean { ifindex } => {
+            let port = ports.egress.get(ifindex).and_then(|egress| ports.table.get(&egress.key));
+            port.map_or(Origins::ROUTED, |port| Origins::by(port.id))
+        }
+        NextHopKey::Host => Origins::ROUTED,
+        NextHopKey::Vip => Origins::ANY,
+        NextHopKey::Receive | NextHopKey::Blackhole | NextHopKey::Prohibit | NextHopKey::Unreachable => Origins::NONE,
+    }
+}
+
 fn fits<T>(what: &'static str, limit: usize, set: BTreeSet<T>) -> Result<BTreeSet<T>, CompileError> {
     if set.len() > limit { Err(CompileError::TooMany { what, limit }) } else { Ok(set) }
 }
@@ -203,6 +218,7 @@ fn features(desired: &Desired, tables: &Tables) -> Features {
         decap_vxlan: tunnels.iter().any(|tunnel| matches!(tunnel.kind, TunnelKind::Vxlan { .. })),
         denylist: !tables.denylist.is_empty(),
         filter: tables.ports.values().any(|port| port.filter.is_some()),
+        source_validation: tables.ports.values().any(|port| port.validation != SourceValidation::Off),
         vip: !tables.vips.is_empty(),
         vlan: tables.ports.keys().any(|key| key.vlan.is_some())
             || tables.adjacencies.values().any(|adjacency| adjacency.vlan.is_some()),
@@ -228,6 +244,8 @@ struct Forwarding {
     groups: BTreeMap<GroupId, Group>,
     next_hops: BTreeMap<NextHopId, NextHop>,
     adjacencies: BTreeMap<crate::tables::AdjacencyId, Adjacency>,
+    /// Of every group, where a port validates sources.
+    origins: BTreeMap<GroupId, Origins>,
 }
 
 impl Forwarding {
@@ -258,10 +276,17 @@ impl Forwarding {
             groups: BTreeMap::new(),
             next_hops: BTreeMap::new(),
             adjacencies: BTreeMap::new(),
+            origins: BTreeMap::new(),
         };
+        let validates = ports.table.values().any(|port| port.validation != SourceValidation::Off);
         for set in used {
-            let Some(group) = routes.sets.get(set).0.and_then(|key| assigned.get(key)) else { continue };
+            let (key, hops) = routes.sets.get(set);
+            let Some(group) = key.and_then(|key| assigned.get(key)) else { continue };
             this.by_set.insert(set, group.id);
+            if validates {
+                let of_group = this.origins.entry(group.id).or_default();
+                hops.iter().for_each(|(hop, _)| *of_group |= origins(hop, ports));
+            }
         }
         let too_many = |_| CompileError::TooMany { what: "next hops", limit };
         let hops = assigned.values().flat_map(|group| group.buckets.distinct().iter().copied());

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::notice::{CompileError, Notice};
-use crate::desired::{AttachMode, Desired};
+use crate::desired::{AttachMode, Desired, SourceValidation};
 use crate::ids::Ids;
 use crate::network::{IfIndex, Link, Mac, Network};
 use crate::tables::{Port, PortKey};
@@ -35,7 +35,7 @@ pub(super) fn ports(
     ids: &mut Ids,
     notices: &mut Vec<Notice>,
 ) -> Result<Ports, CompileError> {
-    let mut found: BTreeMap<PortKey, (IfIndex, &Link)> = BTreeMap::new();
+    let mut found: BTreeMap<PortKey, (IfIndex, &Link, SourceValidation)> = BTreeMap::new();
     let mut attach: BTreeMap<IfIndex, (bool, AttachMode)> = BTreeMap::new();
     for interface in &desired.node.interfaces {
         let Some((ifindex, link)) = network.link_by_name(&interface.name) else {
@@ -53,7 +53,7 @@ pub(super) fn ports(
             notices.push(Notice::VlanInVlan { interface: link.name.clone(), parent: parent.name.clone() });
             continue;
         }
-        found.insert(key, (ifindex, link));
+        found.insert(key, (ifindex, link, interface.source_validation));
         let own = key.vlan.is_none();
         let mode = attach.entry(key.ifindex).or_insert((own, interface.mode));
         if own && !mode.0 {
@@ -62,9 +62,9 @@ pub(super) fn ports(
     }
 
     let mut ports = Ports { attach: attach.into_iter().map(|(i, (_, mode))| (i, mode)).collect(), ..Ports::default() };
-    for (key, (device, link)) in found {
+    for (key, (device, link, validation)) in found {
         let id = ids.port(key).map_err(|_| CompileError::TooMany { what: "ports", limit: Ids::LAST_PORT as usize })?;
-        ports.table.insert(key, Port { id, mac: link.mac, filter: None });
+        ports.table.insert(key, Port { id, mac: link.mac, filter: None, validation });
         ports.egress.insert(device, Egress { name: link.name.clone(), key, mac: link.mac, mtu: link.mtu });
     }
     Ok(ports)

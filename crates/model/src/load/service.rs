@@ -15,7 +15,7 @@ use crate::desired::{
 use crate::document::Path;
 use crate::network::Mac;
 use crate::resources::margay::{
-    DenylistSpec, EncapSpec, EncapType, FailsafePort, NodeSpec, StaticRouteSpec, TunnelSpec, TunnelType,
+    DenylistSpec, EncapSpec, EncapType, FailsafePort, InterfaceSpec, NodeSpec, StaticRouteSpec, TunnelSpec, TunnelType,
     VirtualServiceSpec,
 };
 
@@ -122,7 +122,9 @@ fn interfaces(spec: &NodeSpec, at: &Path, check: &mut Checker<'_>) -> Vec<Interf
             check.error(&path, format!("interface '{}' is listed twice", interface.name));
         }
     }
-    spec.interfaces.iter().map(|i| Interface { name: i.name.clone(), mode: i.mode }).collect()
+    let interface =
+        |i: &InterfaceSpec| Interface { name: i.name.clone(), mode: i.mode, source_validation: i.source_validation };
+    spec.interfaces.iter().map(interface).collect()
 }
 
 fn failsafe(

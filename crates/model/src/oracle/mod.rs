@@ -21,7 +21,7 @@ use tables::{buckets, maglev};
 
 use self::parse::{ETHERTYPE_ARP, ETHERTYPE_IPV4, ETHERTYPE_IPV6, Ethernet, Fragment, Packet, Tag};
 use self::route::{Action, Hop, Path, Routes};
-use crate::desired::{Backend, Desired, Encap, Service, TunnelKind, protocol};
+use crate::desired::{Backend, Desired, Encap, Service, SourceValidation, TunnelKind, protocol};
 use crate::network::{IfIndex, Link, Network};
 use crate::rib::Rib;
 use crate::verdict::{DropReason, PuntReason, Verdict};
@@ -183,6 +183,7 @@ impl<'a> Oracle<'a> {
             _ => return Err(DropReason::Ethertype),
         }
         let mut packet = Packet::parse(frame.ethertype, &frame.payload)?;
+        self.validate(packet.source, port, &link.name)?;
         let mut host_scope = ethernet.is_group() || packet.is_host_scope();
         let mut decapsulated = false;
         if !host_scope
@@ -203,6 +204,32 @@ impl<'a> Oracle<'a> {
             Some((index, service)) => self.load_balance(frame, &packet, index, service, ifindex),
             None => self.route(frame, &packet, decapsulated, ifindex),
         }
+    }
+
+    /// 1.9: whether the interface lets this source in.
+    fn validate(&self, source: IpAddr, port: IfIndex, name: &str) -> Result<(), DropReason> {
+        let configured = self.routes.desired.node.interfaces.iter().find(|interface| interface.name == name);
+        let mode = configured.map(|interface| interface.source_validation).unwrap_or_default();
+        if mode == SourceValidation::Off || source.is_unspecified() || parse::is_link_local(source) {
+            return Ok(());
+        }
+        let back = match mode {
+            SourceValidation::Strict => self.routes.lookup(source),
+            _ => self.routes.lookup_beside_default(source),
+        };
+        let by: Vec<IfIndex> = match back {
+            Some(Action::Vip) => return Ok(()),
+            Some(Action::Forward(hops)) => hops.iter().map(|(hop, _)| hop.ifindex).collect(),
+            Some(Action::Glean(ifindex)) => vec![ifindex],
+            Some(Action::Host) => Vec::new(),
+            None | Some(Action::Receive | Action::Blackhole | Action::Prohibit | Action::Unreachable) => {
+                return Err(DropReason::SrcUnrouted);
+            }
+        };
+        if mode == SourceValidation::Strict && !by.contains(&port) {
+            return Err(DropReason::SrcInterface);
+        }
+        Ok(())
     }
 
     /// Stage 2: which tunnel the packet belongs to, if that kind is decapsulated here.

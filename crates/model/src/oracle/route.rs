@@ -67,7 +67,16 @@ impl<'a> Routes<'a> {
 
     /// The longest match of `destination`, best source first; neighbours refine what would be gleaned.
     pub(super) fn lookup(&self, destination: IpAddr) -> Option<Action> {
-        let action = self.best(destination, &SOURCES)?;
+        self.refined(destination, self.best(destination, &SOURCES)?.1)
+    }
+
+    /// The same, where it is not the default route.
+    pub(super) fn lookup_beside_default(&self, destination: IpAddr) -> Option<Action> {
+        let (_, action) = self.best(destination, &SOURCES).filter(|(len, _)| *len > 0)?;
+        self.refined(destination, action)
+    }
+
+    fn refined(&self, destination: IpAddr, action: Action) -> Option<Action> {
         if let Action::Glean(ifindex) = action
             && self.network.neighbors.contains_key(&(ifindex, destination))
         {
@@ -76,8 +85,8 @@ impl<'a> Routes<'a> {
         Some(action)
     }
 
-    /// The longest match among local, VIP and connected routes and those of `sources`.
-    fn best(&self, destination: IpAddr, sources: &[Source]) -> Option<Action> {
+    /// The longest match among local, VIP and connected routes and those of `sources`, with its length.
+    fn best(&self, destination: IpAddr, sources: &[Source]) -> Option<(u8, Action)> {
         let mut found = self.own(destination);
         for source in sources {
             found.extend(self.of_source(*source, destination).into_iter().map(|(len, action)| (len, *source, action)));
@@ -87,7 +96,7 @@ impl<'a> Routes<'a> {
             let better = next.0 > best.0 || (next.0 == best.0 && next.1 < best.1);
             if better { next } else { best }
         });
-        best.map(|(_, _, action)| action)
+        best.map(|(len, _, action)| (len, action))
     }
 
     /// Local, VIP and connected routes that hold `destination`, by interface index.
@@ -187,7 +196,7 @@ impl<'a> Routes<'a> {
 
     /// A gateway inside a connected prefix.
     fn on_link(&self, address: IpAddr) -> Option<Hop> {
-        match self.best(address, &[])? {
+        match self.best(address, &[])?.1 {
             Action::Glean(ifindex) => Some(Hop { address, ifindex }),
             _ => None,
         }
@@ -195,7 +204,7 @@ impl<'a> Routes<'a> {
 
     /// A gateway that was learned without its link: on one, or behind a static or kernel route.
     fn recursive(&self, address: IpAddr) -> Vec<(Hop, u32)> {
-        match self.best(address, &[Source::Static, Source::Kernel]) {
+        match self.best(address, &[Source::Static, Source::Kernel]).map(|(_, action)| action) {
             Some(Action::Glean(ifindex)) => vec![(Hop { address, ifindex }, 1)],
             Some(Action::Forward(hops)) => hops,
             _ => Vec::new(),

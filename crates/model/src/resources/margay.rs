@@ -6,7 +6,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::common::{Address, Cidr, NumberOrText};
-use crate::desired::AttachMode;
+use crate::desired::{AttachMode, SourceValidation};
 
 /// `Node`: the interfaces, cores and limits of one machine.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
@@ -79,6 +79,23 @@ pub struct InterfaceSpec {
     #[serde(default)]
     #[schemars(with = "AttachModeSchema")]
     pub mode: AttachMode,
+    /// Which sources are let in, by the route back to them (RFC 3704); any where absent.
+    #[serde(default)]
+    #[schemars(with = "SourceValidationSchema")]
+    pub source_validation: SourceValidation,
+}
+
+/// The words of [`SourceValidation`].
+#[derive(JsonSchema)]
+#[schemars(rename_all = "lowercase", inline)]
+#[expect(dead_code, reason = "stands for SourceValidation in the schema")]
+enum SourceValidationSchema {
+    /// Any.
+    Off,
+    /// Those that a route other than the default leads to.
+    Loose,
+    /// Those that the best route leads to by this interface.
+    Strict,
 }
 
 /// The words of [`AttachMode`].

@@ -9,7 +9,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use model::desired::{
     AttachMode, Backend, Encap, EndpointInterface, Failsafe, Gateway, HostEndpoint, IcmpMatch, Interface, Peers,
-    Policy, PortRange, RouteAction, Rule, RuleAction, Service, StaticRoute, Tunnel, TunnelKind, protocol,
+    Policy, PortRange, RouteAction, Rule, RuleAction, Service, SourceValidation, StaticRoute, Tunnel, TunnelKind,
+    protocol,
 };
 use model::network::{IfIndex, Link, Mac, Vlan};
 use model::rib::BgpRoute;
@@ -53,7 +54,7 @@ impl World {
             }
             // A parent need not be a port for its VLAN devices to be.
             if is_port && rng.chance(92) {
-                self.interface(name);
+                self.interface(rng, name);
             }
         }
         for number in 0..rng.below(4) {
@@ -66,13 +67,25 @@ impl World {
             let name = format!("{parent_name}.{id}");
             self.link(rng, &name, IfIndex(FIRST_VLAN + number as u32), Some(Vlan { parent, id }));
             if rng.chance(80) {
-                self.interface(&name);
+                self.interface(rng, &name);
             }
         }
     }
 
-    fn interface(&mut self, name: &str) {
-        self.desired.node.interfaces.push(Interface { name: name.to_owned(), mode: AttachMode::Native });
+    fn interface(&mut self, rng: &mut Rng, name: &str) {
+        self.desired.node.interfaces.push(Interface {
+            name: name.to_owned(),
+            mode: AttachMode::Native,
+            // Random sources seldom have a way back by the port that they come in by: most ports take any.
+            source_validation: rng.of([
+                SourceValidation::Off,
+                SourceValidation::Off,
+                SourceValidation::Off,
+                SourceValidation::Off,
+                SourceValidation::Loose,
+                SourceValidation::Strict,
+            ]),
+        });
     }
 
     fn link(&mut self, rng: &mut Rng, name: &str, index: IfIndex, vlan: Option<Vlan>) {

@@ -192,6 +192,7 @@ fn specialise(
         vip = features.vip,
         vlan = features.vlan,
         slow_path = features.slow_path,
+        source_validation = features.source_validation,
     );
     put(std::mem::offset_of!(types::config, fib4_words), &fib4_words.to_ne_bytes())?;
     put(std::mem::offset_of!(types::config, fib6_words), &fib6_words.to_ne_bytes())?;

@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use model::desired::{
     AttachMode, Backend, Desired, Encap, EndpointInterface, HostEndpoint, Interface, Peers, Policy, RouteAction, Rule,
-    RuleAction, Service, StaticRoute, Tunnel, TunnelKind, protocol,
+    RuleAction, Service, SourceValidation, StaticRoute, Tunnel, TunnelKind, protocol,
 };
 use model::network::{IfIndex, Link, Mac, Network, Vlan};
 use model::rib::{BgpRoute, Rib};
@@ -74,7 +74,11 @@ pub(super) fn router(prefixes: u32) -> World {
     for (index, name) in [(INGRESS, "in"), (EGRESS, "out")] {
         let link = Link { name: name.to_owned(), mac: mac(index.0), mtu: 1500, up: true, rx_queues: 1, vlan: None };
         world.network.links.insert(index, link);
-        world.desired.node.interfaces.push(Interface { name: name.to_owned(), mode: AttachMode::Native });
+        world.desired.node.interfaces.push(Interface {
+            name: name.to_owned(),
+            mode: AttachMode::Native,
+            source_validation: SourceValidation::Off,
+        });
     }
     world.network.addresses.extend(ADDRESSES);
     for gateway in [GATEWAY4, GATEWAY6] {
@@ -116,7 +120,11 @@ pub(super) fn vlan_router() -> World {
     let vlan = Some(Vlan { parent: INGRESS, id: 100 });
     let mac = Mac([2, 0, 0, 0, 0, 1]);
     world.network.links.insert(VLAN_INGRESS, Link { name: name.clone(), mac, mtu: 1500, up: true, rx_queues: 1, vlan });
-    world.desired.node.interfaces.push(Interface { name, mode: AttachMode::Native });
+    world.desired.node.interfaces.push(Interface {
+        name,
+        mode: AttachMode::Native,
+        source_validation: SourceValidation::Off,
+    });
     world
 }
 

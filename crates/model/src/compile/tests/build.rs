@@ -62,7 +62,11 @@ impl World {
     }
 
     pub(super) fn port(mut self, name: &str) -> Self {
-        self.desired.node.interfaces.push(Interface { name: name.into(), mode: AttachMode::Native });
+        self.desired.node.interfaces.push(Interface {
+            name: name.into(),
+            mode: AttachMode::Native,
+            source_validation: SourceValidation::Off,
+        });
         self
     }
 

@@ -12,7 +12,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 
 use super::*;
-use crate::desired::{self, Gateway, Interface, RouteAction, StaticRoute, Tunnel};
+use crate::desired::{self, Gateway, Interface, RouteAction, SourceValidation, StaticRoute, Tunnel};
 use crate::network::{Mac, Vlan};
 use crate::rib::BgpRoute;
 
@@ -41,8 +41,13 @@ struct World {
 fn world() -> World {
     let mut world = World::default();
     let names = ["eth0", "eth1", "eth0.100"];
-    world.desired.node.interfaces =
-        names.map(|name| Interface { name: name.to_owned(), mode: desired::AttachMode::Native }).to_vec();
+    world.desired.node.interfaces = names
+        .map(|name| Interface {
+            name: name.to_owned(),
+            mode: desired::AttachMode::Native,
+            source_validation: SourceValidation::Off,
+        })
+        .to_vec();
     let link = |name: &str, mac, vlan| Link { name: name.to_owned(), mac, mtu: 1500, up: true, rx_queues: 1, vlan };
     let vlan = Some(Vlan { parent: ETH0, id: 100 });
     world.network.links = BTreeMap::from([
