@@ -85,13 +85,14 @@ metrics! {
     FIB_DEPTH: Gauge "margay_fib_depth" ["family"] "Most blocks that a look-up in the FIB goes through, by family; 0 where the first reference has every answer.";
     FIB_BLOCKS: Gauge "margay_fib_blocks" ["family", "level"] "Blocks of the FIB by family and by how many blocks a look-up has gone through with them: level 1 is the first.";
     FIB_AWAY: Gauge "margay_fib_away_blocks" ["family"] "First blocks of IPv4 look-ups that lie outside of the cache line where the look-up begins: those that do not fit, and for a second or so those that have changed.";
+    ROUTES_LEFT_OUT: Gauge "margay_fib_left_out_routes" ["table"] "Routes that there is no room for, by what is full: fib4, fib6, or the groups of next hops. What covers them answers, or the host's stack where the kernel has them.";
     FIB_ADOPTED: Gauge "margay_fib_adopted_entries" [] "Routes adopted after a restart that no source has claimed yet.";
     RIB_ROUTES: Gauge "margay_rib_routes" ["source"] "Routes in the RIB by source: kernel, bgp or adopted.";
     KERNEL_SYNCHRONISED: Gauge "margay_kernel_routes_synchronised" [] "1 when every route of the kernel's table is held; 0 while it is first read, and where none is followed.";
     KERNEL_AUDITS: Counter "margay_kernel_routes_audits_total" [] "Comparisons of what is held with a dump of the kernel's table.";
     KERNEL_REPAIRED: Counter "margay_kernel_routes_repaired_total" [] "Prefixes that audits found to differ from the kernel's table, and repaired.";
     KERNEL_OVERRUNS: Counter "margay_kernel_routes_overruns_total" [] "How often notifications of routes were lost; each time the table was read again.";
-    NEIGHBORS: Gauge "margay_neighbor_entries" ["state"] "Next hops by state of their link-layer address: resolved or unresolved.";
+    NEIGHBORS: Gauge "margay_neighbor_entries" ["state"] "Next hops by state of their link-layer address: resolved or unresolved; and gateways that do not answer: failed.";
     NEXT_HOP_PACKETS: Counter "margay_next_hop_packets_total" ["next_hop", "interface"] "Packets sent to a next hop, a gateway or a host on a link; next hops that none was sent to are left out.";
     NEXT_HOP_BYTES: Counter "margay_next_hop_bytes_total" ["next_hop", "interface"] "Bytes of these packets, as they came in.";
     VIP_BACKENDS: Gauge "margay_vip_backends" ["vip", "state"] "Backends of a VIP that are usable and unusable.";

@@ -6,9 +6,9 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
-use model::compile::{CompileError, Compiled, Compiler, Notice};
+use model::compile::{CompileError, Compiled, Compiler, LeftOut, Notice};
 use model::desired::Desired;
-use model::ids::Ids;
+use model::ids::{Ids, Loss};
 use model::network::{IfIndex, Network};
 use model::rib::Rib;
 use tracing::{debug, error, info, warn};
@@ -95,6 +95,11 @@ impl Forwarding {
         self.compiler.compiled()
     }
 
+    /// How many routes there is no room for.
+    pub(super) fn left_out(&self, rib: &Rib) -> LeftOut {
+        self.compiler.left_out(rib)
+    }
+
     /// The kernel side.
     pub(super) fn dataplane(&self) -> &Dataplane {
         &self.dataplane
@@ -154,12 +159,13 @@ impl Forwarding {
         self.record(outcome).map(|()| true)
     }
 
-    /// Moves the flows of an interface that was lost, wherever a group has another next hop, before a generation is compiled.
-    pub(super) fn lose(&mut self, ifindex: IfIndex) {
+    /// Moves the flows of an interface or a neighbour that was lost, wherever a group has another next hop, before a generation is
+    /// compiled.
+    pub(super) fn lose(&mut self, loss: Loss) {
         if self.unwritten {
             return;
         }
-        let groups = self.compiler.lose(ifindex);
+        let groups = self.compiler.lose(loss);
         match self.dataplane.apply_groups(&self.compiler.compiled().tables, &groups) {
             Ok(writes) => self.effort.writes += writes as u64,
             // The generation that follows finds them different and writes them, or says why it cannot.

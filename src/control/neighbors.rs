@@ -4,7 +4,7 @@
 //! gateway and on-link host of the tables is asked for, before a packet needs it and again while it is in use. An
 //! unresolved one is asked for with growing pauses. No I/O: the clock comes in, requests go out.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
@@ -40,12 +40,20 @@ struct Attempt {
 }
 
 impl Neighbors {
-    /// Takes over what a new generation forwards to. New neighbours are due at once; returned are requests that let go of
-    /// those that are no longer wanted and still known.
-    pub(super) fn want(&mut self, tables: &Tables, network: &Network, now: Instant) -> Vec<Request> {
+    /// Takes over what a new generation forwards to, and the gateways that it would forward to if they answered. New neighbours
+    /// are due at once; returned are requests that let go of those that are no longer wanted and still known.
+    pub(super) fn want(
+        &mut self,
+        tables: &Tables,
+        failed: &BTreeSet<Neighbor>,
+        network: &Network,
+        now: Instant,
+    ) -> Vec<Request> {
         let mut former = std::mem::take(&mut self.wanted);
         let fresh = Attempt { next: now, pause: FIRST_PAUSE };
-        self.wanted = forwarded(tables).map(|neighbor| (neighbor, former.remove(&neighbor).unwrap_or(fresh))).collect();
+        let wanted: BTreeSet<Neighbor> = forwarded(tables).chain(failed.iter().copied()).collect();
+        self.wanted =
+            wanted.into_iter().map(|neighbor| (neighbor, former.remove(&neighbor).unwrap_or(fresh))).collect();
         let known = |neighbor: &Neighbor| network.neighbors.contains_key(neighbor);
         former.into_keys().filter(known).map(|neighbor| Request { neighbor, managed: false }).collect()
     }
@@ -111,7 +119,7 @@ mod tests {
     #[test]
     fn a_silent_gateway_is_asked_for_with_growing_pauses() {
         let (mut neighbors, mut network, mut now) = (Neighbors::default(), Network::default(), Instant::now());
-        assert!(neighbors.want(&tables(&["10.0.0.1"]), &network, now).is_empty());
+        assert!(neighbors.want(&tables(&["10.0.0.1"]), &BTreeSet::new(), &network, now).is_empty());
         let mut pauses = Vec::new();
         for _ in 0..8 {
             assert_eq!(neighbors.due(&network, now), [Request { neighbor: neighbor("10.0.0.1"), managed: true }]);
@@ -134,11 +142,17 @@ mod tests {
     fn a_new_generation_keeps_the_pauses_and_lets_go_of_what_is_gone() {
         let (mut neighbors, mut network, now) = (Neighbors::default(), Network::default(), Instant::now());
         network.neighbors.insert(neighbor("10.0.0.2"), Mac([2; 6]));
-        neighbors.want(&tables(&["10.0.0.1", "10.0.0.2", "10.0.0.3"]), &network, now);
+        neighbors.want(&tables(&["10.0.0.1", "10.0.0.2", "10.0.0.3"]), &BTreeSet::new(), &network, now);
         assert_eq!(neighbors.due(&network, now).len(), 3);
-        let released = neighbors.want(&tables(&["10.0.0.1"]), &network, now);
+        let released = neighbors.want(&tables(&["10.0.0.1"]), &BTreeSet::new(), &network, now);
         assert_eq!(released, [Request { neighbor: neighbor("10.0.0.2"), managed: false }], "the other is not known");
         assert!(neighbors.due(&network, now).is_empty());
         assert!(neighbors.in_use(&neighbor("10.0.0.1")) && !neighbors.in_use(&neighbor("10.0.0.2")));
+        // A gateway that others stand in for is in no group, and is asked for all the same.
+        let failed = BTreeSet::from([neighbor("10.0.0.9")]);
+        neighbors.want(&tables(&["10.0.0.1"]), &failed, &network, now);
+        assert_eq!(neighbors.due(&network, now), [Request { neighbor: neighbor("10.0.0.9"), managed: true }]);
+        neighbors.want(&tables(&["10.0.0.1"]), &BTreeSet::new(), &network, now);
+        assert!(!neighbors.in_use(&neighbor("10.0.0.9")));
     }
 }

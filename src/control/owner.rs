@@ -9,6 +9,7 @@
 use std::time::{Duration, Instant};
 
 use model::desired::KernelRoutes;
+use model::ids::Loss;
 use model::network::Network;
 use tokio::sync::{mpsc, oneshot, watch};
 use tracing::{error, info, warn};
@@ -247,7 +248,7 @@ impl Owner {
         }
     }
 
-    fn network_changed(&mut self, change: Change) {
+    fn network_changed(&mut self, mut change: Change) {
         let mut resolved = false;
         if let Change::Neighbor { ifindex, address, entry } = &change {
             match *entry {
@@ -257,7 +258,14 @@ impl Owner {
                     resolved = true;
                 }
                 NeighborEntry::Failed => {
-                    self.workers.tell(&ToWorker::Unreachable { ifindex: *ifindex, address: *address });
+                    let (ifindex, address) = (*ifindex, *address);
+                    self.workers.tell(&ToWorker::Unreachable { ifindex, address });
+                    // Others, as a scan asks for by thousands, are nobody's gateway.
+                    if !self.neighbors.in_use(&(ifindex, address)) {
+                        change = Change::Neighbor { ifindex, address, entry: NeighborEntry::Unresolved };
+                    } else if !self.network.failed.contains(&(ifindex, address)) {
+                        self.forwarding.lose(Loss::Neighbor(ifindex, address));
+                    }
                 }
                 NeighborEntry::Unresolved => {}
             }
@@ -266,7 +274,7 @@ impl Owner {
             && link.as_ref().is_none_or(|link| !link.up)
             && self.network.links.get(ifindex).is_some_and(|former| former.up)
         {
-            self.forwarding.lose(*ifindex);
+            self.forwarding.lose(Loss::Link(*ifindex));
         }
         let first = !self.network_known && matches!(change, Change::Snapshot(_));
         self.network_known |= first;
@@ -364,9 +372,13 @@ impl Owner {
         }
         let now = Instant::now();
         self.folding.changed(now);
-        let tables = &self.forwarding.compiled().tables;
-        let released = self.neighbors.want(tables, &self.network, now);
+        let compiled = self.forwarding.compiled();
+        let released = self.neighbors.want(&compiled.tables, &compiled.failed_gateways, &self.network, now);
         released.into_iter().for_each(|request| self.ask_kernel(request));
+        self.network.failed.retain(|neighbor| self.neighbors.in_use(neighbor));
+        if self.forwarding.compiled().wants_another {
+            self.changed(false);
+        }
         self.routing.announce(&self.forwarding.compiled().announce);
         self.workers.follow(&self.config.loaded.desired.node, &self.network, &self.forwarding);
     }

@@ -82,6 +82,31 @@ impl KnownGateways {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Exhausted;
 
+/// How much the tables of forwarding hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Prefixes of the IPv4 and of the IPv6 FIB, as far as learned routes are concerned.
+    pub prefixes: [usize; 2],
+    /// Next-hop groups.
+    pub groups: usize,
+    /// Next hops, and as many adjacencies.
+    pub next_hops: usize,
+    /// Of groups and of next hops, how many only what the node cannot do without may take: own addresses, VIPs, connected and
+    /// static routes, backends.
+    pub set_aside: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            prefixes: [1 << 21, 1 << 19],
+            groups: Ids::LAST_GROUP as usize,
+            next_hops: Ids::LAST_OTHER as usize,
+            set_aside: 2_048,
+        }
+    }
+}
+
 #[derive(Clone, Debug)]
 struct Entry {
     id: u32,
@@ -117,6 +142,11 @@ impl Numbers {
         }
         self.highest += 1;
         Ok(self.highest)
+    }
+
+    /// How many there are to be taken.
+    fn available(&self, last: u32) -> usize {
+        self.free.len() + last.saturating_sub(self.highest) as usize
     }
 
     fn rest(&mut self, freed: Vec<u32>) {
@@ -156,6 +186,10 @@ impl<K: Ord + Clone> Pool<K> {
         self.live.insert(key.clone(), Entry { id, generation: self.generation });
         self.fresh.push(key.clone());
         Ok(id)
+    }
+
+    fn is_live(&self, key: &K) -> bool {
+        self.live.contains_key(key)
     }
 
     fn commit(&mut self) {
@@ -231,26 +265,33 @@ pub(crate) struct Assigned {
     pub(crate) buckets: Buckets,
 }
 
+/// Sets of next hops that are to have a group.
+pub(crate) type Wanted = BTreeMap<GroupKey, Members>;
+
 /// Groups of the generation in force and, while one is compiled, of the next.
 #[derive(Clone, Debug)]
 pub(crate) struct GroupPool {
-    last: u32,
     live: BTreeMap<GroupKey, GroupEntry>,
     numbers: Numbers,
     next: Option<(BTreeMap<GroupKey, GroupEntry>, Numbers, Vec<u32>)>,
 }
 
 impl GroupPool {
-    /// Assigns every set of `wanted` its group, with as few buckets moved as possible. To be called once a generation.
-    pub(crate) fn assign(
+    /// Assigns every set its group, with as few buckets moved as possible: the first ones always, of the others as many as
+    /// leave `set_aside` numbers free. To be called once a generation.
+    fn assign(
         &mut self,
-        wanted: BTreeMap<GroupKey, Members>,
+        first: Wanted,
+        others: Wanted,
+        limits: &Limits,
     ) -> Result<BTreeMap<GroupKey, Assigned>, Exhausted> {
+        let last = limits.groups as u32;
         let mut numbers = self.numbers.clone();
+        let is_wanted = |key: &GroupKey| first.contains_key(key) || others.contains_key(key);
         let mut orphans: BTreeMap<&GroupKey, &GroupEntry> =
-            self.live.iter().filter(|(key, _)| !wanted.contains_key(key)).collect();
+            self.live.iter().filter(|(key, _)| !is_wanted(key)).collect();
         let mut by_member: BTreeMap<NextHopKey, Vec<&GroupKey>> = BTreeMap::new();
-        if wanted.keys().any(|key| !self.live.contains_key(key)) {
+        if first.keys().chain(others.keys()).any(|key| !self.live.contains_key(key)) {
             for (key, entry) in &self.live {
                 for (member, _) in &entry.members {
                     by_member.entry(*member).or_default().push(key);
@@ -259,7 +300,8 @@ impl GroupPool {
         }
 
         let mut next = BTreeMap::new();
-        for (key, mut members) in wanted {
+        let in_order = first.into_iter().map(|set| (set, true)).chain(others.into_iter().map(|set| (set, false)));
+        for ((key, mut members), is_first) in in_order {
             members.sort_unstable();
             let entry = if let Some(kept) = self.live.get(&key) {
                 kept.with_members(kept.id, members)
@@ -269,7 +311,8 @@ impl GroupPool {
                 let base = heir.or_else(|| most_overlap(&overlap, |_| true)).and_then(|base| self.live.get(base));
                 let id = match heir.and_then(|heir| orphans.remove(heir)) {
                     Some(predecessor) => predecessor.id,
-                    None => GroupId(numbers.take(self.last)?),
+                    None if !is_first && numbers.available(last) <= limits.set_aside => continue,
+                    None => GroupId(numbers.take(last)?),
                 };
                 match base {
                     Some(base) => base.with_members(id, members),
@@ -287,10 +330,16 @@ impl GroupPool {
         Ok(assigned)
     }
 
-    /// Takes the next hops of an interface out of every group that has others, as the next generation will: each such group
-    /// with what its buckets hold now.
-    fn lose(&mut self, ifindex: IfIndex) -> Vec<(GroupId, Buckets)> {
-        let is_lost = |hop: &NextHopKey| matches!(hop, NextHopKey::Forward { ifindex: on, .. } if *on == ifindex);
+    /// Takes next hops that are lost out of every group that has others, as the next generation will: each such group with what
+    /// its buckets hold now.
+    fn lose(&mut self, loss: Loss) -> Vec<(GroupId, Buckets)> {
+        let is_lost = |hop: &NextHopKey| match (hop, loss) {
+            (NextHopKey::Forward { ifindex, .. }, Loss::Link(link)) => *ifindex == link,
+            (NextHopKey::Forward { ifindex, address }, Loss::Neighbor(link, lost)) => {
+                (*ifindex, *address) == (link, lost)
+            }
+            _ => false,
+        };
         let mut changed = Vec::new();
         for entry in self.live.values_mut() {
             let lost = entry.buckets.distinct.iter().filter(|hop| is_lost(hop)).count();
@@ -339,6 +388,21 @@ fn most_overlap<'a>(
 ) -> Option<&'a GroupKey> {
     let candidates = overlaps.iter().filter(|(key, _)| eligible(key));
     candidates.reduce(|best, other| if other.1 > best.1 { other } else { best }).map(|(key, _)| *key)
+}
+
+/// Next hops that are lost all at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Loss {
+    /// Those on an interface.
+    Link(IfIndex),
+    /// The one that does not answer.
+    Neighbor(IfIndex, IpAddr),
+}
+
+impl From<IfIndex> for Loss {
+    fn from(link: IfIndex) -> Self {
+        Self::Link(link)
+    }
 }
 
 /// Backends of a ring with their addresses and weights.
@@ -432,10 +496,55 @@ impl Ids {
         self.gateways.present.clear();
     }
 
-    /// Takes the next hops of an interface out of every group that has others: the groups that changed, by the numbers of their
-    /// next hops.
-    pub(crate) fn lose(&mut self, ifindex: IfIndex) -> Vec<(GroupId, Vec<NextHopId>)> {
-        let changed = self.groups.lose(ifindex);
+    /// Assigns sets of next hops their groups: the first ones always, of the others those that there is room for. Which of the
+    /// others have a group already comes before which of them are new.
+    pub(crate) fn assign_groups(
+        &mut self,
+        first: Wanted,
+        others: Wanted,
+        limits: &Limits,
+    ) -> Result<BTreeMap<GroupKey, Assigned>, Exhausted> {
+        let others = self.fitting(&first, others, limits);
+        self.groups.assign(first, others, limits)
+    }
+
+    fn fitting(&self, first: &Wanted, others: Wanted, limits: &Limits) -> Wanted {
+        let fresh_of = |hops: &BTreeSet<NextHopKey>| hops.iter().filter(|hop| !self.next_hops.is_live(hop)).count();
+        let mut hops: BTreeSet<NextHopKey> = first.values().flatten().map(|(hop, _)| *hop).collect();
+        let most_hops = limits.next_hops.saturating_sub(limits.set_aside);
+        let last = limits.next_hops as u32;
+        let available = self.next_hops.numbers.available(last).min(self.adjacencies.numbers.available(last));
+        let mut fresh = available.saturating_sub(fresh_of(&hops) + limits.set_aside);
+        let most = limits.groups.saturating_sub(limits.set_aside + first.len());
+        let mut fitting = Wanted::new();
+        let (kept, new): (Vec<_>, Vec<_>) = others.into_iter().partition(|(key, _)| self.groups.live.contains_key(key));
+        for (key, members) in kept.into_iter().chain(new) {
+            if fitting.len() >= most {
+                break;
+            }
+            let more: BTreeSet<NextHopKey> =
+                members.iter().map(|(hop, _)| *hop).filter(|hop| !hops.contains(hop)).collect();
+            let of_them_fresh = fresh_of(&more);
+            if hops.len() + more.len() <= most_hops && of_them_fresh <= fresh {
+                fresh -= of_them_fresh;
+                hops.extend(more);
+                fitting.insert(key, members);
+            }
+        }
+        fitting
+    }
+
+    /// True where numbers that are not in use wait for the last packets that may read them: there is more room in the next
+    /// generation.
+    pub(crate) fn is_resting(&self) -> bool {
+        let numbers = [&self.groups.numbers, &self.next_hops.numbers, &self.adjacencies.numbers];
+        numbers.iter().any(|numbers| !numbers.resting.is_empty())
+    }
+
+    /// Takes next hops that are lost out of every group that has others: the groups that changed, by the numbers of their next
+    /// hops.
+    pub(crate) fn lose(&mut self, loss: Loss) -> Vec<(GroupId, Vec<NextHopId>)> {
+        let changed = self.groups.lose(loss);
         let number = |hop: &NextHopKey| NextHopId(self.next_hops.live.get(hop).map_or(0, |entry| entry.id));
         let numbered = |(id, buckets): (GroupId, Buckets)| {
             let numbers: Vec<NextHopId> = buckets.distinct().iter().map(number).collect();
@@ -482,7 +591,7 @@ impl GroupPool {
         let mut numbers = Numbers::adopt(&used);
         let known: BTreeSet<u32> = live.values().map(|entry: &GroupEntry| entry.id.0).collect();
         numbers.resting = used.difference(&known).copied().collect();
-        Self { last, live, numbers, next: None }
+        Self { live, numbers, next: None }
     }
 }
 

@@ -100,6 +100,8 @@ pub struct Network {
     pub addresses: BTreeSet<(IfIndex, IpNet)>,
     /// Neighbours with a valid link-layer address (ARP, RFC 826; ND, RFC 4861).
     pub neighbors: BTreeMap<(IfIndex, IpAddr), Mac>,
+    /// Neighbours that were asked for and did not answer. What was never asked for is in neither.
+    pub failed: BTreeSet<(IfIndex, IpAddr)>,
 }
 
 impl Network {

@@ -37,6 +37,8 @@ pub enum Source {
     Ibgp,
     /// Found in the pinned FIB after a restart, kept until the sources have spoken again.
     Adopted,
+    /// The default route to the host's stack that stands in where routes of the kernel find no room in the FIB.
+    Fallback,
 }
 
 /// Who tells of routes. Each has one route for a prefix at a time.
@@ -421,6 +423,7 @@ impl fmt::Display for Source {
             Self::Ebgp => "ebgp",
             Self::Ibgp => "ibgp",
             Self::Adopted => "adopted",
+            Self::Fallback => "fallback",
         })
     }
 }
@@ -429,7 +432,7 @@ impl Source {
     /// Who tells of such routes; `None` for those that follow from the network and the resources.
     pub fn origin(self) -> Option<Origin> {
         match self {
-            Self::Local | Self::Vip | Self::Connected | Self::Static => None,
+            Self::Local | Self::Vip | Self::Connected | Self::Static | Self::Fallback => None,
             Self::Kernel => Some(Origin::Kernel),
             Self::Ebgp | Self::Ibgp => Some(Origin::Bgp),
             Self::Adopted => Some(Origin::Adopted),

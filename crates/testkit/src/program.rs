@@ -8,9 +8,9 @@ use std::os::fd::{AsRawFd as _, OwnedFd};
 use anyhow::{Context as _, Result, bail};
 use libbpf_rs::{MapCore as _, MapFlags, MapHandle};
 use margay::dataplane::{Count, Dataplane, Explanation, PortCounters, Stage, TestRun, flows};
-use model::compile::{Compiled, compile};
+use model::compile::{CompileError, Compiled, Compiler};
 use model::desired::Desired;
-use model::ids::Ids;
+use model::ids::{Ids, Limits};
 use model::network::{IfIndex, Network};
 use model::oracle::{Judgement, Oracle};
 use model::rib::Rib;
@@ -29,6 +29,16 @@ pub struct World {
     pub network: Network,
     /// From BGP and from before a restart.
     pub rib: Rib,
+    /// What the tables hold.
+    pub limits: Limits,
+}
+
+impl World {
+    fn compile(&self) -> Result<Compiler, CompileError> {
+        let mut compiler = Compiler::with_limits(Ids::default(), self.limits);
+        compiler.compile(&self.desired, &self.network, &mut self.rib.clone())?;
+        Ok(compiler)
+    }
 }
 
 /// A frame and the interface that it comes in by.
@@ -82,7 +92,13 @@ impl fmt::Display for FeatureSet {
 /// The oracle of `world` for a program with these features.
 #[must_use]
 pub fn oracle(world: &World, features: FeatureSet) -> Oracle<'_> {
-    let oracle = Oracle::new(&world.desired, &world.network, &world.rib);
+    let mut oracle = Oracle::new(&world.desired, &world.network, &world.rib);
+    // Which routes there is no room for is no question of what they mean; what then becomes of packets is.
+    if world.limits != Limits::default()
+        && let Ok(compiler) = world.compile()
+    {
+        oracle = oracle.without_room_for(compiler.routes_left_out(&world.rib));
+    }
     match features {
         FeatureSet::Smallest => oracle,
         FeatureSet::Full => oracle.with_every_decap(),
@@ -102,7 +118,7 @@ impl Program {
     /// # Errors
     /// What compiling or the kernel says.
     pub fn load(world: &World, features: FeatureSet) -> Result<Self> {
-        let compiled = compile(&world.desired, &world.network, &world.rib, &mut Ids::default())?;
+        let compiled = world.compile()?.compiled().clone();
         let features = match features {
             FeatureSet::Smallest => compiled.features,
             FeatureSet::Full => Features::FULL,

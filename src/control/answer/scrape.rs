@@ -106,6 +106,12 @@ fn tables(owner: &Owner) {
     let unresolved = adjacencies.clone().filter(|adjacency| adjacency.destination.is_none()).count();
     metrics::NEIGHBORS.set(&["resolved"], (adjacencies.count() - unresolved) as u64);
     metrics::NEIGHBORS.set(&["unresolved"], unresolved as u64);
+    metrics::NEIGHBORS.set(&["failed"], owner.network.failed.len() as u64);
+    let left_out = owner.forwarding.left_out(owner.routing.rib());
+    let [ip4, ip6] = left_out.prefixes;
+    for (table, routes) in [("fib4", ip4), ("fib6", ip6), ("groups", left_out.groups)] {
+        metrics::ROUTES_LEFT_OUT.set(&[table], routes as u64);
+    }
 }
 
 fn next_hops(owner: &Owner) -> Result<(), QueryError> {

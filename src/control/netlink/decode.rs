@@ -19,7 +19,7 @@ pub enum NeighborEntry {
     Resolved(Mac),
     /// Being resolved, or the entry is gone.
     Unresolved,
-    /// Resolution was tried and failed.
+    /// It was asked for, and did not answer.
     Failed,
 }
 
@@ -54,23 +54,43 @@ impl Change {
     /// Puts the change into effect; true when `network` is different now.
     pub fn apply(self, network: &mut Network) -> bool {
         match self {
-            Self::Snapshot(snapshot) => {
+            Self::Snapshot(mut snapshot) => {
+                // One that failed may be asked for again at this moment: it has not answered yet.
+                let is_silent = |key: &&(IfIndex, IpAddr)| {
+                    !snapshot.neighbors.contains_key(*key) && snapshot.links.get(&key.0).is_some_and(|link| link.up)
+                };
+                let silent: Vec<_> = network.failed.iter().filter(is_silent).copied().collect();
+                snapshot.failed.extend(silent);
                 let changed = *network != snapshot;
                 *network = snapshot;
                 changed
             }
-            Self::Link(index, Some(link)) => network.links.insert(index, link.clone()) != Some(link),
+            Self::Link(index, Some(link)) => {
+                if !link.up {
+                    network.failed.retain(|(of, _)| *of != index);
+                }
+                network.links.insert(index, link.clone()) != Some(link)
+            }
             Self::Link(index, None) => {
                 network.addresses.retain(|(of, _)| *of != index);
                 network.neighbors.retain(|(of, _), _| *of != index);
+                network.failed.retain(|(of, _)| *of != index);
                 network.links.remove(&index).is_some()
             }
             Self::Address { ifindex, net, present: true } => network.addresses.insert((ifindex, net)),
             Self::Address { ifindex, net, present: false } => network.addresses.remove(&(ifindex, net)),
             Self::Neighbor { ifindex, address, entry: NeighborEntry::Resolved(mac) } => {
-                network.neighbors.insert((ifindex, address), mac) != Some(mac)
+                let answers_again = network.failed.remove(&(ifindex, address));
+                network.neighbors.insert((ifindex, address), mac) != Some(mac) || answers_again
             }
-            Self::Neighbor { ifindex, address, .. } => network.neighbors.remove(&(ifindex, address)).is_some(),
+            Self::Neighbor { ifindex, address, entry: NeighborEntry::Failed } => {
+                let was_resolved = network.neighbors.remove(&(ifindex, address)).is_some();
+                network.failed.insert((ifindex, address)) || was_resolved
+            }
+            // One that failed and is asked for again, or forgotten by the kernel, has not answered yet.
+            Self::Neighbor { ifindex, address, entry: NeighborEntry::Unresolved } => {
+                network.neighbors.remove(&(ifindex, address)).is_some()
+            }
         }
     }
 }
@@ -236,6 +256,29 @@ mod tests {
         let (_, link) = link(&message).unwrap();
         assert_eq!(link.vlan, Some(Vlan { parent: IfIndex(5), id: 7 }));
         assert_eq!((link.mtu, link.up, link.mac), (1496, true, Mac([2, 0, 0, 0, 0, 9])));
+    }
+
+    #[test]
+    fn a_neighbour_that_failed_stays_so_until_it_answers_or_its_link_is_down() {
+        let link = |up| Link { name: "a".into(), mac: Mac::default(), mtu: 1500, up, rx_queues: 1, vlan: None };
+        let (index, address): (_, IpAddr) = (IfIndex(1), "10.0.0.2".parse().unwrap());
+        let mut network = Network::default();
+        let neighbor = |entry| Change::Neighbor { ifindex: index, address, entry };
+        Change::Link(index, Some(link(true))).apply(&mut network);
+        assert!(!neighbor(NeighborEntry::Unresolved).apply(&mut network), "what is asked for has not failed");
+        assert!(neighbor(NeighborEntry::Resolved(Mac([2; 6]))).apply(&mut network));
+        assert!(neighbor(NeighborEntry::Failed).apply(&mut network));
+        assert!(network.neighbors.is_empty() && network.failed.contains(&(index, address)));
+        for entry in [NeighborEntry::Unresolved, NeighborEntry::Failed] {
+            assert!(!neighbor(entry).apply(&mut network), "{entry:?} again and again");
+        }
+        let snapshot = Network { failed: Default::default(), ..network.clone() };
+        assert!(!Change::Snapshot(snapshot.clone()).apply(&mut network), "the kernel asks at this moment");
+        assert!(neighbor(NeighborEntry::Resolved(Mac([2; 6]))).apply(&mut network));
+        assert!(network.failed.is_empty());
+        neighbor(NeighborEntry::Failed).apply(&mut network);
+        Change::Link(index, Some(link(false))).apply(&mut network);
+        assert!(network.failed.is_empty(), "nothing is known of it once the link is back");
     }
 
     #[test]

@@ -118,8 +118,14 @@ impl Kernel {
         }
         let mut neighbors = Box::pin(self.requests.neighbours().get().execute());
         while let Some(message) = neighbors.try_next().await? {
-            if let Some((index, address, NeighborEntry::Resolved(mac))) = decode::neighbor(&message, false) {
-                network.neighbors.insert((index, address), mac);
+            match decode::neighbor(&message, false) {
+                Some((index, address, NeighborEntry::Resolved(mac))) => {
+                    network.neighbors.insert((index, address), mac);
+                }
+                Some((index, address, NeighborEntry::Failed)) => {
+                    network.failed.insert((index, address));
+                }
+                _ => {}
             }
         }
         Ok(network)

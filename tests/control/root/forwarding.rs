@@ -150,6 +150,66 @@ spec: {type: IPIP, peers: [10.1.0.2/32]}
     assert_eq!(ways[0]["route"], ways[1]["route"], "with and without the tunnel");
 }
 
+/// A gateway that ceases to answer: its flows go by the other one, and come back with it. The only gateway of a route stays.
+#[test]
+fn flows_leave_a_gateway_that_does_not_answer_and_come_back() {
+    let documents = DOCUMENTS
+        .replace("nextHops: [{address: 10.2.0.2}]", "nextHops: [{address: 10.2.0.2}, {address: 10.2.0.3}]")
+        + "---
+apiVersion: margay.io/v1
+kind: StaticRoute
+metadata: {name: by-one}
+spec: {prefix: 203.0.113.0/24, nextHops: [{address: 10.2.0.3}]}
+";
+    let mut lab = Lab::new("silent", &documents);
+    lab.server.ip(&["addr", "add", "10.2.0.3/24", "dev", "eth0"]).unwrap();
+    lab.server.ip(&["addr", "add", "198.51.100.7/32", "dev", "lo"]).unwrap();
+    // The kernel takes a minute for this unless told otherwise.
+    for (setting, value) in [
+        ("base_reachable_time_ms", "1000"),
+        ("delay_first_probe_time", "1"),
+        ("ucast_solicit", "2"),
+        ("mcast_solicit", "2"),
+        ("retrans_time_ms", "200"),
+    ] {
+        let setting = format!("net.ipv4.neigh.right0.{setting}={value}");
+        lab.gateway.run("sysctl", &["-q", "-w", &setting]).unwrap();
+    }
+    lab.start();
+    let members = |lab: &Lab, to: &str| -> Vec<String> {
+        let row = &lab.get(&["routes", to])[0];
+        let members = row["next_hops"].as_array().unwrap().iter();
+        members.map(|hop| format!("{} {}", hop["address"].as_str().unwrap(), hop["buckets"])).collect()
+    };
+    lab.until("both are resolved", |lab| {
+        ["10.2.0.2", "10.2.0.3"].iter().all(|gateway| lab.get(&["nexthops", gateway])[0]["mac"].is_string())
+    });
+    assert_eq!(members(&lab, "198.51.100.0/24"), ["10.2.0.2 32", "10.2.0.3 32"]);
+    assert_eq!(lab.ping("198.51.100.7", 5), 5);
+    let group = lab.get(&["routes", "198.51.100.0/24"])[0]["group"].clone();
+
+    lab.server.ip(&["addr", "del", "10.2.0.3/24", "dev", "eth0"]).unwrap();
+    lab.until("its flows go by the other one", |lab| members(lab, "198.51.100.0/24") == ["10.2.0.2 64"]);
+    assert_eq!(lab.get(&["routes", "198.51.100.0/24"])[0]["group"], group, "no prefix has moved");
+    assert_eq!(members(&lab, "203.0.113.0/24"), ["10.2.0.3 64"], "who has no other waits");
+    let problem = "gateway 10.2.0.3 on right0 does not answer: its flows take the other gateways";
+    assert_eq!(lab.status()["problems"], serde_json::json!([problem]));
+    assert_eq!(lab.metric("margay_neighbor_entries", r#"state="failed""#), 1);
+    for port in 1..9 {
+        let way = lab.explain(&["udp", &format!("10.1.0.2:{port}"), "198.51.100.7:53", "-i", "left0"]);
+        assert_eq!((&way["verdict"], &way["route"]["next_hop"]["address"]), (&"redirect".into(), &"10.2.0.2".into()));
+    }
+    // What the kernel tries and gives up on again and again is no news.
+    let generation = lab.status()["generation"].clone();
+    std::thread::sleep(std::time::Duration::from_secs(3));
+    assert_eq!(lab.status()["generation"], generation, "{}", lab.words());
+
+    lab.server.ip(&["addr", "add", "10.2.0.3/24", "dev", "eth0"]).unwrap();
+    lab.until("it has its flows again", |lab| members(lab, "198.51.100.0/24") == ["10.2.0.2 32", "10.2.0.3 32"]);
+    lab.until("healthy", |lab| lab.status()["problems"].as_array().unwrap().is_empty());
+    assert_eq!(lab.ping("198.51.100.7", 5), 5);
+}
+
 /// The frame that a UDP packet to `destination` leaves as.
 fn way_of(lab: &Lab, destination: &str) -> String {
     let way = lab.explain(&["udp", "10.1.0.2:1000", destination, "-i", "left0"]);

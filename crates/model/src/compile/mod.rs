@@ -14,7 +14,7 @@ use ipnet::IpNet;
 use smallvec::SmallVec;
 
 use crate::desired::{AttachMode, Desired, SourceValidation, TunnelKind};
-use crate::ids::{Exhausted, GroupKey, Ids, Members, NextHopKey};
+use crate::ids::{Exhausted, Ids, Limits, Members, NextHopKey, Wanted};
 use crate::network::{IfIndex, Network};
 use crate::rib::{Learned, Rib, Source};
 use crate::tables::{
@@ -31,7 +31,7 @@ mod services;
 #[cfg(test)]
 mod tests;
 
-pub use compiler::{Changed, Compiler};
+pub use compiler::{Changed, Compiler, LeftOut};
 pub use filter::{FILTER_OPS_MAX, FilterOrigin};
 pub use notice::{BackendProblem, CompileError, Notice};
 use ports::Ports;
@@ -60,6 +60,10 @@ pub struct Compiled {
     pub notices: Vec<Notice>,
     /// What the routes behind the FIB are made of.
     pub routing: Routing,
+    /// Gateways that others stand in for until they answer: somebody has to ask for them.
+    pub failed_gateways: BTreeSet<(IfIndex, IpAddr)>,
+    /// Next hops were left out that there is room for in the next generation.
+    pub wants_another: bool,
     /// What the indices stand for.
     pub names: Names,
 }
@@ -84,6 +88,14 @@ pub struct Routing {
     own: BTreeMap<IpNet, (Source, GroupId)>,
     /// The group of each set of the RIB, by its number; `None`: it leads nowhere.
     learned: Vec<Option<GroupId>>,
+    /// Sets of the RIB, by number, that lead somewhere and have no group, because there is no room.
+    without_group: BTreeSet<usize>,
+    /// Neighbours that go without host routes, because there is no room for their groups.
+    neighbors_without_group: BTreeSet<IpNet>,
+    /// The group of the host's stack, where the kernel has routes.
+    host: Option<GroupId>,
+    /// The host's stack has what no other route has: routes of the kernel have found no room.
+    fallback: [bool; 2],
     /// Addresses whose longest match all this depends on.
     watched: BTreeSet<IpAddr>,
     /// Gateways that nothing leads to.
@@ -93,7 +105,17 @@ pub struct Routing {
 impl Routing {
     /// The route of a prefix that forwards.
     fn best(&self, prefix: IpNet, rib: &Rib) -> Option<(Source, GroupId)> {
-        self.own.get(&prefix).copied().or_else(|| self.best_of(rib.routes(prefix)))
+        self.own.get(&prefix).copied().or_else(|| self.best_of(rib.routes(prefix))).or_else(|| self.stand_in(prefix))
+    }
+
+    fn stand_in(&self, prefix: IpNet) -> Option<(Source, GroupId)> {
+        let stands_in = prefix.prefix_len() == 0 && self.fallback.get(family(prefix)) == Some(&true);
+        self.host.filter(|_| stands_in).map(|group| (Source::Fallback, group))
+    }
+
+    /// True where there is no room for the group of a learned route, and no route of the node itself before it.
+    fn has_no_group(&self, prefix: IpNet, route: &Learned) -> bool {
+        self.without_group.contains(&route.set.index()) && !self.own.contains_key(&prefix)
     }
 
     fn best_of(&self, routes: &[Learned]) -> Option<(Source, GroupId)> {
@@ -122,24 +144,45 @@ pub fn compile(desired: &Desired, network: &Network, rib: &Rib, ids: &mut Ids) -
 }
 
 /// Everything but the FIB of one generation.
-fn without_fib(desired: &Desired, network: &Network, rib: &Rib, ids: &mut Ids) -> Result<Compiled, CompileError> {
+fn without_fib(
+    desired: &Desired,
+    network: &Network,
+    rib: &Rib,
+    ids: &mut Ids,
+    limits: &Limits,
+) -> Result<Compiled, CompileError> {
     ids.begin();
-    let compiled = generation(desired, network, rib, ids);
-    match compiled {
-        Ok(_) => ids.commit(),
+    let was_resting = ids.is_resting();
+    let mut compiled = generation(desired, network, rib, ids, limits);
+    match &mut compiled {
+        Ok(compiled) => {
+            ids.commit();
+            let routing = &compiled.routing;
+            let left_out = !routing.without_group.is_empty() || !routing.neighbors_without_group.is_empty();
+            compiled.wants_another = left_out && (was_resting || ids.is_resting());
+        }
         Err(_) => ids.roll_back(),
     }
     compiled
 }
 
-fn generation(desired: &Desired, network: &Network, rib: &Rib, ids: &mut Ids) -> Result<Compiled, CompileError> {
+fn generation(
+    desired: &Desired,
+    network: &Network,
+    rib: &Rib,
+    ids: &mut Ids,
+    limits: &Limits,
+) -> Result<Compiled, CompileError> {
     let mut notices = Vec::new();
     let mut ports = ports::ports(desired, network, ids, &mut notices)?;
     let filter = filter::filter(desired, network, &mut ports, &mut notices)?;
     let mut routes = Routes::collect(desired, network, rib, &ports, &mut ids.gateways, &mut notices);
     let vips = services::vips(desired, network, &ports, &mut routes, ids, &mut notices)?;
-    let forwarding = Forwarding::build(network, &ports, &routes, &vips, ids)?;
-
+    let forwarding = Forwarding::build(network, &ports, &routes, &vips, ids, limits)?;
+    let failed = |(ifindex, gateway): &(IfIndex, IpAddr)| {
+        Some(Notice::GatewayFailed { gateway: *gateway, interface: ports.egress.get(ifindex)?.name.clone() })
+    };
+    notices.extend(forwarding.failed.iter().filter_map(failed));
     notices.sort_unstable();
 
     let tables = Tables {
@@ -175,6 +218,8 @@ fn generation(desired: &Desired, network: &Network, rib: &Rib, ids: &mut Ids) ->
         },
         announce: services::announce(desired, &vips, &routes),
         routing: routing(routes, &forwarding),
+        failed_gateways: forwarding.failed,
+        wants_another: false,
         attach: ports.attach,
         tables,
         notices,
@@ -246,6 +291,8 @@ struct Forwarding {
     adjacencies: BTreeMap<crate::tables::AdjacencyId, Adjacency>,
     /// Of every group, where a port validates sources.
     origins: BTreeMap<GroupId, Origins>,
+    /// Gateways that do not answer and are in no group, because each has another.
+    failed: BTreeSet<(IfIndex, IpAddr)>,
 }
 
 impl Forwarding {
@@ -255,21 +302,33 @@ impl Forwarding {
         routes: &Routes<'_>,
         vips: &[Vip<'_>],
         ids: &mut Ids,
+        limits: &Limits,
     ) -> Result<Self, CompileError> {
-        let of_backends = vips.iter().flat_map(|vip| vip.backends.iter().map(|(_, backend)| backend.set));
-        let of_learned = routes.learned.iter().copied().flatten();
-        let used = routes.own.values().map(|route| route.set).chain(of_learned).chain(of_backends);
-        let used: BTreeSet<SetIndex> = used.collect();
-        let mut wanted: BTreeMap<GroupKey, Members> = BTreeMap::new();
-        for set in &used {
-            if let (Some(key), hops) = routes.sets.get(*set) {
-                wanted.insert(key.clone(), hops.to_vec());
+        let mut failed = BTreeSet::new();
+        let mut wanted = |sets: &BTreeSet<SetIndex>| {
+            let mut wanted = Wanted::new();
+            for set in sets {
+                if let (Some(key), hops) = routes.sets.get(*set) {
+                    wanted.insert(key.clone(), answering(hops, network, &mut failed));
+                }
             }
-        }
-        let limit = Ids::LAST_GROUP as usize;
-        let assigned =
-            ids.groups.assign(wanted).map_err(|_| CompileError::TooMany { what: "next-hop groups", limit })?;
-        let limit = Ids::LAST_OTHER as usize;
+            wanted
+        };
+        // What others cover is left out where there is no room: learned routes, and neighbours that would be gleaned.
+        let is_covered = |(prefix, route): &(&IpNet, &routes::Route)| {
+            route.source == Source::Connected && prefix.prefix_len() == prefix.max_prefix_len()
+        };
+        let (neighbors, own): (Vec<_>, Vec<_>) = routes.own.iter().partition(is_covered);
+        let of_backends = vips.iter().flat_map(|vip| vip.backends.iter().map(|(_, backend)| backend.set));
+        let first = own.iter().map(|(_, route)| route.set).chain(of_backends).chain(routes.host);
+        let first: BTreeSet<SetIndex> = first.collect();
+        let others = routes.learned.iter().copied().flatten().chain(neighbors.iter().map(|(_, route)| route.set));
+        let others: BTreeSet<SetIndex> = others.collect();
+        let (of_first, mut of_others) = (wanted(&first), wanted(&others));
+        of_others.retain(|key, _| !of_first.contains_key(key));
+        let too_many = |what, limit| move |_| CompileError::TooMany { what, limit };
+        let assigned = ids.assign_groups(of_first, of_others, limits);
+        let assigned = assigned.map_err(too_many("next-hop groups", limits.groups))?;
 
         let mut this = Self {
             by_set: BTreeMap::new(),
@@ -277,9 +336,10 @@ impl Forwarding {
             next_hops: BTreeMap::new(),
             adjacencies: BTreeMap::new(),
             origins: BTreeMap::new(),
+            failed,
         };
         let validates = ports.table.values().any(|port| port.validation != SourceValidation::Off);
-        for set in used {
+        for set in first.union(&others).copied() {
             let (key, hops) = routes.sets.get(set);
             let Some(group) = key.and_then(|key| assigned.get(key)) else { continue };
             this.by_set.insert(set, group.id);
@@ -288,7 +348,7 @@ impl Forwarding {
                 hops.iter().for_each(|(hop, _)| *of_group |= origins(hop, ports));
             }
         }
-        let too_many = |_| CompileError::TooMany { what: "next hops", limit };
+        let too_many = too_many("next hops", limits.next_hops);
         let hops = assigned.values().flat_map(|group| group.buckets.distinct().iter().copied());
         let hops: BTreeSet<NextHopKey> = hops.collect();
         let mut hop_ids = BTreeMap::new();
@@ -303,9 +363,14 @@ impl Forwarding {
         Ok(this)
     }
 
-    /// Every set in use has a group; an unused one has none.
+    /// The group of a set, if there is room for it.
+    fn group_of(&self, set: SetIndex) -> Option<GroupId> {
+        self.by_set.get(&set).copied()
+    }
+
+    /// The group of a backend's set: these always have one.
     fn group(&self, set: SetIndex) -> GroupId {
-        self.by_set.get(&set).copied().unwrap_or(GroupId(0))
+        self.group_of(set).unwrap_or(GroupId(0))
     }
 
     fn next_hop(
@@ -340,9 +405,43 @@ impl Forwarding {
     }
 }
 
+/// The next hops that answer, or have not been asked; all of them where none does. What is passed over is added to `failed`.
+fn answering(hops: &[(NextHopKey, u32)], network: &Network, failed: &mut BTreeSet<(IfIndex, IpAddr)>) -> Members {
+    let silent = |hop: &NextHopKey| match hop {
+        NextHopKey::Forward { address, ifindex } => {
+            Some((*ifindex, *address)).filter(|key| network.failed.contains(key))
+        }
+        _ => None,
+    };
+    let answering: Members = hops.iter().filter(|(hop, _)| silent(hop).is_none()).copied().collect();
+    if answering.is_empty() {
+        return hops.to_vec();
+    }
+    failed.extend(hops.iter().filter_map(|(hop, _)| silent(hop)));
+    answering
+}
+
 fn routing(routes: Routes<'_>, forwarding: &Forwarding) -> Routing {
-    let group = |set: &Option<SetIndex>| set.map(|set| forwarding.group(set));
-    let learned = routes.learned.iter().map(group).collect();
-    let own = routes.own.iter().map(|(prefix, route)| (*prefix, (route.source, forwarding.group(route.set)))).collect();
-    Routing { own, learned, watched: routes.watched, unreachable: routes.unreachable }
+    let group = |set: &Option<SetIndex>| set.and_then(|set| forwarding.group_of(set));
+    let learned: Vec<Option<GroupId>> = routes.learned.iter().map(group).collect();
+    let leads = routes.learned.iter().zip(&learned).enumerate();
+    let without_group =
+        leads.filter(|(_, (set, group))| set.is_some() && group.is_none()).map(|(set, _)| set).collect();
+    let with_group =
+        |(prefix, route): (&IpNet, &routes::Route)| Some((*prefix, (route.source, forwarding.group_of(route.set)?)));
+    let own: BTreeMap<IpNet, (Source, GroupId)> = routes.own.iter().filter_map(with_group).collect();
+    Routing {
+        learned,
+        without_group,
+        neighbors_without_group: routes.own.keys().filter(|prefix| !own.contains_key(*prefix)).copied().collect(),
+        own,
+        host: routes.host.and_then(|set| forwarding.group_of(set)),
+        fallback: [false; 2],
+        watched: routes.watched,
+        unreachable: routes.unreachable,
+    }
+}
+
+fn family(prefix: IpNet) -> usize {
+    usize::from(prefix.addr().is_ipv6())
 }

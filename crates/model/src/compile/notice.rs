@@ -79,6 +79,20 @@ pub enum Notice {
         /// The lowest of them.
         first: IpNet,
     },
+    /// A gateway that does not answer, whose flows others carry.
+    #[error("gateway {gateway} on {interface} does not answer: its flows take the other gateways")]
+    GatewayFailed {
+        /// The gateway.
+        gateway: IpAddr,
+        /// Its interface.
+        interface: String,
+    },
+    /// Routes beyond the capacity of the tables behind the FIB.
+    #[error("next-hop groups are full: {routes} routes with next hops of their own are left out")]
+    GroupsFull {
+        /// How many.
+        routes: usize,
+    },
     /// Routes beyond the capacity of the FIB.
     #[error("FIB is full: {routes} routes of this family are left out")]
     FibFull {
@@ -127,7 +141,7 @@ impl Notice {
             (Self::BgpGatewayUnreachable { gateway, .. }, Self::BgpGatewayUnreachable { gateway: same, .. }) => {
                 gateway == same
             }
-            (Self::FibFull { .. }, Self::FibFull { .. }) => true,
+            (Self::FibFull { .. }, Self::FibFull { .. }) | (Self::GroupsFull { .. }, Self::GroupsFull { .. }) => true,
             (Self::Martians { origin, .. }, Self::Martians { origin: same, .. }) => origin == same,
             _ => self == other,
         }

@@ -129,6 +129,8 @@ pub(super) struct Routes<'a> {
     pub(super) sets: Sets,
     /// By the number of the RIB's set; `None`: it leads nowhere.
     pub(super) learned: Vec<Option<SetIndex>>,
+    /// What leads to the host's stack, where the kernel has routes.
+    pub(super) host: Option<SetIndex>,
     /// Addresses whose longest match the result depends on, beside the own routes.
     pub(super) watched: BTreeSet<IpAddr>,
     /// Gateways that nothing leads to.
@@ -151,6 +153,7 @@ impl<'a> Routes<'a> {
             own: BTreeMap::new(),
             sets: Sets::default(),
             learned: Vec::new(),
+            host: None,
             watched: BTreeSet::new(),
             unreachable: BTreeSet::new(),
             rib,
@@ -165,6 +168,7 @@ impl<'a> Routes<'a> {
             routes.add_learned(origin, network, ports, known);
         }
         routes.add_neighbors(network, ports);
+        routes.host = (rib.count(Origin::Kernel) > 0).then(|| routes.sets.direct(NextHopKey::Host));
         routes
     }
 

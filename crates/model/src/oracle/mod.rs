@@ -12,10 +12,11 @@ mod route;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::{Mutex, PoisonError};
 
+use ipnet::IpNet;
 use tables::hash;
 use tables::{buckets, maglev};
 
@@ -23,7 +24,7 @@ use self::parse::{ETHERTYPE_ARP, ETHERTYPE_IPV4, ETHERTYPE_IPV6, Ethernet, Fragm
 use self::route::{Action, Hop, Path, Routes};
 use crate::desired::{Backend, Desired, Encap, Service, SourceValidation, TunnelKind, protocol};
 use crate::network::{IfIndex, Link, Network};
-use crate::rib::Rib;
+use crate::rib::{Rib, Source};
 use crate::verdict::{DropReason, PuntReason, Verdict};
 
 /// What must become of a frame.
@@ -108,7 +109,7 @@ impl<'a> Oracle<'a> {
     pub fn new(desired: &'a Desired, network: &'a Network, rib: &'a Rib) -> Self {
         let any = |wanted: fn(&TunnelKind) -> bool| desired.tunnels.iter().any(|tunnel| wanted(&tunnel.kind));
         Self {
-            routes: Routes { desired, network, rib },
+            routes: Routes { desired, network, rib, left_out: BTreeSet::new() },
             decap_ipip: any(|kind| *kind == TunnelKind::Ipip),
             decap_vxlan: any(|kind| matches!(kind, TunnelKind::Vxlan { .. })),
             rings: Mutex::default(),
@@ -119,6 +120,13 @@ impl<'a> Oracle<'a> {
     #[must_use]
     pub fn with_every_decap(self) -> Self {
         Self { decap_ipip: true, decap_vxlan: true, ..self }
+    }
+
+    /// Judges a program whose tables have no room for these routes, by prefix and source; a neighbour's host route is connected.
+    #[must_use]
+    pub fn without_room_for(mut self, left_out: BTreeSet<(IpNet, Source)>) -> Self {
+        self.routes.left_out = left_out;
+        self
     }
 
     /// What must become of `frame`, from its Ethernet header on, that came in on `ifindex`.
@@ -413,7 +421,7 @@ impl<'a> Oracle<'a> {
     /// The next hop of a flow: the bucket of a group that was built at once.
     fn bucket(&self, hops: &[(Hop, u32)], flow_hash: u64) -> Result<Hop, DropReason> {
         let bucket = hash::bucket(flow_hash, hash::seed(&self.routes.desired.node.name));
-        buckets::spread(&[], hops).get(bucket).copied().ok_or(DropReason::Internal)
+        buckets::spread(&[], &self.routes.answering(hops)).get(bucket).copied().ok_or(DropReason::Internal)
     }
 
     /// Stage 6; an unresolved destination is all zero.

@@ -1,5 +1,6 @@
 //! Which next hops a destination has: the routes of every source, looked through one after the other.
 
+use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv6Addr};
 
 use ipnet::IpNet;
@@ -11,6 +12,11 @@ use crate::rib::{Rib, Source, Way};
 
 /// Sources that are looked through after the node's own, in no particular order.
 const SOURCES: [Source; 5] = [Source::Static, Source::Kernel, Source::Ebgp, Source::Ibgp, Source::Adopted];
+
+/// Routes by prefix and source.
+pub(super) type LeftOut = BTreeSet<(IpNet, Source)>;
+
+static NOTHING: LeftOut = LeftOut::new();
 
 /// A gateway or on-link host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -47,15 +53,24 @@ pub(super) struct Path {
     pub inner_mtu: u32,
 }
 
-/// The three inputs.
-#[derive(Clone, Copy, Debug)]
+/// The three inputs, and what of them finds no room.
+#[derive(Clone, Debug)]
 pub(super) struct Routes<'a> {
     pub desired: &'a Desired,
     pub network: &'a Network,
     pub rib: &'a Rib,
+    /// Learned routes that packets do not find; gateways and backends are looked up with them all the same.
+    pub left_out: LeftOut,
 }
 
 impl<'a> Routes<'a> {
+    /// The hops that answer, or have not been asked; all of them where none does.
+    pub(super) fn answering(&self, hops: &[(Hop, u32)]) -> Vec<(Hop, u32)> {
+        let answers = |(hop, _): &&(Hop, u32)| !self.network.failed.contains(&(hop.ifindex, hop.address));
+        let answering: Vec<(Hop, u32)> = hops.iter().filter(answers).copied().collect();
+        if answering.is_empty() { hops.to_vec() } else { answering }
+    }
+
     /// The link, where it is up and a port.
     pub(super) fn usable_port(&self, ifindex: IfIndex) -> Option<&'a Link> {
         self.network.links.get(&ifindex).filter(|link| link.up && self.is_port(link))
@@ -65,31 +80,45 @@ impl<'a> Routes<'a> {
         self.desired.node.interfaces.iter().any(|interface| interface.name == link.name)
     }
 
-    /// The longest match of `destination`, best source first; neighbours refine what would be gleaned.
+    /// What becomes of packets to `destination`: the longest match among the routes that there is room for. What none of them
+    /// has is the host's stack's while one of the kernel's routes is left out.
     pub(super) fn lookup(&self, destination: IpAddr) -> Option<Action> {
-        self.refined(destination, self.best(destination, &SOURCES)?.1)
+        let kernels = |(prefix, source): &(IpNet, Source)| {
+            *source == Source::Kernel && prefix.addr().is_ipv4() == destination.is_ipv4()
+        };
+        let fallback = || self.left_out.iter().any(kernels).then_some(Action::Host);
+        self.refined(destination, 0, &self.left_out).or_else(fallback)
     }
 
     /// The same, where it is not the default route.
     pub(super) fn lookup_beside_default(&self, destination: IpAddr) -> Option<Action> {
-        let (_, action) = self.best(destination, &SOURCES).filter(|(len, _)| *len > 0)?;
-        self.refined(destination, action)
+        self.refined(destination, 1, &self.left_out)
     }
 
-    fn refined(&self, destination: IpAddr, action: Action) -> Option<Action> {
+    /// The longest match of `destination` that is so long at least, best source first; neighbours refine what would be gleaned.
+    fn refined(&self, destination: IpAddr, shortest: u8, left_out: &LeftOut) -> Option<Action> {
+        let (_, action) = self.best(destination, &SOURCES, left_out).filter(|(len, _)| *len >= shortest)?;
         if let Action::Glean(ifindex) = action
             && self.network.neighbors.contains_key(&(ifindex, destination))
+            && !left_out.contains(&(destination.into(), Source::Connected))
+            // Whom a route that is left out would have packets for has no host route of its own.
+            && (left_out.is_empty() || self.is_gleaned(destination, ifindex))
         {
             return Some(Action::Forward(vec![(Hop { address: destination, ifindex }, 1)]));
         }
         Some(action)
     }
 
-    /// The longest match among local, VIP and connected routes and those of `sources`, with its length.
-    fn best(&self, destination: IpAddr, sources: &[Source]) -> Option<(u8, Action)> {
+    fn is_gleaned(&self, address: IpAddr, ifindex: IfIndex) -> bool {
+        self.best(address, &SOURCES, &NOTHING).is_some_and(|(_, action)| action == Action::Glean(ifindex))
+    }
+
+    /// The longest match among local, VIP and connected routes and those of `sources` that are not left out, with its length.
+    fn best(&self, destination: IpAddr, sources: &[Source], left_out: &LeftOut) -> Option<(u8, Action)> {
         let mut found = self.own(destination);
         for source in sources {
-            found.extend(self.of_source(*source, destination).into_iter().map(|(len, action)| (len, *source, action)));
+            let routes = self.of_source(*source, destination, left_out);
+            found.extend(routes.into_iter().map(|(len, action)| (len, *source, action)));
         }
         // Of equal lengths and sources the first one stays.
         let best = found.into_iter().reduce(|best, next| {
@@ -123,13 +152,14 @@ impl<'a> Routes<'a> {
     }
 
     /// The routes of one source that hold `destination` and have a usable next hop.
-    fn of_source(&self, source: Source, destination: IpAddr) -> Vec<(u8, Action)> {
+    fn of_source(&self, source: Source, destination: IpAddr, left_out: &LeftOut) -> Vec<(u8, Action)> {
         match source {
-            Source::Local | Source::Vip | Source::Connected => Vec::new(),
+            Source::Local | Source::Vip | Source::Connected | Source::Fallback => Vec::new(),
             Source::Static => self.static_routes(destination),
             Source::Kernel | Source::Ebgp | Source::Ibgp | Source::Adopted => {
                 let holding = self.rib.iter().filter(|(prefix, _)| prefix.contains(&destination));
-                let of_source = holding.filter_map(|(prefix, routes)| {
+                let in_room = holding.filter(|(prefix, _)| !left_out.contains(&(*prefix, source)));
+                let of_source = in_room.filter_map(|(prefix, routes)| {
                     let route = routes.iter().find(|route| route.source == source)?;
                     Some((prefix.prefix_len(), self.way(source, &self.rib.set_of(route.set)?.way)?))
                 });
@@ -196,7 +226,7 @@ impl<'a> Routes<'a> {
 
     /// A gateway inside a connected prefix.
     fn on_link(&self, address: IpAddr) -> Option<Hop> {
-        match self.best(address, &[])?.1 {
+        match self.best(address, &[], &NOTHING)?.1 {
             Action::Glean(ifindex) => Some(Hop { address, ifindex }),
             _ => None,
         }
@@ -204,7 +234,7 @@ impl<'a> Routes<'a> {
 
     /// A gateway that was learned without its link: on one, or behind a static or kernel route.
     fn recursive(&self, address: IpAddr) -> Vec<(Hop, u32)> {
-        match self.best(address, &[Source::Static, Source::Kernel]).map(|(_, action)| action) {
+        match self.best(address, &[Source::Static, Source::Kernel], &NOTHING).map(|(_, action)| action) {
             Some(Action::Glean(ifindex)) => vec![(Hop { address, ifindex }, 1)],
             Some(Action::Forward(hops)) => hops,
             _ => Vec::new(),
@@ -213,7 +243,7 @@ impl<'a> Routes<'a> {
 
     /// How packets reach `backend`; `None` where it is not usable.
     pub(super) fn path(&self, backend: &Backend) -> Option<Path> {
-        let hops = match self.lookup(backend.address)? {
+        let hops = match self.refined(backend.address, 0, &NOTHING)? {
             Action::Glean(ifindex) => vec![(Hop { address: backend.address, ifindex }, 1)],
             Action::Forward(hops) => hops,
             _ => return None,

@@ -180,7 +180,8 @@ impl Case {
         for route in &self.bgp {
             rib.set_bgp(route.prefix, &BgpRoute { gateways: route.gateways.clone(), internal: route.internal });
         }
-        Ok(World { desired: loaded.desired, network: self.network(topology)?, rib })
+        let network = self.network(topology)?;
+        Ok(World { desired: loaded.desired, network, rib, ..World::default() })
     }
 
     fn network(&self, topology: &Topology) -> Result<Network> {

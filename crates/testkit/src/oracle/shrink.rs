@@ -21,7 +21,7 @@ pub(super) struct Story {
 
 impl fmt::Display for Story {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let World { desired, network, rib } = &self.world;
+        let World { desired, network, rib, limits } = &self.world;
         writeln!(f, "{}", self.difference)?;
         writeln!(f, "frame on interface {}: {}", self.arrival.ifindex, packet::notation::decode(&self.arrival.frame))?;
         writeln!(f, "ports: {:?}", desired.node.interfaces.iter().map(|i| &i.name).collect::<Vec<_>>())?;
@@ -31,6 +31,7 @@ impl fmt::Display for Story {
         network.links.iter().try_for_each(|(index, link)| writeln!(f, "link {index}: {link:?}"))?;
         network.addresses.iter().try_for_each(|(index, net)| writeln!(f, "address {index}: {net}"))?;
         network.neighbors.iter().try_for_each(|(key, mac)| writeln!(f, "neighbor {} {}: {mac}", key.0, key.1))?;
+        writeln!(f, "failed: {:?}\n{limits:?}", network.failed)?;
         desired.services.iter().try_for_each(|service| writeln!(f, "{service:?}"))?;
         desired.tunnels.iter().try_for_each(|tunnel| writeln!(f, "{tunnel:?}"))?;
         desired.static_routes.iter().try_for_each(|route| writeln!(f, "{route:?}"))?;
@@ -89,7 +90,7 @@ pub(super) fn shrink(world: World, features: FeatureSet, arrival: Arrival) -> Re
 fn without(world: &World, place: usize) -> Option<World> {
     let mut smaller = world.clone();
     let mut place = place;
-    let World { desired, network, rib } = &mut smaller;
+    let World { desired, network, rib, limits: _ } = &mut smaller;
     let mut done = remove(&mut desired.services, &mut place)
         || remove(&mut desired.policies, &mut place)
         || remove(&mut desired.host_endpoints, &mut place)

@@ -7,13 +7,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use model::compile::{Compiler, compile};
 use model::desired::{
     AttachMode, Backend, Encap, EndpointInterface, Failsafe, Gateway, HostEndpoint, IcmpMatch, Interface, Peers,
     Policy, PortRange, RouteAction, Rule, RuleAction, Service, SourceValidation, StaticRoute, Tunnel, TunnelKind,
     protocol,
 };
+use model::ids::{Ids, Limits};
 use model::network::{IfIndex, Link, Mac, Vlan};
-use model::rib::BgpRoute;
+use model::rib::{BgpRoute, Gateway as Learned, Way};
 
 use super::rng::Rng;
 use crate::program::{INTERFACES, World};
@@ -42,6 +44,9 @@ impl World {
             world.desired.denylist = (0..rng.below(4)).map(|_| world.prefix(rng)).collect();
         }
         world.policies(rng);
+        world.kernel_routes(rng);
+        world.failures(rng);
+        world.limits(rng);
         world
     }
 
@@ -266,6 +271,67 @@ impl World {
                 })
                 .collect();
             self.rib.set_adopted(prefix, gateways);
+        }
+    }
+
+    fn kernel_routes(&mut self, rng: &mut Rng) {
+        for _ in 0..rng.below(6) {
+            let prefix = self.prefix(rng);
+            let way = match rng.below(9) {
+                0 => Way::Host,
+                1 => Way::Blackhole,
+                2 => Way::Prohibit,
+                3 => Way::Unreachable,
+                4 => Way::Link(rng.of(self.indexes())),
+                _ => {
+                    let gateways = (0..1 + rng.below(3)).map(|_| {
+                        let index = rng.of(self.indexes());
+                        Learned {
+                            weight: rng.of([1, 1, 2, 5]),
+                            ..Learned::on_link(self.on_link(rng, Some(index)), index)
+                        }
+                    });
+                    let gateways: Vec<Learned> = gateways.collect();
+                    match Way::through(gateways) {
+                        Some(way) => way,
+                        None => continue,
+                    }
+                }
+            };
+            self.rib.set_kernel(prefix, way);
+        }
+    }
+
+    /// Neighbours that do not answer, some of them gateways.
+    fn failures(&mut self, rng: &mut Rng) {
+        if rng.chance(50) {
+            return;
+        }
+        for _ in 0..1 + rng.below(8) {
+            let index = rng.of(self.indexes());
+            let key = (index, if rng.chance(50) { self.neighbor(rng) } else { self.on_link(rng, Some(index)) });
+            self.network.neighbors.remove(&key);
+            self.network.failed.insert(key);
+        }
+    }
+
+    /// Tables that are a little smaller than what is wanted. What the node cannot do without fits in any case.
+    fn limits(&mut self, rng: &mut Rng) {
+        if rng.chance(60) {
+            return;
+        }
+        let Ok(whole) = compile(&self.desired, &self.network, &self.rib, &mut Ids::default()) else { return };
+        let of_family = |ipv4| whole.tables.fib.keys().filter(|prefix| prefix.addr().is_ipv4() == ipv4).count();
+        let mut fewer = |count: usize| count.saturating_sub(rng.below(5));
+        let limits = Limits {
+            prefixes: [fewer(of_family(true)), fewer(of_family(false))],
+            groups: fewer(whole.tables.groups.len()),
+            set_aside: 0,
+            ..Limits::default()
+        };
+        let mut compiler = Compiler::with_limits(Ids::default(), limits);
+        if compiler.compile(&self.desired, &self.network, &mut self.rib.clone()).is_ok() {
+            self.limits = limits;
         }
     }
 

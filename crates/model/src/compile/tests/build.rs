@@ -80,6 +80,14 @@ impl World {
         self
     }
 
+    /// A neighbour that does not answer.
+    pub(super) fn failed(mut self, ifindex: u32, address: &str) -> Self {
+        let key = (IfIndex(ifindex), ip(address));
+        self.network.neighbors.remove(&key);
+        self.network.failed.insert(key);
+        self
+    }
+
     pub(super) fn bgp(mut self, prefix: &str, gateways: &[&str]) -> Self {
         let route = BgpRoute { gateways: gateways.iter().map(|g| ip(g)).collect(), internal: false };
         self.rib.set_bgp(net(prefix), &route);

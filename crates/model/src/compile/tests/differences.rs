@@ -7,7 +7,7 @@ use proptest::prelude::*;
 
 use super::build::*;
 use crate::compile::compiler::{Changed, Compiler};
-use crate::ids::Ids;
+use crate::ids::{Ids, Limits, Loss};
 use crate::network::IfIndex;
 use crate::rib::{BgpRoute, Gateway as Learned, Origin, Way};
 use crate::tables::GroupId;
@@ -30,7 +30,7 @@ const PREFIXES: [&str; 12] = [
 
 /// One thing that happens.
 #[derive(Clone, Debug)]
-enum Happening {
+pub(super) enum Happening {
     Bgp(usize, Vec<usize>, bool),
     Kernel(usize, KernelWay),
     Withdrawn(usize, bool),
@@ -39,17 +39,18 @@ enum Happening {
     Neighbor(u32, usize, bool),
     Up(u32, bool),
     Lost(u32),
+    Failed(u32, usize),
     Service(Vec<usize>),
 }
 
 #[derive(Clone, Debug)]
-enum KernelWay {
+pub(super) enum KernelWay {
     Gateways(Vec<(usize, u32)>),
     Link(u32),
     Other(usize),
 }
 
-fn happening() -> impl Strategy<Value = Happening> {
+pub(super) fn happening() -> impl Strategy<Value = Happening> {
     let gateways = || prop::collection::vec(0..GATEWAYS.len(), 1..4);
     let kernel = prop_oneof![
         prop::collection::vec((0..GATEWAYS.len(), 2u32..6), 1..3).prop_map(KernelWay::Gateways),
@@ -66,11 +67,12 @@ fn happening() -> impl Strategy<Value = Happening> {
         2 => (2u32..5, 0..GATEWAYS.len(), any::<bool>()).prop_map(|(i, g, known)| Happening::Neighbor(i, g, known)),
         1 => (2u32..5, any::<bool>()).prop_map(|(i, up)| Happening::Up(i, up)),
         1 => (2u32..4).prop_map(Happening::Lost),
+        2 => (2u32..5, 0..GATEWAYS.len()).prop_map(|(i, g)| Happening::Failed(i, g)),
         1 => gateways().prop_map(Happening::Service),
     ]
 }
 
-fn happen(mut world: World, happening: &Happening) -> World {
+pub(super) fn happen(mut world: World, happening: &Happening) -> World {
     match happening {
         Happening::Bgp(prefix, gateways, internal) => {
             let gateways = gateways.iter().map(|g| ip(GATEWAYS[*g])).collect();
@@ -94,12 +96,16 @@ fn happen(mut world: World, happening: &Happening) -> World {
             world.rib.set_adopted(net(PREFIXES[*prefix]), [(ip(GATEWAYS[*g]), IfIndex(*ifindex))]);
         }
         Happening::NoneAdopted => drop(world.rib.clear(Origin::Adopted)),
-        Happening::Neighbor(ifindex, g, true) => return world.neighbor(*ifindex, GATEWAYS[*g], 9),
+        Happening::Neighbor(ifindex, g, true) => {
+            world.network.failed.remove(&(IfIndex(*ifindex), ip(GATEWAYS[*g])));
+            return world.neighbor(*ifindex, GATEWAYS[*g], 9);
+        }
         Happening::Neighbor(ifindex, g, false) => {
             world.network.neighbors.remove(&(IfIndex(*ifindex), ip(GATEWAYS[*g])));
         }
         Happening::Up(ifindex, up) => world.link_mut(*ifindex).up = *up,
         Happening::Lost(ifindex) => world.link_mut(*ifindex).up = false,
+        Happening::Failed(ifindex, g) => return world.failed(*ifindex, GATEWAYS[*g]),
         Happening::Service(backends) => {
             world.desired.services.clear();
             let backends: Vec<&str> = backends.iter().map(|g| GATEWAYS[*g]).collect();
@@ -109,7 +115,7 @@ fn happen(mut world: World, happening: &Happening) -> World {
     world
 }
 
-fn start() -> World {
+pub(super) fn start() -> World {
     World::two_ports()
         .link(4, "mgmt")
         .address(4, "10.4.0.1/24")
@@ -117,7 +123,7 @@ fn start() -> World {
 }
 
 /// What each prefix does, whatever the numbers of its group.
-fn meaning(compiled: &crate::compile::Compiled) -> BTreeMap<IpNet, Vec<String>> {
+pub(super) fn meaning(compiled: &crate::compile::Compiled) -> BTreeMap<IpNet, Vec<String>> {
     compiled.tables.fib.iter().map(|(prefix, group)| (*prefix, compiled.hops(*group))).collect()
 }
 
@@ -152,12 +158,16 @@ proptest! {
             let (desired, network) = (world.desired.clone(), world.network.clone());
             world = burst.iter().fold(world, happen);
             for happening in burst {
-                if let Happening::Lost(ifindex) = happening {
-                    compiler.lose(IfIndex(*ifindex));
+                match happening {
+                    Happening::Lost(ifindex) => drop(compiler.lose(Loss::Link(IfIndex(*ifindex)))),
+                    Happening::Failed(ifindex, g) => {
+                        drop(compiler.lose(Loss::Neighbor(IfIndex(*ifindex), ip(GATEWAYS[*g]))));
+                    }
+                    _ => {}
                 }
             }
-            // Who says that an interface is lost compiles next, even if it is back by then.
-            let lost = burst.iter().any(|happening| matches!(happening, Happening::Lost(_)));
+            // Who says that something is lost compiles next, even if it is back by then.
+            let lost = burst.iter().any(|happening| matches!(happening, Happening::Lost(_) | Happening::Failed(..)));
             let only_routes = !lost && desired == world.desired && network == world.network;
             if !(only_routes && compiler.follow(&mut world.rib)) {
                 let differs = compiler.compile(&world.desired, &world.network, &mut world.rib).unwrap();
@@ -186,7 +196,7 @@ fn a_lost_gateway_of_many_prefixes_changes_its_group_and_no_prefix() {
     compiler.compile(&world.desired, &world.network, &mut world.rib).unwrap();
     compiler.written();
     let before = compiler.compiled().tables.clone();
-    let lost = compiler.lose(IfIndex(3));
+    let lost = compiler.lose(Loss::Link(IfIndex(3)));
     assert_eq!(lost, [compiler.compiled().group_of("100.64.0.0/30")], "one group for all of them");
     let at_once = compiler.compiled().tables.groups.clone();
     world.link_mut(3).up = false;
@@ -217,10 +227,51 @@ fn a_lost_gateway_of_many_prefixes_changes_its_group_and_no_prefix() {
 }
 
 #[test]
+fn a_gateway_that_does_not_answer_leaves_its_groups_and_no_prefix_moves() {
+    let mut world = start().neighbor(2, "10.0.0.2", 2).neighbor(3, "10.1.0.2", 3).bgp("100.63.0.0/24", &["10.1.0.2"]);
+    for n in 0..100u32 {
+        world = world.bgp(&format!("100.64.{n}.0/24"), &["10.0.0.2", "10.1.0.2"]);
+    }
+    let mut compiler = Compiler::new(Ids::default());
+    compiler.compile(&world.desired, &world.network, &mut world.rib).unwrap();
+    compiler.written();
+    let before = compiler.compiled().tables.clone();
+    assert_eq!(compiler.compiled().share("100.64.0.0/24", "10.1.0.2"), 32);
+    let lost = compiler.lose(Loss::Neighbor(IfIndex(3), ip("10.1.0.2")));
+    assert_eq!(lost, [compiler.compiled().group_of("100.64.0.0/24")], "one store for all of them");
+    let at_once = compiler.compiled().tables.groups.clone();
+    world = world.failed(3, "10.1.0.2");
+    compiler.compile(&world.desired, &world.network, &mut world.rib).unwrap();
+    let compiled = compiler.compiled();
+    assert_eq!(compiled.tables.groups, at_once, "what compiling finds is there already");
+    let Changed::Prefixes(changed) = compiler.changed() else { panic!("only differences are told") };
+    assert_eq!(changed, &[net("10.1.0.2/32")], "the neighbour's own");
+    assert_eq!(compiled.route("100.64.0.0/24").unwrap(), "10.0.0.2@2");
+    assert_eq!(compiled.route("100.63.0.0/24").unwrap(), "10.1.0.2@3?", "the only one stays, and is asked for");
+    assert_eq!(compiled.failed_gateways, BTreeSet::from([(IfIndex(3), ip("10.1.0.2"))]));
+    assert_eq!(compiled.notices(), ["gateway 10.1.0.2 on eth1 does not answer: its flows take the other gateways"]);
+
+    // Of gateways none of which answers, each is as good as the other.
+    assert_eq!(compiler.lose(Loss::Neighbor(IfIndex(2), ip("10.0.0.2"))), [], "they have no others");
+    world = world.failed(2, "10.0.0.2");
+    compiler.compile(&world.desired, &world.network, &mut world.rib).unwrap();
+    assert_eq!(compiler.compiled().route("100.64.0.0/24").unwrap(), "10.0.0.2@2? 10.1.0.2@3?");
+    assert_eq!(compiler.compiled().failed_gateways, BTreeSet::new());
+    for (ifindex, gateway, last) in [(2, "10.0.0.2", 2), (3, "10.1.0.2", 3)] {
+        world.network.failed.remove(&(IfIndex(ifindex), ip(gateway)));
+        world = world.neighbor(ifindex, gateway, last);
+    }
+    compiler.compile(&world.desired, &world.network, &mut world.rib).unwrap();
+    assert_eq!(compiler.compiled().share("100.64.0.0/24", "10.1.0.2"), 32);
+    assert_eq!(compiler.compiled().group_of("100.64.0.0/24"), before.fib[&net("100.64.0.0/24")]);
+}
+
+#[test]
 fn routes_beyond_the_fib_are_left_out_told_of_and_taken_in_when_there_is_room() {
     let mut world = World::two_ports();
     let own = world.clone().compile().tables.fib.len();
-    let mut compiler = Compiler::with_room(Ids::default(), [own, 100]);
+    let limits = Limits { prefixes: [own, 100], ..Limits::default() };
+    let mut compiler = Compiler::with_limits(Ids::default(), limits);
     for n in 0..8 {
         world = world.bgp(&format!("100.64.{n}.0/24"), &["10.0.0.2"]);
     }

@@ -22,7 +22,7 @@ pub(super) fn assert_resolved(compiled: &Compiled, rib: &Rib) {
     }
     // Those of ways out that only routes behind better ones have are there, too: they wait for their turn.
     assert!(groups.iter().all(|group| tables.groups.contains_key(group)));
-    groups.extend(compiled.routing.learned.iter().copied().flatten());
+    groups.extend(compiled.routing.learned.iter().copied().flatten().chain(compiled.routing.host));
     assert_eq!(groups, tables.groups.keys().copied().collect());
     let mut hops = BTreeSet::new();
     for group in tables.groups.values() {

@@ -5,5 +5,6 @@ mod differences;
 mod filter;
 mod ids;
 mod invariants;
+mod limits;
 mod routes;
 mod services;
