@@ -197,14 +197,24 @@ impl KernelRoutes {
         // The IPv6 messages have all hops of a route: one that joins others stands in their place.
         let same_kind =
             if prefix.addr().is_ipv6() { list.iter().position(|entry| self.joins(entry.body) == joins) } else { None };
+        let replaced = same_kind.unwrap_or(0);
+        // No route takes another's place that is there already: a dump was ahead of this notification, and what it leaves is
+        // for the next one to show.
+        let overtaken = matches!((&place, held), (Place::Replace, Some(at)) if at != replaced);
         match (place, held) {
             (Place::Only, _) => list = std::iter::once(entry).collect(),
+            (_, Some(at)) if overtaken => {
+                list.remove(at);
+                if let Some(replaced) = list.get_mut(if at < replaced { replaced - 1 } else { replaced }) {
+                    *replaced = entry;
+                }
+            }
             (_, Some(at)) => {
                 if let Some(held) = list.get_mut(at) {
                     held.seen = entry.seen;
                 }
             }
-            (Place::Replace, None) => match list.get_mut(same_kind.unwrap_or(0)) {
+            (Place::Replace, None) => match list.get_mut(replaced) {
                 Some(replaced) => *replaced = entry,
                 None => list.push(entry),
             },
@@ -217,7 +227,7 @@ impl KernelRoutes {
             (Place::Last | Place::First, None) => list.push(entry),
         }
         self.put_list(prefix, metric, list);
-        unknown
+        unknown || overtaken
     }
 
     fn del_route(&mut self, route: &Route) -> bool {

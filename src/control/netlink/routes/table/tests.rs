@@ -381,6 +381,23 @@ fn follow(changes: Vec<(IpNet, Option<Way>)>) -> BTreeMap<IpNet, Way> {
     changes.into_iter().filter_map(|(prefix, way)| Some((prefix, way?))).collect()
 }
 
+/// A dump shows what has taken another route's place; then come the notifications of the other and of its end.
+#[test]
+fn a_replacement_that_a_dump_has_shown_leaves_nothing_behind() {
+    let key = (net("10.1.0.0/16"), 0);
+    let by_link = |ifindex| body(&[Hop { gateway: None, ifindex: IfIndex(ifindex), weight: 1 }]);
+    let (kernel, mut routes) = play(vec![
+        Step::Kernel(Op::Add(key, by_link(3))),
+        // Shown behind it, so that the first is complete.
+        Step::Kernel(Op::Add((net("10.2.0.0/16"), 0), by_link(3))),
+        Step::Hear(2),
+        Step::Kernel(Op::Prepend(key, by_link(1))),
+        Step::Kernel(Op::Replace(key, body(&[hop("192.0.2.1", 1)]))),
+        Step::Begin,
+    ]);
+    assert_eq!(routes.ways(), kernel.ways());
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(500))]
 
