@@ -86,6 +86,7 @@ pub(crate) fn peer(address_text: &str) -> BgpPeer {
     BgpPeer {
         name: format!("peer-{address_text}"),
         address: address(address_text),
+        interface: None,
         port: 179,
         asn: THEM,
         passive: false,

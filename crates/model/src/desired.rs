@@ -406,6 +406,8 @@ pub struct BgpPeer {
     pub name: String,
     /// Its address.
     pub address: IpAddr,
+    /// The interface that it is on, where its address is link-local.
+    pub interface: Option<String>,
     /// TCP port to connect to.
     pub port: u16,
     /// Its autonomous system; the session is internal where equal to ours.

@@ -219,6 +219,7 @@ fn a_node_has_its_own_bgp_configuration_and_peers() {
         + &document("BGPPeer", "mine", "{node: gw1, peerIP: '[2001:db8::2]:1790', asNumber: 64513, maxRestartTime: 0s}")
         + &document("BGPPeer", "rack", "{nodeSelector: \"rack == 'r1'\", peerIP: '10.0.0.3:1790', asNumber: 65001, keepaliveTime: 1m30s}")
         + &document("BGPPeer", "other-rack", "{nodeSelector: \"rack == 'r2'\", peerIP: 10.0.0.4, asNumber: 1}")
+        + &document("BGPPeer", "unnumbered", "{peerIP: '[fe80::1%eth0]:1790', asNumber: 64513}")
         + &document("BGPPeer", "theirs", "{node: gw2, peerIP: 10.0.0.5, asNumber: 1}");
     let bgp = load_text(&text).desired.bgp.unwrap();
     assert_eq!((bgp.asn, bgp.listen_port), (65_001, 1790));
@@ -231,9 +232,11 @@ fn a_node_has_its_own_bgp_configuration_and_peers() {
         [
             ("all", "10.0.0.2".to_owned(), 179),
             ("mine", "2001:db8::2".to_owned(), 1790),
-            ("rack", "10.0.0.3".to_owned(), 1790)
+            ("rack", "10.0.0.3".to_owned(), 1790),
+            ("unnumbered", "fe80::1".to_owned(), 1790)
         ]
     );
+    assert_eq!((bgp.peers[2].interface.as_deref(), bgp.peers[3].interface.as_deref()), (None, Some("eth0")));
     assert_eq!((bgp.peers[0].source, bgp.peers[0].ttl_security), (Some("10.0.0.1".parse().unwrap()), Some(2)));
     assert_eq!((bgp.peers[1].restart_seconds, bgp.peers[2].keepalive_seconds), (0, 90));
 }

@@ -106,6 +106,7 @@ impl Peer {
     pub(super) fn target(&self) -> Target {
         Target {
             peer: SocketAddr::new(self.config.address, self.config.port),
+            interface: self.config.interface.clone(),
             source: self.config.source,
             distance: self.distance(),
             password: self.config.password.clone(),

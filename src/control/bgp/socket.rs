@@ -65,6 +65,14 @@ pub(super) fn listening(address: SocketAddr) -> io::Result<std::net::TcpListener
     Ok(socket.into())
 }
 
+/// Index of an interface in the network namespace of a socket.
+///
+/// # Errors
+/// There is none with this name.
+pub(super) fn interface_index(socket: &impl AsFd, name: &str) -> io::Result<u32> {
+    Ok(rustix::net::netdevice::name_to_index(socket, name)?)
+}
+
 /// Lets the handshake of peers with GTSM through: a SYN-ACK has the TTL of the listener.
 pub(super) fn answer_gtsm(listener: &impl AsFd, ipv6: bool) -> io::Result<()> {
     set_ttl(listener, ipv6, MAX_TTL)

@@ -243,6 +243,13 @@ impl Task {
             debug!(peer = %address, "refused a connection of an unknown peer");
             return;
         };
+        // The same address on another link is another node.
+        if let Some(interface) = &peer.config.interface
+            && socket::interface_index(&stream, interface).ok() != Some(transport::scope(from))
+        {
+            debug!(peer = %from, interface, "refused a connection of a peer's address on another link");
+            return;
+        }
         // GTSM has to hold before the first byte is read.
         if let Err(error) = socket::session(&stream, address, peer.distance()) {
             warn!(peer = %address, %error, "cannot set the options of a session");
@@ -554,6 +561,7 @@ mod tests {
         BgpPeer {
             name: "tor".to_owned(),
             address: "192.0.2.1".parse().unwrap(),
+            interface: None,
             port: 179,
             asn: 65001,
             passive: false,

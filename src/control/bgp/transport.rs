@@ -76,6 +76,8 @@ pub(super) struct Place {
 #[derive(Clone, Debug)]
 pub(super) struct Target {
     pub(super) peer: SocketAddr,
+    /// The interface that it is on, where its address is link-local.
+    pub(super) interface: Option<String>,
     pub(super) source: Option<IpAddr>,
     pub(super) distance: Distance,
     pub(super) password: Option<String>,
@@ -86,7 +88,11 @@ pub(super) async fn connect(target: Target, id: PeerId, reports: mpsc::Sender<Re
     let peer = target.peer.ip();
     let connecting = async {
         let socket = socket::connecting(peer, target.source, target.distance, target.password.as_deref())?;
-        let stream = TcpSocket::from_std_stream(socket).connect(target.peer).await?;
+        let mut place = target.peer;
+        if let (SocketAddr::V6(place), Some(interface)) = (&mut place, &target.interface) {
+            place.set_scope_id(socket::interface_index(&socket, interface)?);
+        }
+        let stream = TcpSocket::from_std_stream(socket).connect(place).await?;
         Connected::new(stream, Direction::Outgoing).await
     };
     let result = timeout(CONNECT_TIMEOUT, connecting).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
@@ -95,6 +101,14 @@ pub(super) async fn connect(target: Target, id: PeerId, reports: mpsc::Sender<Re
         Err(error) => Report::ConnectFailed(peer, id, error),
     };
     let _ = reports.send(report).await;
+}
+
+/// Index of the interface that a link-local address is on; 0 for any other address.
+pub(super) fn scope(address: SocketAddr) -> u32 {
+    match address {
+        SocketAddr::V6(address) => address.scope_id(),
+        SocketAddr::V4(_) => 0,
+    }
 }
 
 /// Reports a connection that a peer has made.
@@ -144,7 +158,7 @@ impl Local {
 
 impl Place {
     async fn of(stream: &TcpStream) -> io::Result<Self> {
-        let (own, peer) = (stream.local_addr()?.ip(), stream.peer_addr()?.ip());
+        let (own, peer) = (stream.local_addr()?, stream.peer_addr()?.ip());
         let (connection, handle, _) = rtnetlink::new_connection()?;
         let netlink = tokio::spawn(connection);
         let messages = handle.address().get().execute().try_collect::<Vec<_>>().await.map_err(io::Error::other);
@@ -153,8 +167,11 @@ impl Place {
     }
 
     /// The place of the address `own` among all that we have.
-    fn among(all: &[Local], own: IpAddr, peer: IpAddr) -> Self {
-        let interface = all.iter().find(|local| local.address == own).map(|local| local.interface);
+    fn among(all: &[Local], own: SocketAddr, peer: IpAddr) -> Self {
+        // A link-local address may be that of several interfaces.
+        let (scope, own) = (scope(own), own.ip());
+        let is_own = |local: &&Local| local.address == own && (scope == 0 || local.interface == scope);
+        let interface = all.iter().find(is_own).map(|local| local.interface);
         let here: Vec<&Local> = all.iter().filter(|local| Some(local.interface) == interface).collect();
         let networks: Vec<IpNet> = here.iter().map(|local| local.network).collect();
         let link = interface
@@ -174,6 +191,8 @@ impl Place {
         };
         let (v4, v6) = match own {
             IpAddr::V4(own) => (Some(own), of_ipv6(false)),
+            // The global address is the next hop beside a link-local one; without any, the latter stands for both.
+            IpAddr::V6(own) if own.is_unicast_link_local() => (v4, of_ipv6(false).or(Some(own))),
             IpAddr::V6(own) => (v4, Some(own)),
         };
         let link_local = of_ipv6(true).filter(|_| link.is_some());
@@ -396,6 +415,7 @@ mod tests {
             local(2, "192.0.2.1/24"),
             local(2, "2001:db8::1/64"),
             local(3, "2001:db8:3::1/64"),
+            local(4, "fe80::2/64"),
         ];
         let place = |own: &str, peer: &str| Place::among(&all, own.parse().unwrap(), peer.parse().unwrap());
         let next_hops = |v6: &str, link_local: bool, over_ipv6| NextHops {
@@ -404,14 +424,19 @@ mod tests {
             link_local: link_local.then(|| "fe80::2".parse().unwrap()),
             over_ipv6,
         };
-        let here = place("192.0.2.1", "192.0.2.7");
+        let here = place("192.0.2.1:1", "192.0.2.7");
         assert_eq!(here.link.as_ref().map(|link| (link.interface, link.networks.len())), Some((2, 3)));
         assert_eq!(here.next_hops, next_hops("2001:db8::1", true, false));
-        assert_eq!(place("2001:db8::1", "2001:db8::7").next_hops, next_hops("2001:db8::1", true, true));
+        assert_eq!(place("[2001:db8::1]:1", "2001:db8::7").next_hops, next_hops("2001:db8::1", true, true));
         // Further away, nobody knows our link-local address.
-        let away = place("2001:db8::1", "2001:db8:9::7");
+        let away = place("[2001:db8::1]:1", "2001:db8:9::7");
         assert_eq!((away.link, away.next_hops), (None, next_hops("2001:db8::1", false, true)));
-        let alone = place("2001:db8:3::1", "2001:db8:3::2").next_hops;
+        let alone = place("[2001:db8:3::1]:1", "2001:db8:3::2").next_hops;
         assert_eq!((alone.v4, alone.link_local), (None, None));
+        // One link-local address on two links.
+        assert_eq!(place("[fe80::2%2]:1", "fe80::7").next_hops, next_hops("2001:db8::1", true, true));
+        let unnumbered = place("[fe80::2%4]:1", "fe80::7");
+        assert_eq!(unnumbered.link.map(|link| link.interface), Some(4));
+        assert_eq!(unnumbered.next_hops, NextHops { v4: None, ..next_hops("fe80::2", true, true) });
     }
 }

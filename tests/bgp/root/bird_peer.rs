@@ -6,6 +6,8 @@ use std::time::{Duration, Instant};
 
 use model::desired::{BgpPeer, Community};
 use model::network::IfIndex;
+use model::rib::Gateway;
+use testkit::netns::Netns;
 
 use crate::bird::{Bird, session, statics};
 use crate::harness::{Driven, Lab, THEM, US, address, bgp, eventually, nets, peer};
@@ -158,6 +160,45 @@ fn ipv4_routes_over_ipv6_have_ipv6_next_hops() {
             assert_eq!(routes.matches("BGP.next_hop: 2001:db8:77::1 fe80::").count(), 2, "{routes}");
             d.speaker.announce(nets(&[]));
             eventually("our prefixes gone at BIRD", LOAD, || !bird.routes("m").contains("BGP.next_hop")).await;
+        });
+    }
+}
+
+/// A link without global IPv6 addresses: the session, and the next hops of both families, are link-local.
+#[test]
+fn a_link_local_peer_needs_no_other_address() {
+    let lab = Lab::new(1);
+    let link_local = |netns: &Netns, interface: &str, global: &str| {
+        netns.ip(&["addr", "del", global, "dev", interface]).unwrap();
+        let text = netns.ip(&["-6", "-o", "addr", "show", "dev", interface, "scope", "link"]).unwrap();
+        text.split_whitespace().find_map(|word| word.strip_suffix("/64")).unwrap().to_owned()
+    };
+    let ours = link_local(&lab.ours, "peer0", "2001:db8:77:0::1/64");
+    let theirs = link_local(&lab.theirs[0], "uplink", "2001:db8:77:0::2/64");
+    for passive in [false, true] {
+        let option = if passive { "" } else { "passive yes;" };
+        let session = session("m", "", THEM, &format!("{ours}%uplink as 65001"), &BOTH, option)
+            .replace("ipv4 {", "ipv4 { extended next hop on;");
+        let bird = Bird::start(&lab.theirs[0], "10.77.0.2", &(statics(10) + &session));
+        let ours = ours.clone();
+        let there = BgpPeer { interface: Some("peer0".to_owned()), passive, ..peer(&theirs) };
+        lab.drive(move |mut d| async move {
+            let on_link = |gateway: &Gateway| gateway.address == there.address && gateway.ifindex.is_some();
+            d.configure(bgp(vec![there.clone()]));
+            d.speaker.announce(nets(&["192.0.2.80/32", "2001:db8::80/128"]));
+            d.until_routes(20, LOAD).await;
+            assert!(d.rib.values().all(|route| route.gateways.iter().all(on_link)), "{:?}", d.rib);
+            eventually("our prefixes at BIRD", LOAD, || {
+                let routes = bird.routes("m");
+                ["192.0.2.80/32", "2001:db8::80/128"].iter().all(|prefix| routes.contains(prefix))
+            })
+            .await;
+            assert!(bird.routes("m").contains(&format!("via {ours} on uplink")), "{}", bird.routes("m"));
+            // On another link, nobody has that address.
+            d.configure(bgp(vec![BgpPeer { interface: Some("lo".to_owned()), ..there.clone() }]));
+            d.until("the session down", LOAD, |d| !d.downs.is_empty()).await;
+            d.pass(Duration::from_secs(3)).await;
+            assert_ne!(d.status(there.address).unwrap().state, "Established");
         });
     }
 }

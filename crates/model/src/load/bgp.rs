@@ -6,7 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use ipnet::IpNet;
 
 use super::Item;
-use super::check::Checker;
+use super::check::{Checker, is_link_local};
 use super::diagnostic::Report;
 use super::policy::selector;
 use crate::desired::{Bgp, BgpPeer, Community, Node};
@@ -250,8 +250,8 @@ fn peer(item: &Item<BgpPeerSpec>, me: &Me<'_>, check: &mut Checker<'_>) -> Optio
     let (spec, at) = (&item.spec, Path::spec());
     unsupported_peer_fields(spec, check);
     let mine = is_mine(spec, me, check);
-    let address = match &spec.peer_ip {
-        Some(text) => peer_address(text, &at.key("peerIP"), check),
+    let place = match &spec.peer_ip {
+        Some(text) => peer_place(text, &at.key("peerIP"), check),
         None => {
             if spec.peer_selector.is_none() && spec.local_workload_selector.is_none() {
                 check.error(&at, "needs the field 'peerIP'");
@@ -272,17 +272,18 @@ fn peer(item: &Item<BgpPeerSpec>, me: &Me<'_>, check: &mut Checker<'_>) -> Optio
         check.range(&at.key("ttlSecurity"), hops, 1, u8::MAX);
     }
     let (passive, password) = annotations(item, check);
-    let source = match (spec.source_address, address) {
-        (Some(SourceAddress::UseNodeIp), Some((peer, _))) if mine => {
-            node_address(peer, me, &at.key("sourceAddress"), check)
+    let source = match (spec.source_address, &place) {
+        (Some(SourceAddress::UseNodeIp), Some(peer)) if mine && peer.interface.is_none() => {
+            node_address(peer.address, me, &at.key("sourceAddress"), check)
         }
         _ => None,
     };
-    let (address, port) = address?;
+    let Place { address, interface, port } = place?;
     let asn = asn?;
     mine.then(|| BgpPeer {
         name: item.document.name.clone(),
         address,
+        interface,
         port,
         asn,
         passive,
@@ -337,20 +338,48 @@ fn unsupported_peer_fields(spec: &BgpPeerSpec, check: &mut Checker<'_>) {
 }
 
 /// `ip`, `ip:port` or `[ipv6]:port`.
-fn peer_address(text: &str, at: &Path, check: &mut Checker<'_>) -> Option<(IpAddr, u16)> {
-    let address = match text.parse::<IpAddr>() {
-        Ok(address) => Some((address, DEFAULT_PORT)),
-        Err(_) => text.parse::<SocketAddr>().ok().map(|s| (s.ip(), s.port())),
-    };
-    match address {
-        None => {
-            let help = "write 192.0.2.1, 192.0.2.1:1790, 2001:db8::1 or [2001:db8::1]:1790";
-            check.error_help(at, format!("'{text}' is not a peer's address"), help);
+/// Where a peer is.
+struct Place {
+    address: IpAddr,
+    interface: Option<String>,
+    port: u16,
+}
+
+fn peer_place(text: &str, at: &Path, check: &mut Checker<'_>) -> Option<Place> {
+    // The zone of RFC 4007 stands between the address and what closes it.
+    let (plain, interface) = match text.split_once('%') {
+        Some((before, after)) => {
+            let (interface, rest) = after.split_at(after.find(']').unwrap_or(after.len()));
+            check.interface_name(at, interface);
+            (format!("{before}{rest}"), Some(interface.to_owned()))
         }
-        Some((_, 0)) => check.error(at, "the port must be 1 to 65535, is 0"),
-        Some((address, _)) => check.host_address(at, address, "a peer"),
+        None => (text.to_owned(), None),
+    };
+    let address = match plain.parse::<IpAddr>() {
+        Ok(address) => Some((address, DEFAULT_PORT)),
+        Err(_) => plain.parse::<SocketAddr>().ok().map(|s| (s.ip(), s.port())),
+    };
+    let Some((address, port)) = address else {
+        let help = "write 192.0.2.1, 192.0.2.1:1790, 2001:db8::1 or [2001:db8::1]:1790";
+        check.error_help(at, format!("'{text}' is not a peer's address"), help);
+        return None;
+    };
+    if port == 0 {
+        check.error(at, "the port must be 1 to 65535, is 0");
+    } else {
+        check.host_address(at, address, "a peer");
     }
-    address
+    let link_local = address.is_ipv6() && is_link_local(address);
+    if link_local && interface.is_none() {
+        check.error_help(
+            at,
+            format!("{address} is link-local and needs its interface"),
+            format!("write {address}%eth0"),
+        );
+    } else if !link_local && interface.is_some() {
+        check.error(at, format!("{address} is not link-local and has no interface"));
+    }
+    Some(Place { address, interface, port })
 }
 
 fn seconds(value: Option<Duration>, at: &Path, min: u16, max: u16, check: &mut Checker<'_>) -> Option<u16> {

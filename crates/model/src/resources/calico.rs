@@ -371,7 +371,8 @@ pub struct BgpPeerSpec {
     pub node: Option<String>,
     /// The nodes that have this peer, by their labels.
     pub node_selector: Option<String>,
-    /// Address, or address and port: `192.0.2.1`, `192.0.2.1:1790`, `[2001:db8::1]:1790`.
+    /// Address, or address and port: `192.0.2.1`, `192.0.2.1:1790`, `[2001:db8::1]:1790`; a link-local one with its interface:
+    /// `fe80::1%eth0`.
     #[serde(rename = "peerIP")]
     pub peer_ip: Option<String>,
     /// Nodes to peer with. Not enforced yet.
