@@ -81,6 +81,8 @@ fn leads_through(lab: &Lab, gateway: &str) -> bool {
 #[test]
 fn frr_and_margay_exchange_ipv4_routes_over_ipv6() {
     let mut lab = Lab::new("frr6", &DOCUMENTS.replace("peerIP: 10.2.0.2", "peerIP: fd02::2"));
+    // FRR advertises itself as a router. A second address of the link's prefix could be what we connect from.
+    lab.gateway.sysctl("net.ipv6.conf.right0.accept_ra", "0").unwrap();
     lab.server.ip(&["addr", "add", "20.0.1.7/32", "dev", "lo"]).unwrap();
     let bgp = "router bgp 64513\n bgp router-id 10.2.0.2\n no bgp ebgp-requires-policy\n no bgp network import-check\n \
                neighbor fd02::1 remote-as 64512\n neighbor fd02::1 capability extended-nexthop\n \
