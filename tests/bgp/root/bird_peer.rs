@@ -123,6 +123,19 @@ fn both_families_over_ipv6() {
     });
 }
 
+/// The link-local address of an interface, which the kernel makes when the link has come up: up to a second later.
+fn link_local(netns: &Netns, interface: &str) -> String {
+    let end = Instant::now() + LOAD;
+    loop {
+        let text = netns.ip(&["-6", "-o", "addr", "show", "dev", interface, "scope", "link"]).unwrap();
+        if let Some(address) = text.split_whitespace().find_map(|word| word.strip_suffix("/64")) {
+            return address.to_owned();
+        }
+        assert!(Instant::now() < end, "{interface} has no link-local address");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
 /// RFC 8950, and RFC 2545 where the global next hop is on no network of the link.
 #[test]
 fn ipv4_routes_over_ipv6_have_ipv6_next_hops() {
@@ -131,6 +144,9 @@ fn ipv4_routes_over_ipv6_have_ipv6_next_hops() {
         let session = session("m", "2001:db8:77::2", THEM, "2001:db8:77::1 as 65001", &BOTH, "")
             .replace("ipv4 {", &format!("ipv4 {{ extended next hop on; {options}"))
             .replace("ipv6 {", &format!("ipv6 {{ {options}"));
+        for (netns, interface) in [(&lab.ours, "peer0"), (&*lab.theirs[0], "uplink")] {
+            link_local(netns, interface);
+        }
         let bird = Bird::start(&lab.theirs[0], "10.77.0.2", &(statics(10) + &session));
         let link: String = lab.ours.ip(&["-o", "link", "show", "peer0"]).unwrap();
         let ifindex = Some(IfIndex(link.split(':').next().unwrap().parse().unwrap()));
@@ -168,13 +184,12 @@ fn ipv4_routes_over_ipv6_have_ipv6_next_hops() {
 #[test]
 fn a_link_local_peer_needs_no_other_address() {
     let lab = Lab::new(1);
-    let link_local = |netns: &Netns, interface: &str, global: &str| {
+    let alone = |netns: &Netns, interface: &str, global: &str| {
         netns.ip(&["addr", "del", global, "dev", interface]).unwrap();
-        let text = netns.ip(&["-6", "-o", "addr", "show", "dev", interface, "scope", "link"]).unwrap();
-        text.split_whitespace().find_map(|word| word.strip_suffix("/64")).unwrap().to_owned()
+        link_local(netns, interface)
     };
-    let ours = link_local(&lab.ours, "peer0", "2001:db8:77:0::1/64");
-    let theirs = link_local(&lab.theirs[0], "uplink", "2001:db8:77:0::2/64");
+    let ours = alone(&lab.ours, "peer0", "2001:db8:77:0::1/64");
+    let theirs = alone(&lab.theirs[0], "uplink", "2001:db8:77:0::2/64");
     for passive in [false, true] {
         let option = if passive { "" } else { "passive yes;" };
         let session = session("m", "", THEM, &format!("{ours}%uplink as 65001"), &BOTH, option)
