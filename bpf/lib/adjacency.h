@@ -10,7 +10,6 @@
 #include "punt.h"
 
 #define OUTER_TTL 64
-#define IP4_DONT_FRAGMENT 0x4000
 #define VXLAN_SPORT_MIN 49152
 #define VXLAN_OVERHEAD (8 + 8 + ETH_LEN)
 
@@ -134,7 +133,7 @@ ALWAYS_INLINE int write_outer_ip(struct xdp_md *ctx, struct packet *pkt, const s
 		ip->tos = pkt->tos;
 		ip->total_len = bpf_htons(sizeof(*ip) + payload_len);
 		ip->id = 0;
-		ip->frag = bpf_htons(IP4_DONT_FRAGMENT);
+		ip->frag = bpf_htons(IP4_DF);
 		ip->ttl = OUTER_TTL;
 		ip->proto = proto;
 		ip->csum = 0;

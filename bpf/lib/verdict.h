@@ -21,6 +21,13 @@ ALWAYS_INLINE int drop(struct packet *pkt, enum drop_reason reason)
 	return XDP_DROP;
 }
 
+/* One packet more, and its bytes as it came in. */
+ALWAYS_INLINE void add(struct pkt_count *c, const struct packet *pkt)
+{
+	c->packets++;
+	c->bytes += pkt->bytes;
+}
+
 ALWAYS_INLINE void count_next_hop(const struct packet *pkt)
 {
 	__u32 id = pkt->next_hop;
@@ -29,10 +36,8 @@ ALWAYS_INLINE void count_next_hop(const struct packet *pkt)
 	if (EXPLAIN)
 		return;
 	c = bpf_map_lookup_elem(&next_hop_counters, &id);
-	if (!c)
-		return;
-	c->packets++;
-	c->bytes += pkt->bytes;
+	if (c)
+		add(c, pkt);
 }
 
 /* Out by the interface it came in by, or by another, to its next hop. */
@@ -61,11 +66,9 @@ ALWAYS_INLINE void count(const struct packet *pkt)
 	c = bpf_map_lookup_elem(&counters, &id);
 	if (!c)
 		return;
-	c->counter[COUNTER_RX].packets++;
-	c->counter[COUNTER_RX].bytes += pkt->bytes;
+	add(&c->counter[COUNTER_RX], pkt);
 	asm volatile("" : "+r"(verdict));
 	if (verdict >= NR_COUNTERS)
 		return;
-	c->counter[verdict].packets++;
-	c->counter[verdict].bytes += pkt->bytes;
+	add(&c->counter[verdict], pkt);
 }

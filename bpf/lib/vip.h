@@ -63,10 +63,8 @@ ALWAYS_INLINE void count_backend(const struct packet *pkt, __u32 id)
 	if (EXPLAIN)
 		return;
 	c = bpf_map_lookup_elem(&backend_counters, &id);
-	if (!c)
-		return;
-	c->packets++;
-	c->bytes += pkt->bytes;
+	if (c)
+		add(c, pkt);
 }
 
 /* Invalidates: packet pointers. */
