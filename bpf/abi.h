@@ -12,7 +12,7 @@
 #include "drop_reasons.h"
 
 enum limits {
-	ABI_VERSION = 4,
+	ABI_VERSION = 5,
 	PORTS_MAX = 64,	      /* ports; index 0 counts packets of unknown ones */
 	QUEUES_PER_PORT = 64, /* slow-path sockets a port */
 	IFINDEX_MAX = 4096,   /* interfaces that can carry the program */
@@ -22,6 +22,8 @@ enum limits {
 	TUNNEL_PEERS_MAX = 16384,
 	DENYLIST_MAX = 1 << 20,
 	VIPS_MAX = 4096,
+	VIP_BUCKETS = 2048, /* of each half of the table */
+	VIP_BUCKET_ENTRIES = 4,
 	BACKENDS_MAX = 65536,
 	RING_SLOTS = 65537,
 	FIB_ROOT_BITS = 18,
@@ -173,13 +175,20 @@ _Static_assert(sizeof(struct tunnel_peer_key) == 24, "tunnel_peer_key");
 
 /* ---- load balancing ---------------------------------------------------------------------------------------------- */
 
-struct vip_key {
-	struct ip_addr address;
-	__be16 port;
-	__u8 protocol;
-	__u8 pad;
+/*
+ * An entry is a VIP: number of its address (16 bits), port as on the wire (16), protocol (8), VIP (24), from the high bits down; 0 for
+ * none. It stands in one of two buckets, one in each half of the table. crates/tables/src/vips.rs has the same.
+ */
+struct vip_bucket {
+	__u64 entry[VIP_BUCKET_ENTRIES];
 };
-_Static_assert(sizeof(struct vip_key) == 20, "vip_key");
+_Static_assert(sizeof(struct vip_bucket) == 32, "vip_bucket");
+
+enum vip_entry {
+	VIP_ENTRY_ADDRESS_SHIFT = 48,
+	VIP_ENTRY_PORT_SHIFT = 32,
+	VIP_ENTRY_PROTOCOL_SHIFT = 24,
+};
 
 struct flow_key {
 	struct ip_addr source;
@@ -263,7 +272,7 @@ struct next_hop {
 	__u32 adjacency;
 	__u32 ifindex; /* where the neighbour is resolved */
 	struct ip_addr address;
-	__u32 pad;
+	__u32 vip_address; /* number of the address, where VIPs have it; else 0 */
 };
 _Static_assert(sizeof(struct next_hop) == 32, "next_hop");
 

@@ -83,6 +83,7 @@ struct abi_types {
 	enum filter_field filter_field;
 	enum filter_next filter_next;
 	enum tunnel_kind tunnel_kind;
+	enum vip_entry vip_entry;
 	enum outer_kind outer_kind;
 	enum fib_ref fib_ref;
 	enum group_flags group_flags;

@@ -4,7 +4,7 @@
  * name under the ABI version, except punt_buckets and trace, which mean nothing to another process.
  *
  * Simple for now, behind the same look-up functions: tunnel_peers and denylist (kernel LPM tries, ~1,000 ns for a random
- * hit in 100k prefixes), vips and flows (kernel hashes), filter (a list walked in order).
+ * hit in 100k prefixes), flows (a kernel hash), filter (a list walked in order).
  */
 #pragma once
 
@@ -77,10 +77,10 @@ struct {
 } filter SEC(".maps");
 
 struct {
-	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(max_entries, VIPS_MAX);
-	__type(key, struct vip_key);
-	__type(value, __u32); /* VIP */
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 2 * VIP_BUCKETS);
+	__type(key, __u32);
+	__type(value, struct vip_bucket);
 } vips SEC(".maps");
 
 struct {

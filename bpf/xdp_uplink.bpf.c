@@ -7,7 +7,6 @@
 #include "lib/decap.h"
 #include "lib/denylist.h"
 #include "lib/filter.h"
-#include "lib/vip.h"
 #include "lib/forward.h"
 
 static __always_inline int pipeline(struct xdp_md *ctx, struct packet *pkt)
@@ -25,8 +24,6 @@ static __always_inline int pipeline(struct xdp_md *ctx, struct packet *pkt)
 	if ((action = denylist(pkt)) != CONTINUE)
 		return action;
 	if ((action = filter_packet(pkt)) != CONTINUE)
-		return action;
-	if (!pkt->host_scope && (action = load_balance(ctx, pkt)) != CONTINUE)
 		return action;
 	return forward(ctx, pkt);
 }

@@ -13,8 +13,8 @@ mod root {
     use model::network::{IfIndex, Mac};
     use model::tables::{
         Adjacency, AdjacencyId, Backend, BackendId, Features, FilterNext, FilterOp, FilterTest, GROUP_BUCKETS, Group,
-        GroupId, NextHop, NextHopId, Outer, Parameters, Port, PortId, PortKey, RING_SLOTS, Tables, TunnelPeer, VipId,
-        VipKey,
+        GroupId, NextHop, NextHopId, Outer, Parameters, Port, PortId, PortKey, RING_SLOTS, Tables, TunnelPeer,
+        VipAddress, VipAddressId, VipId, VipKey,
     };
     use testkit::netns::{End, Netns, veth};
 
@@ -80,13 +80,16 @@ mod root {
         let forward = |address, adjacency| NextHop::Forward { address, ifindex, adjacency: AdjacencyId(adjacency) };
         t.next_hops.insert(NextHopId(1), forward(ip("192.0.2.2"), 1));
         t.next_hops.insert(NextHopId(2), forward(ip("2001:db8::2"), 2));
-        t.next_hops.insert(NextHopId(3), NextHop::Receive);
-        for id in 1..=3 {
+        t.next_hops.insert(NextHopId(3), NextHop::Receive { vips: None });
+        let vips = VipAddress { address: ip("203.0.113.1"), id: VipAddressId(1) };
+        t.next_hops.insert(NextHopId(4), NextHop::Vip(vips));
+        for id in 1..=4 {
             t.groups.insert(GroupId(id), Group { buckets: vec![NextHopId(id); GROUP_BUCKETS] });
         }
         t.fib.insert(net("0.0.0.0/0"), GroupId(1));
         t.fib.insert(net("2001:db8:1::/48"), GroupId(2));
         t.fib.insert(net("192.0.2.1/32"), GroupId(3));
+        t.fib.insert(net("203.0.113.1/32"), GroupId(4));
         t.vips.insert(VipKey { address: ip("203.0.113.1"), port: 80, protocol: 6 }, VipId(1));
         t.rings.insert(VipId(1), Arc::from(vec![BackendId(1); RING_SLOTS]));
         t.backends.insert(

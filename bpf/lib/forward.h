@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
-/* Routing: what the packet's next hop makes of it. */
+/* Routing and, at addresses of VIPs, load balancing: what the packet's next hop makes of it. */
 #pragma once
 
 #include "adjacency.h"
 #include "decap.h"
 #include "fib.h"
+#include "vip.h"
 
 #define ICMP_ECHO_REQUEST 8
 #define ICMPV6_ECHO_REQUEST 128
@@ -63,6 +64,7 @@ ALWAYS_INLINE int forward(struct xdp_md *ctx, struct packet *pkt)
 {
 	const struct next_hop *nh;
 	__u32 group;
+	int action;
 
 	if (pkt->host_scope)
 		return pass(pkt);
@@ -72,6 +74,8 @@ ALWAYS_INLINE int forward(struct xdp_md *ctx, struct packet *pkt)
 	nh = next_hop_of(ctx, pkt, group, 0);
 	if (!nh)
 		return drop(pkt, DROP_INTERNAL);
+	if (config.vip && nh->vip_address && (action = load_balance(ctx, pkt, nh->vip_address)) != CONTINUE)
+		return action;
 	switch (nh->kind) {
 	case NH_FORWARD:
 	case NH_GLEAN:

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * Load balancing: VIP -> flow table -> Maglev ring -> backend -> out. The flow table makes a flow stick to its backend
- * while the ring changes; it is never needed for an answer.
+ * Load balancing: VIP -> flow table -> Maglev ring -> backend -> out. The FIB has found the VIP's address, so packets for others pay
+ * nothing. The flow table makes a flow stick to its backend while the ring changes; it is never needed for an answer.
  */
 #pragma once
 
@@ -105,22 +105,50 @@ ALWAYS_INLINE int to_backend(struct xdp_md *ctx, struct packet *pkt, const struc
 	return send(ctx, pkt, adj->ifindex);
 }
 
-/* Invalidates: packet pointers. */
-ALWAYS_INLINE int load_balance(struct xdp_md *ctx, struct packet *pkt)
+/* The VIP of this key, an entry without its VIP; 0 where the bucket does not have it. */
+ALWAYS_INLINE __u32 vip_in_bucket(__u32 bucket, __u64 key)
 {
-	struct vip_key key = { .address = pkt->dst, .port = bpf_htons(dport_of(pkt)), .protocol = pkt->proto };
+	const struct vip_bucket *b = bpf_map_lookup_elem(&vips, &bucket);
+	__u32 vip = 0;
+
+	if (!b)
+		return 0;
+#pragma unroll
+	for (int i = 0; i < VIP_BUCKET_ENTRIES; i++) {
+		__u64 entry = b->entry[i], other = (entry ^ key) >> VIP_ENTRY_PROTOCOL_SHIFT;
+
+		/* All ones where nothing is other: at most one of them, and no branch for it. */
+		vip |= entry & (__u64)((__s64)(other - 1) >> 63);
+	}
+	return vip & ((1u << VIP_ENTRY_PROTOCOL_SHIFT) - 1);
+}
+
+/* The VIP of the packet's port and protocol at its destination, which has this number; 0 for none. */
+ALWAYS_INLINE __u32 vip_of(const struct packet *pkt, __u32 address)
+{
+	__u64 key = (__u64)address << VIP_ENTRY_ADDRESS_SHIFT | (__u64)(pkt->ports >> 16) << VIP_ENTRY_PORT_SHIFT |
+		    (__u64)pkt->proto << VIP_ENTRY_PROTOCOL_SHIFT;
+	__u64 h = (key >> VIP_ENTRY_PROTOCOL_SHIFT) * 0x9E3779B97F4A7C15ULL;
+
+	return vip_in_bucket(h >> 32 & (VIP_BUCKETS - 1), key) |
+	       vip_in_bucket(VIP_BUCKETS + (h >> 48 & (VIP_BUCKETS - 1)), key);
+}
+
+/* A packet for an address that VIPs have: CONTINUE where none of them takes it. Invalidates: packet pointers. */
+ALWAYS_INLINE int load_balance(struct xdp_md *ctx, struct packet *pkt, __u32 address)
+{
 	const struct backend *b;
-	__u32 *vip, id = 0;
+	__u32 vip, id = 0;
 	__u64 hash;
 
-	if (!config.vip || !pkt->has_ports)
+	if (!pkt->has_ports)
 		return CONTINUE;
-	vip = bpf_map_lookup_elem(&vips, &key);
+	vip = vip_of(pkt, address);
 	if (!vip)
 		return CONTINUE;
-	trace_step(STAGE_VIP, *vip, 0);
+	trace_step(STAGE_VIP, vip, 0);
 	hash = flow_hash(pkt);
-	b = choose_backend(pkt, *vip, hash, &id);
+	b = choose_backend(pkt, vip, hash, &id);
 	if (!b)
 		return drop(pkt, DROP_VIP_NO_BACKEND);
 	return to_backend(ctx, pkt, b, id, hash);

@@ -52,7 +52,7 @@ abi!(
     punt_meta,
     trace,
     tunnel_peer_key,
-    vip_key,
+    vip_bucket,
     vlan_port_key,
     xdp_md,
 );

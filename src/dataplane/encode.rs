@@ -4,7 +4,7 @@
 //! big-endian, all else is host order. What cannot be represented (an id beyond its map) is refused before a byte is
 //! written.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
 
@@ -13,8 +13,9 @@ use model::desired::SourceValidation;
 use model::network::{IfIndex, Mac};
 use model::tables::{
     Adjacency, AdjacencyId, Backend, BackendId, FilterNext, FilterOp, FilterTest, Group, GroupId, NextHop, NextHopId,
-    Origins, Outer, Port, PortId, PortKey, Ring, Tables, TunnelPeer, VipId, VipKey,
+    Origins, Outer, Port, PortId, PortKey, Ring, Tables, TunnelPeer, VipAddress, VipAddressId, VipId, VipKey,
 };
+use tables::vips::{Bucket, Entry, Vips};
 
 use super::abi::{self, Abi, types};
 use super::error::Error;
@@ -91,10 +92,7 @@ impl Table {
 
     /// An array has every key: an entry is deleted by zeroing it.
     pub(super) const fn is_array(self) -> bool {
-        !matches!(
-            self,
-            Self::TunnelPeers | Self::Vnis | Self::Denylist4 | Self::Denylist6 | Self::Vips | Self::VlanPorts
-        )
+        !matches!(self, Self::TunnelPeers | Self::Vnis | Self::Denylist4 | Self::Denylist6 | Self::VlanPorts)
     }
 
     /// Most entries.
@@ -105,7 +103,7 @@ impl Table {
             Self::NextHops => l::NEXT_HOPS_MAX.0,
             Self::Origins | Self::Groups => l::GROUPS_MAX.0,
             Self::Backends => l::BACKENDS_MAX.0,
-            Self::Vips => l::VIPS_MAX.0,
+            Self::Vips => 2 * l::VIP_BUCKETS.0,
             Self::TunnelPeers | Self::Vnis => l::TUNNEL_PEERS_MAX.0,
             Self::Denylist4 | Self::Denylist6 => l::DENYLIST_MAX.0,
             Self::Filter => l::FILTER_OPS_MAX.0,
@@ -282,8 +280,56 @@ fn tunnel_peer(peer: &TunnelPeer) -> types::tunnel_peer_key {
     }
 }
 
-fn vip_key(key: &VipKey) -> types::vip_key {
-    types::vip_key { address: ip_addr(key.address), port: key.port.to_be(), protocol: key.protocol, pad: 0 }
+// One layout, two languages.
+const _: () = {
+    assert!(types::limits::VIP_BUCKETS.0 as usize == tables::vips::BUCKETS);
+    assert!(types::limits::VIP_BUCKET_ENTRIES.0 as usize == tables::vips::BUCKET_ENTRIES);
+    let last = Entry::new(u16::MAX, 0, 0, 0).0;
+    assert!(last == (u16::MAX as u64) << types::vip_entry::VIP_ENTRY_ADDRESS_SHIFT.0);
+    let last = Entry::new(0, u16::MAX, 0, 0).0;
+    assert!(last == (u16::MAX as u64) << types::vip_entry::VIP_ENTRY_PORT_SHIFT.0);
+    let last = Entry::new(0, 0, u8::MAX, 0).0;
+    assert!(last == (u8::MAX as u64) << types::vip_entry::VIP_ENTRY_PROTOCOL_SHIFT.0);
+};
+
+/// The address of a next hop that VIPs have.
+fn vip_address(hop: &NextHop) -> Option<VipAddress> {
+    match hop {
+        NextHop::Vip(vips) | NextHop::Receive { vips: Some(vips) } => Some(*vips),
+        _ => None,
+    }
+}
+
+/// The table of VIPs that these entries are.
+fn vips_of(entries: &Entries) -> Vips {
+    let bucket = |(key, value): (&Vec<u8>, &Vec<u8>)| {
+        let index: u32 = abi::from_bytes(key)?;
+        Some((index as usize, abi::from_bytes::<types::vip_bucket>(value)?.entry))
+    };
+    Vips::adopt(entries.iter().filter_map(bucket))
+}
+
+/// The VIPs in a table's entries.
+pub(super) fn vip_ids(entries: &Entries) -> impl Iterator<Item = VipId> {
+    vips_of(entries).entries().map(|entry| VipId(entry.vip())).collect::<BTreeSet<VipId>>().into_iter()
+}
+
+/// Entries of the table of VIPs: what `present` has stays where it is.
+fn vips(tables: &Tables, present: &Entries) -> Result<Entries, Error> {
+    let numbers: BTreeMap<IpAddr, VipAddressId> =
+        tables.next_hops.values().filter_map(vip_address).map(|v| (v.address, v.id)).collect();
+    let entry = |(key, vip): (&VipKey, &VipId)| {
+        let address = numbers.get(&key.address)?;
+        Some(Entry::new(address.0 as u16, key.port, key.protocol, vip.0))
+    };
+    let vips = vips_of(present).with(tables.vips.iter().filter_map(entry));
+    let limit = Table::Vips.limit() * tables::vips::BUCKET_ENTRIES;
+    let vips = vips.map_err(|_| Error::Full { table: Table::Vips.map(), wanted: tables.vips.len(), limit })?;
+    let bytes = |(index, bucket): (usize, &Bucket)| {
+        let value = types::vip_bucket { entry: *bucket };
+        (abi::bytes_of(&(index as u32)).to_vec(), abi::bytes_of(&value).to_vec())
+    };
+    Ok(vips.buckets().map(bytes).collect())
 }
 
 fn backend(backend: &Backend) -> types::backend {
@@ -336,18 +382,23 @@ fn group(group: &Group) -> types::group {
 fn next_hop(nh: &NextHop) -> types::next_hop {
     use types::next_hop_kind as k;
     let only = |kind: types::next_hop_kind| types::next_hop { kind: kind.0, ..Default::default() };
+    let with_vips = |kind, vips: Option<VipAddress>| types::next_hop {
+        address: vips.map(|vips| ip_addr(vips.address)).unwrap_or_default(),
+        vip_address: vips.map_or(0, |vips| vips.id.0),
+        ..only(kind)
+    };
     match *nh {
         NextHop::Forward { address, ifindex, adjacency } => types::next_hop {
             kind: k::NH_FORWARD.0,
             adjacency: adjacency.0,
             ifindex: ifindex.0,
             address: ip_addr(address),
-            pad: 0,
+            vip_address: 0,
         },
         NextHop::Glean { ifindex } => types::next_hop { kind: k::NH_GLEAN.0, ifindex: ifindex.0, ..Default::default() },
-        NextHop::Receive => only(k::NH_RECEIVE),
+        NextHop::Receive { vips } => with_vips(k::NH_RECEIVE, vips),
         NextHop::Host => only(k::NH_HOST),
-        NextHop::Vip => only(k::NH_VIP),
+        NextHop::Vip(vips) => with_vips(k::NH_VIP, Some(vips)),
         NextHop::Blackhole => only(k::NH_BLACKHOLE),
         NextHop::Prohibit => only(k::NH_PROHIBIT),
         NextHop::Unreachable => only(k::NH_UNREACHABLE),
@@ -370,11 +421,11 @@ fn adjacency(adj: &Adjacency) -> types::adjacency {
     }
 }
 
-/// Map entries of `tables`, the filter from op `filter_base` on.
+/// Map entries of `tables`, the filter from op `filter_base` on, VIPs where they are in `present`.
 ///
 /// # Errors
 /// [`Error::Full`] where a table does not fit its map.
-pub(super) fn encode(tables: &Tables, filter_base: usize) -> Result<Encoded, Error> {
+pub(super) fn encode(tables: &Tables, filter_base: usize, present: &Encoded) -> Result<Encoded, Error> {
     let mut e = Encoded { rings: tables.rings.clone(), ..Default::default() };
     for (key, value) in &tables.ports {
         let value = port(value, filter_base);
@@ -400,8 +451,9 @@ pub(super) fn encode(tables: &Tables, filter_base: usize) -> Result<Encoded, Err
             e.put(Table::Vnis, &vni, &1u32);
         }
     }
-    for (key, id) in &tables.vips {
-        e.put(Table::Vips, &vip_key(key), &id.0);
+    let vips = vips(tables, present.table(Table::Vips))?;
+    if !vips.is_empty() {
+        e.entries.insert(Table::Vips, vips);
     }
     for (id, value) in &tables.backends {
         e.put(Table::Backends, &id.0, &backend(value));
@@ -479,6 +531,8 @@ fn decode_backend(b: &types::backend) -> Backend {
 
 fn decode_next_hop(nh: &types::next_hop) -> Option<NextHop> {
     use types::next_hop_kind as k;
+    let id = VipAddressId(nh.vip_address);
+    let vips = (id.0 != 0).then(|| VipAddress { address: address(nh.address.word), id });
     Some(match nh.kind {
         n if n == k::NH_FORWARD.0 => NextHop::Forward {
             address: address(nh.address.word),
@@ -486,9 +540,9 @@ fn decode_next_hop(nh: &types::next_hop) -> Option<NextHop> {
             adjacency: AdjacencyId(nh.adjacency),
         },
         n if n == k::NH_GLEAN.0 => NextHop::Glean { ifindex: IfIndex(nh.ifindex) },
-        n if n == k::NH_RECEIVE.0 => NextHop::Receive,
+        n if n == k::NH_RECEIVE.0 => NextHop::Receive { vips },
         n if n == k::NH_HOST.0 => NextHop::Host,
-        n if n == k::NH_VIP.0 => NextHop::Vip,
+        n if n == k::NH_VIP.0 => NextHop::Vip(vips?),
         n if n == k::NH_BLACKHOLE.0 => NextHop::Blackhole,
         n if n == k::NH_PROHIBIT.0 => NextHop::Prohibit,
         n if n == k::NH_UNREACHABLE.0 => NextHop::Unreachable,
@@ -532,10 +586,6 @@ pub(super) fn decode(e: &Encoded) -> Tables {
         let key = PortKey { ifindex: IfIndex(key.ifindex), vlan: u16::try_from(key.vlan).ok() };
         t.ports.insert(key, decode_port(&value, base));
     }
-    for (key, id) in rows::<types::vip_key, u32>(e, Table::Vips) {
-        let key = VipKey { address: address(key.address.word), port: u16::from_be(key.port), protocol: key.protocol };
-        t.vips.insert(key, VipId(id));
-    }
     for (id, value) in rows::<u32, types::backend>(e, Table::Backends) {
         t.backends.insert(BackendId(id), decode_backend(&value));
     }
@@ -545,6 +595,14 @@ pub(super) fn decode(e: &Encoded) -> Tables {
     for (id, value) in rows::<u32, types::next_hop>(e, Table::NextHops) {
         if let Some(nh) = decode_next_hop(&value) {
             t.next_hops.insert(NextHopId(id), nh);
+        }
+    }
+    let addresses: BTreeMap<u32, IpAddr> =
+        t.next_hops.values().filter_map(vip_address).map(|v| (v.id.0, v.address)).collect();
+    for entry in vips_of(e.table(Table::Vips)).entries() {
+        if let Some(address) = addresses.get(&entry.address().into()) {
+            let key = VipKey { address: *address, port: entry.port(), protocol: entry.protocol() };
+            t.vips.insert(key, VipId(entry.vip()));
         }
     }
     for (id, value) in rows::<u32, types::adjacency>(e, Table::Adjacencies) {

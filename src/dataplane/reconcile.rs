@@ -256,14 +256,14 @@ fn read_keys(map: &MapHandle, table: Table) -> Result<Entries, Error> {
 fn read_rings(maps: &SharedMaps, vips: &Entries) -> Result<BTreeMap<VipId, Ring>, Error> {
     let rings = maps.get("rings")?;
     let mut found = BTreeMap::new();
-    for id in vips.values().filter_map(|bytes| abi::from_bytes::<u32>(bytes)) {
-        let Some(inner) = rings.lookup(&id.to_ne_bytes(), MapFlags::ANY).map_err(failed("rings", "read"))? else {
+    for id in encode::vip_ids(vips) {
+        let Some(inner) = rings.lookup(&id.0.to_ne_bytes(), MapFlags::ANY).map_err(failed("rings", "read"))? else {
             continue;
         };
         let inner = abi::from_bytes::<u32>(&inner).ok_or(Error::Layout("rings"))?;
         let ring = MapHandle::from_map_id(inner).map_err(failed("rings", "open"))?;
         let slots = ring.lookup_batch(BATCH, MapFlags::ANY, MapFlags::ANY).map_err(failed("ring", "read"))?;
-        found.insert(VipId(id), encode::ring(slots.filter_map(|(_, value)| abi::from_bytes(&value))));
+        found.insert(id, encode::ring(slots.filter_map(|(_, value)| abi::from_bytes(&value))));
     }
     Ok(found)
 }

@@ -17,17 +17,26 @@ use tables::buckets::spread;
 
 use crate::network::IfIndex;
 use crate::tables::{
-    AdjacencyId, BackendId, GroupId, NextHop, NextHopId, PortId, PortKey, Ring, Tables, VipId, VipKey,
+    AdjacencyId, BackendId, GroupId, NextHop, NextHopId, PortId, PortKey, Ring, Tables, VipAddress, VipAddressId,
+    VipId, VipKey,
 };
 
 /// What a next hop stands for. The order is that of the buckets: address, then interface.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum NextHopKey {
-    Forward { address: IpAddr, ifindex: IfIndex },
-    Glean { ifindex: IfIndex },
-    Receive,
+    Forward {
+        address: IpAddr,
+        ifindex: IfIndex,
+    },
+    Glean {
+        ifindex: IfIndex,
+    },
+    /// An address of the node, named where VIPs have it, too.
+    Receive {
+        vip: Option<IpAddr>,
+    },
     Host,
-    Vip,
+    Vip(IpAddr),
     Blackhole,
     Prohibit,
     Unreachable,
@@ -413,6 +422,7 @@ pub(crate) type RingMembers = Vec<(BackendId, IpAddr, u16)>;
 pub struct Ids {
     pub(crate) ports: Pool<PortKey>,
     pub(crate) vips: Pool<VipKey>,
+    pub(crate) vip_addresses: Pool<IpAddr>,
     pub(crate) backends: Pool<(VipKey, IpAddr)>,
     pub(crate) next_hops: Pool<NextHopKey>,
     pub(crate) adjacencies: Pool<(IfIndex, IpAddr)>,
@@ -450,9 +460,14 @@ impl Ids {
             NextHop::Forward { address, ifindex, adjacency } => Some(((*ifindex, *address), adjacency.0)),
             _ => None,
         });
+        let vip_addresses = tables.next_hops.values().filter_map(|hop| match hop {
+            NextHop::Vip(vips) | NextHop::Receive { vips: Some(vips) } => Some((vips.address, vips.id.0)),
+            _ => None,
+        });
         Self {
             ports: Pool::adopt(Self::LAST_PORT, tables.ports.iter().map(|(key, port)| (*key, port.id.0))),
             vips: Pool::adopt(Self::LAST_VIP, tables.vips.iter().map(|(key, id)| (*key, id.0))),
+            vip_addresses: Pool::adopt(Self::LAST_VIP, vip_addresses),
             backends: Pool::adopt(Self::LAST_OTHER, backends),
             next_hops: Pool::adopt(Self::LAST_OTHER, next_hops),
             adjacencies: Pool::adopt(Self::LAST_OTHER, adjacencies),
@@ -466,6 +481,7 @@ impl Ids {
     pub(crate) fn begin(&mut self) {
         self.ports.begin();
         self.vips.begin();
+        self.vip_addresses.begin();
         self.backends.begin();
         self.next_hops.begin();
         self.adjacencies.begin();
@@ -476,6 +492,7 @@ impl Ids {
     pub(crate) fn commit(&mut self) {
         self.ports.commit();
         self.vips.commit();
+        self.vip_addresses.commit();
         self.backends.commit();
         self.next_hops.commit();
         self.adjacencies.commit();
@@ -489,6 +506,7 @@ impl Ids {
     pub(crate) fn roll_back(&mut self) {
         self.ports.roll_back();
         self.vips.roll_back();
+        self.vip_addresses.roll_back();
         self.backends.roll_back();
         self.next_hops.roll_back();
         self.adjacencies.roll_back();
@@ -561,6 +579,10 @@ impl Ids {
         self.next_hops.get(&key).map(NextHopId)
     }
 
+    pub(crate) fn vip_address(&mut self, address: IpAddr) -> Result<VipAddress, Exhausted> {
+        Ok(VipAddress { address, id: VipAddressId(self.vip_addresses.get(&address)?) })
+    }
+
     pub(crate) fn adjacency(&mut self, ifindex: IfIndex, address: IpAddr) -> Result<AdjacencyId, Exhausted> {
         self.adjacencies.get(&(ifindex, address)).map(AdjacencyId)
     }
@@ -599,9 +621,9 @@ fn key_of(hop: NextHop) -> NextHopKey {
     match hop {
         NextHop::Forward { address, ifindex, .. } => NextHopKey::Forward { ifindex, address },
         NextHop::Glean { ifindex } => NextHopKey::Glean { ifindex },
-        NextHop::Receive => NextHopKey::Receive,
+        NextHop::Receive { vips } => NextHopKey::Receive { vip: vips.map(|vips| vips.address) },
         NextHop::Host => NextHopKey::Host,
-        NextHop::Vip => NextHopKey::Vip,
+        NextHop::Vip(vips) => NextHopKey::Vip(vips.address),
         NextHop::Blackhole => NextHopKey::Blackhole,
         NextHop::Prohibit => NextHopKey::Prohibit,
         NextHop::Unreachable => NextHopKey::Unreachable,

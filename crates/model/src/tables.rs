@@ -31,6 +31,10 @@ id!(
     VipId
 );
 id!(
+    /// Number of an address that VIPs have; 0 is none.
+    VipAddressId
+);
+id!(
     /// Index of a backend of one VIP; 0 is no backend.
     BackendId
 );
@@ -216,6 +220,15 @@ pub struct Group {
     pub buckets: Vec<NextHopId>,
 }
 
+/// An address that VIPs have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct VipAddress {
+    /// The address.
+    pub address: IpAddr,
+    /// Its number in the table of VIPs.
+    pub id: VipAddressId,
+}
+
 /// What a next hop does with a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum NextHop {
@@ -233,12 +246,15 @@ pub enum NextHop {
         /// Outgoing interface.
         ifindex: IfIndex,
     },
-    /// An address of this node.
-    Receive,
+    /// An address of this node, once no VIP there takes the packet.
+    Receive {
+        /// Where VIPs have the address, too.
+        vips: Option<VipAddress>,
+    },
     /// Not forwarded here: the host's stack decides (subnet broadcast, prefixes of interfaces that are no ports).
     Host,
-    /// A VIP address, for packets that match none of its services.
-    Vip,
+    /// A VIP address.
+    Vip(VipAddress),
     /// Drop silently.
     Blackhole,
     /// Drop and answer administratively prohibited.

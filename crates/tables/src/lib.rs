@@ -8,3 +8,4 @@ pub mod buckets;
 pub mod fib;
 pub mod hash;
 pub mod maglev;
+pub mod vips;

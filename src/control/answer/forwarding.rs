@@ -31,9 +31,9 @@ pub(super) fn next_hop(tables: &Tables, network: &Network, id: NextHopId, hop: &
         TableHop::Glean { ifindex } => {
             NextHop { interface: Some(interface_name(network, *ifindex)), ..plain(NextHopKind::Glean) }
         }
-        TableHop::Receive => plain(NextHopKind::Receive),
+        TableHop::Receive { .. } => plain(NextHopKind::Receive),
         TableHop::Host => plain(NextHopKind::Host),
-        TableHop::Vip => plain(NextHopKind::Vip),
+        TableHop::Vip(_) => plain(NextHopKind::Vip),
         TableHop::Blackhole => plain(NextHopKind::Blackhole),
         TableHop::Prohibit => plain(NextHopKind::Prohibit),
         TableHop::Unreachable => plain(NextHopKind::Unreachable),

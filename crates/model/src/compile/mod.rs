@@ -236,8 +236,10 @@ fn origins(hop: &NextHopKey, ports: &Ports) -> Origins {
             port.map_or(Origins::ROUTED, |port| Origins::by(port.id))
         }
         NextHopKey::Host => Origins::ROUTED,
-        NextHopKey::Vip => Origins::ANY,
-        NextHopKey::Receive | NextHopKey::Blackhole | NextHopKey::Prohibit | NextHopKey::Unreachable => Origins::NONE,
+        NextHopKey::Vip(_) => Origins::ANY,
+        NextHopKey::Receive { .. } | NextHopKey::Blackhole | NextHopKey::Prohibit | NextHopKey::Unreachable => {
+            Origins::NONE
+        }
     }
 }
 
@@ -393,9 +395,11 @@ impl Forwarding {
                 NextHop::Forward { address, ifindex, adjacency }
             }
             NextHopKey::Glean { ifindex } => NextHop::Glean { ifindex },
-            NextHopKey::Receive => NextHop::Receive,
+            NextHopKey::Receive { vip } => {
+                NextHop::Receive { vips: vip.map(|address| ids.vip_address(address)).transpose()? }
+            }
             NextHopKey::Host => NextHop::Host,
-            NextHopKey::Vip => NextHop::Vip,
+            NextHopKey::Vip(address) => NextHop::Vip(ids.vip_address(address)?),
             NextHopKey::Blackhole => NextHop::Blackhole,
             NextHopKey::Prohibit => NextHop::Prohibit,
             NextHopKey::Unreachable => NextHop::Unreachable,

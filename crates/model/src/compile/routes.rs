@@ -159,8 +159,10 @@ impl<'a> Routes<'a> {
             rib,
             lengths: Default::default(),
         };
-        routes.add_local(network);
-        routes.add_vips(desired);
+        let of_vips: BTreeSet<IpAddr> = desired.services.iter().flat_map(|s| &s.addresses).copied().collect();
+        routes.add_own_addresses(network, &of_vips);
+        routes.add_vips(&of_vips);
+        routes.add_subnet_ends(network);
         routes.add_connected(network, ports);
         routes.add_static(desired, network, ports, known, notices);
         // Ways through the kernel's routes first: they may lead to what BGP has learned.
@@ -211,25 +213,30 @@ impl<'a> Routes<'a> {
         }
     }
 
-    fn add_local(&mut self, network: &Network) {
-        let own = self.sets.direct(NextHopKey::Receive);
-        let host = self.sets.direct(NextHopKey::Host);
-        // Own addresses first: what is both, as in overlapping prefixes, is this node's.
+    /// Own addresses first: what is both, as in overlapping prefixes, is this node's.
+    fn add_own_addresses(&mut self, network: &Network, of_vips: &BTreeSet<IpAddr>) {
         for (_, net) in &network.addresses {
-            self.insert(net.addr().into(), Source::Local, own);
+            let vip = of_vips.get(&net.addr()).copied();
+            let set = self.sets.direct(NextHopKey::Receive { vip });
+            self.insert(net.addr().into(), Source::Local, set);
         }
+    }
+
+    fn add_vips(&mut self, of_vips: &BTreeSet<IpAddr>) {
+        for address in of_vips {
+            let set = self.sets.direct(NextHopKey::Vip(*address));
+            self.insert((*address).into(), Source::Vip, set);
+        }
+    }
+
+    /// Network and broadcast addresses.
+    fn add_subnet_ends(&mut self, network: &Network) {
+        let host = self.sets.direct(NextHopKey::Host);
         for (_, net) in &network.addresses {
             if net.addr().is_ipv4() && net.prefix_len() < 31 {
                 self.insert(net.network().into(), Source::Local, host);
                 self.insert(net.broadcast().into(), Source::Local, host);
             }
-        }
-    }
-
-    fn add_vips(&mut self, desired: &Desired) {
-        let set = self.sets.direct(NextHopKey::Vip);
-        for address in desired.services.iter().flat_map(|service| &service.addresses) {
-            self.insert((*address).into(), Source::Vip, set);
         }
     }
 

@@ -149,7 +149,7 @@ fn backend_set(address: IpAddr, routes: &mut Routes<'_>) -> Result<SetIndex, Bac
         [(NextHopKey::Host, _)] if matches!(route.source, Source::Connected | Source::Kernel) => {
             Err(BackendProblem::NotAPort)
         }
-        [(NextHopKey::Receive | NextHopKey::Host | NextHopKey::Vip, _)] => Err(BackendProblem::Local),
+        [(NextHopKey::Receive { .. } | NextHopKey::Host | NextHopKey::Vip(_), _)] => Err(BackendProblem::Local),
         _ => Err(BackendProblem::NoRoute),
     }
 }

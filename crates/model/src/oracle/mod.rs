@@ -307,7 +307,7 @@ impl<'a> Oracle<'a> {
         })
     }
 
-    /// Stage 4.
+    /// Stage 5.
     fn load_balance(
         &self,
         frame: &mut Frame,
@@ -372,7 +372,7 @@ impl<'a> Oracle<'a> {
         std::sync::Arc::clone(ring)
     }
 
-    /// Stage 5.
+    /// Stage 4.
     fn route(
         &self,
         frame: &mut Frame,

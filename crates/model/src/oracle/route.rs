@@ -132,11 +132,12 @@ impl<'a> Routes<'a> {
     fn own(&self, destination: IpAddr) -> Vec<(u8, Source, Action)> {
         let host_len = if destination.is_ipv4() { 32 } else { 128 };
         let mut found = Vec::new();
+        let is_vip = self.desired.services.iter().any(|service| service.addresses.contains(&destination));
         for (ifindex, net) in &self.network.addresses {
             if net.addr() == destination {
                 // Whatever else the address is on another interface, it is this node's.
                 found.insert(0, (host_len, Source::Local, Action::Receive));
-            } else if is_subnet_end(*net, destination) {
+            } else if is_subnet_end(*net, destination) && !is_vip {
                 found.push((host_len, Source::Local, Action::Host));
             }
             let Some(link) = self.network.links.get(ifindex).filter(|link| link.up) else { continue };
@@ -145,7 +146,7 @@ impl<'a> Routes<'a> {
                 found.push((net.prefix_len(), Source::Connected, action));
             }
         }
-        if self.desired.services.iter().any(|service| service.addresses.contains(&destination)) {
+        if is_vip {
             found.push((host_len, Source::Vip, Action::Vip));
         }
         found

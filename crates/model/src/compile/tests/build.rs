@@ -244,9 +244,9 @@ fn word(compiled: &Compiled, hop: NextHop) -> String {
             format!("{address}@{ifindex}{}", if resolved { "" } else { "?" })
         }
         NextHop::Glean { ifindex } => format!("glean@{ifindex}"),
-        NextHop::Receive => "receive".into(),
+        NextHop::Receive { .. } => "receive".into(),
         NextHop::Host => "host".into(),
-        NextHop::Vip => "vip".into(),
+        NextHop::Vip(_) => "vip".into(),
         NextHop::Blackhole => "blackhole".into(),
         NextHop::Prohibit => "prohibit".into(),
         NextHop::Unreachable => "unreachable".into(),
