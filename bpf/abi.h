@@ -111,6 +111,7 @@ enum source_validation {
 	VALIDATE_OFF,
 	VALIDATE_LOOSE,
 	VALIDATE_STRICT,
+	VALIDATE_FEASIBLE,
 };
 
 struct port {

@@ -146,7 +146,7 @@ struct {
 	__type(value, struct group);
 } groups SEC(".maps");
 
-/* By group: a bit for each port that packets from there may come in by; bit 0: there is a way back. */
+/* By group: a bit for each port that packets from there may come in by, as that port asks for it; bit 0: there is a way back. */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(max_entries, GROUPS_MAX);

@@ -105,7 +105,8 @@ impl Followed {
     }
 
     async fn start_with(hearing: Hearing, audit_seconds: u32) -> Self {
-        let (settings, watched) = watch::channel(Some(KernelRoutes { table: MAIN, audit_seconds }));
+        let (settings, watched) =
+            watch::channel(Some(KernelRoutes { table: MAIN, audit_seconds, alternatives: false }));
         let (sender, updates) = mpsc::channel(4);
         tokio::spawn(routes::follow(watched, hearing, sender, |update| update));
         let (ways, status) = (BTreeMap::new(), Status::default());
@@ -217,7 +218,7 @@ mod root {
             play(&lab, &mut followed, steps).await;
             assert_eq!(followed.status.dumps, 1, "notifications alone: {:?}", followed.status);
 
-            let settings = |table| Some(KernelRoutes { table, audit_seconds: 0 });
+            let settings = |table| Some(KernelRoutes { table, audit_seconds: 0, alternatives: false });
             followed.settings.send(settings(7)).unwrap();
             let only = BTreeMap::from([("10.0.0.0/8".parse().unwrap(), lab.way("via 10.9.0.2 dev up0"))]);
             followed.until("the other table", PATIENCE, |f| f.ways == only && f.status.synchronised).await;

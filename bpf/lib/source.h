@@ -19,13 +19,13 @@ ALWAYS_INLINE int validate_source(struct packet *pkt)
 
 	if (!config.source_validation || pkt->validation == VALIDATE_OFF || has_no_route(pkt))
 		return CONTINUE;
-	group = fib_group(&pkt->src, pkt->is_ipv6, pkt->validation == VALIDATE_STRICT);
+	group = fib_group(&pkt->src, pkt->is_ipv6, pkt->validation != VALIDATE_LOOSE);
 	found = bpf_map_lookup_elem(&origins, &group);
 	ports = found ? *found : 0;
 	trace_step(STAGE_SOURCE, group, pkt->validation);
 	if (!(ports & 1))
 		return drop(pkt, DROP_SRC_UNROUTED);
-	if (pkt->validation == VALIDATE_STRICT && !(ports >> (pkt->port_id & 63) & 1))
+	if (pkt->validation != VALIDATE_LOOSE && !(ports >> (pkt->port_id & 63) & 1))
 		return drop(pkt, DROP_SRC_INTERFACE);
 	return CONTINUE;
 }

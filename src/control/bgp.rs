@@ -169,5 +169,9 @@ fn route(route: bgp::BgpRoute) -> BgpRoute<Gateway> {
         ifindex: gateway.interface.map(IfIndex),
         ..Gateway::recursive(gateway.address)
     };
-    BgpRoute { gateways: route.gateways.into_iter().map(gateway).collect(), internal: route.internal }
+    BgpRoute {
+        gateways: route.gateways.into_iter().map(gateway).collect(),
+        alternatives: route.alternatives.into_iter().map(gateway).collect(),
+        internal: route.internal,
+    }
 }

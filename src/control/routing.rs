@@ -118,10 +118,13 @@ impl Routing {
     }
 
     /// Takes in what the kernel's table has become; true when routes are different now.
-    pub(super) fn kernel_changed(&mut self, update: routes::Update) -> bool {
+    pub(super) fn kernel_changed(&mut self, mut update: routes::Update) -> bool {
         for (prefix, way) in &update.changes {
             match way {
-                Some(way) => self.rib.set_kernel(*prefix, way.clone()),
+                Some(way) => {
+                    let alternatives = update.alternatives.remove(prefix).unwrap_or_default();
+                    self.rib.set_kernel_beside(*prefix, way.clone(), alternatives);
+                }
                 None => self.rib.remove(*prefix, Origin::Kernel),
             }
         }

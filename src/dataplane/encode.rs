@@ -214,6 +214,7 @@ fn validation(validation: SourceValidation) -> u8 {
         SourceValidation::Off => v::VALIDATE_OFF.0,
         SourceValidation::Loose => v::VALIDATE_LOOSE.0,
         SourceValidation::Strict => v::VALIDATE_STRICT.0,
+        SourceValidation::Feasible => v::VALIDATE_FEASIBLE.0,
     }) as u8
 }
 
@@ -502,7 +503,7 @@ fn vni(bytes: [u8; 3]) -> u32 {
 fn decode_port(p: &types::port, filter_base: usize) -> Port {
     let filter =
         (u32::from(p.filter) != types::limits::FILTER_NONE.0).then(|| p.filter.saturating_sub(filter_base as u16));
-    let known = [SourceValidation::Loose, SourceValidation::Strict];
+    let known = [SourceValidation::Loose, SourceValidation::Strict, SourceValidation::Feasible];
     let validation = known.into_iter().find(|known| validation(*known) == p.validation).unwrap_or_default();
     Port { id: PortId(p.id.into()), mac: Mac(p.mac), filter, validation }
 }
@@ -591,6 +592,9 @@ pub(super) fn decode(e: &Encoded) -> Tables {
     }
     for (id, value) in rows::<u32, types::group>(e, Table::Groups) {
         t.groups.insert(GroupId(id), Group { buckets: value.bucket.map(|id| NextHopId(id & !SINGLE)).to_vec() });
+    }
+    for (id, value) in rows::<u32, u64>(e, Table::Origins) {
+        t.origins.insert(GroupId(id), Origins(value));
     }
     for (id, value) in rows::<u32, types::next_hop>(e, Table::NextHops) {
         if let Some(nh) = decode_next_hop(&value) {

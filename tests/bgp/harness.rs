@@ -99,7 +99,7 @@ pub(crate) fn peer(address_text: &str) -> BgpPeer {
 }
 
 pub(crate) fn bgp(peers: Vec<BgpPeer>) -> Bgp {
-    Bgp { asn: US, listen_port: 179, advertise: Vec::new(), communities: Vec::new(), peers }
+    Bgp { asn: US, listen_port: 179, advertise: Vec::new(), communities: Vec::new(), peers, alternatives: false }
 }
 
 /// A speaker with everything it has reported.

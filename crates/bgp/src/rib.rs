@@ -17,6 +17,9 @@
 //! 7. Lowest BGP identifier, or ORIGINATOR_ID (f, RFC 4456 §9), then shortest CLUSTER_LIST.
 //! 8. Lowest peer address (g).
 //!
+//! What the other usable paths lead by is told beside, where it is asked for ([`Rib::tell_alternatives`]): packets may come
+//! from there (RFC 3704 §2.3), though none go there.
+//!
 //! Paths of a restarting peer count as they did before until they are replaced or flushed (RFC 4724 §4.2).
 
 use std::collections::{BTreeSet, HashMap};
@@ -77,6 +80,8 @@ pub struct Gateway {
 pub struct BgpRoute {
     /// Gateways, ascending, at least one.
     pub gateways: Vec<Gateway>,
+    /// Gateways of the usable paths that were not chosen, ascending; none where they are not asked for.
+    pub alternatives: Vec<Gateway>,
     /// Learned from internal peers.
     pub internal: bool,
 }
@@ -107,6 +112,7 @@ struct PeerState {
 pub struct Rib {
     local_asn: u32,
     router_id: Ipv4Addr,
+    alternatives: bool,
     peers: HashMap<PeerId, PeerState>,
     table: HashMap<IpNet, SmallVec<[Path; 2]>>,
 }
@@ -115,7 +121,21 @@ impl Rib {
     /// An empty RIB of a speaker.
     #[must_use]
     pub fn new(local_asn: u32, router_id: Ipv4Addr) -> Self {
-        Self { local_asn, router_id, peers: HashMap::new(), table: HashMap::new() }
+        Self { local_asn, router_id, alternatives: false, peers: HashMap::new(), table: HashMap::new() }
+    }
+
+    /// Tells of every route, or no more, what the paths lead by that were not chosen.
+    pub fn tell_alternatives(&mut self, wanted: bool) -> Changes {
+        if std::mem::replace(&mut self.alternatives, wanted) == wanted {
+            return Changes::new();
+        }
+        let several = self.table.iter().filter(|(_, paths)| paths.len() > 1);
+        let told = several.filter_map(|(prefix, paths)| {
+            let route = self.choose(paths)?;
+            let others = wanted && route.alternatives.is_empty();
+            (!others).then_some((*prefix, Some(route)))
+        });
+        told.collect()
     }
 
     /// A session is up. Paths that were retained stay, as stale ones.
@@ -199,7 +219,11 @@ impl Rib {
     /// The route of a prefix.
     #[must_use]
     pub fn route(&self, prefix: IpNet) -> Option<BgpRoute> {
-        choose(self.table.get(&prefix)?, &self.peers)
+        self.choose(self.table.get(&prefix)?)
+    }
+
+    fn choose(&self, paths: &[Path]) -> Option<BgpRoute> {
+        choose(paths, &self.peers, self.alternatives)
     }
 
     /// Changes the paths of one prefix and notes what that does to its route and to the peer's counts.
@@ -212,12 +236,12 @@ impl Rib {
     ) {
         let epoch = self.peers.get(&id).map_or(0, |state| state.epoch);
         let paths = self.table.entry(prefix).or_default();
-        let before = choose(paths, &self.peers);
+        let before = choose(paths, &self.peers, self.alternatives);
         let of = |paths: &[Path]| paths.iter().find(|p| p.peer == id).map(|p| p.gateway.is_some());
         let had = of(paths);
         apply(paths, epoch);
         let has = of(paths);
-        let after = choose(paths, &self.peers);
+        let after = choose(paths, &self.peers, self.alternatives);
         if paths.is_empty() {
             self.table.remove(&prefix);
         }
@@ -296,7 +320,7 @@ fn keep_lowest<'a, K: Ord>(candidates: &mut SmallVec<[&'a Path; 4]>, key: impl F
 }
 
 /// The multipath set of a prefix as a route; the steps are numbered in the head of the file.
-fn choose(paths: &[Path], peers: &HashMap<PeerId, PeerState>) -> Option<BgpRoute> {
+fn choose(paths: &[Path], peers: &HashMap<PeerId, PeerState>, alternatives: bool) -> Option<BgpRoute> {
     let peer = |path: &Path| peers.get(&path.peer).map(|state| &state.peer);
     let internal = |path: &Path| peer(path).is_some_and(|p| p.internal);
 
@@ -331,7 +355,15 @@ fn choose(paths: &[Path], peers: &HashMap<PeerId, PeerState>) -> Option<BgpRoute
     }
     let first = candidates.first()?;
     let gateways: BTreeSet<Gateway> = candidates.iter().filter_map(|path| path.gateway).collect();
-    Some(BgpRoute { gateways: gateways.into_iter().collect(), internal: internal(first) })
+    let mut others = BTreeSet::new();
+    if alternatives && candidates.len() < paths.len() {
+        others.extend(paths.iter().filter_map(|path| path.gateway).filter(|gateway| !gateways.contains(gateway)));
+    }
+    Some(BgpRoute {
+        gateways: gateways.into_iter().collect(),
+        alternatives: others.into_iter().collect(),
+        internal: internal(first),
+    })
 }
 
 #[cfg(test)]

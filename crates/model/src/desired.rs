@@ -66,6 +66,13 @@ pub struct Node {
     pub failsafe_outbound: Vec<Failsafe>,
 }
 
+impl Node {
+    /// True where an interface lets in what comes by a path that is not chosen.
+    pub fn asks_for_alternatives(&self) -> bool {
+        self.interfaces.iter().any(|interface| interface.source_validation == SourceValidation::Feasible)
+    }
+}
+
 impl Default for Node {
     fn default() -> Self {
         let tcp = |port| Failsafe { protocol: protocol::TCP, port, net: None };
@@ -102,12 +109,14 @@ pub struct KernelRoutes {
     pub table: u32,
     /// Seconds between audits; 0 for none.
     pub audit_seconds: u32,
+    /// An interface asks what the routes of a prefix behind the first lead by.
+    pub alternatives: bool,
 }
 
 impl Default for KernelRoutes {
     /// The main table, audited every minute.
     fn default() -> Self {
-        Self { table: 254, audit_seconds: 60 }
+        Self { table: 254, audit_seconds: 60, alternatives: false }
     }
 }
 
@@ -155,6 +164,8 @@ pub enum SourceValidation {
     Loose,
     /// Those that the best route leads to by this interface, the default route included (RFC 3704 §2.2).
     Strict,
+    /// Those, and what a path of the same prefix that was not chosen leads to by this interface (RFC 3704 §2.3).
+    Feasible,
 }
 
 /// One interface that margay forwards on.
@@ -388,6 +399,8 @@ pub struct Bgp {
     pub communities: Vec<(IpNet, Vec<Community>)>,
     /// Peers of this node.
     pub peers: Vec<BgpPeer>,
+    /// An interface asks what the paths of a prefix lead by that are not chosen.
+    pub alternatives: bool,
 }
 
 /// A BGP community.

@@ -17,8 +17,8 @@ use tables::buckets::spread;
 
 use crate::network::IfIndex;
 use crate::tables::{
-    AdjacencyId, BackendId, GroupId, NextHop, NextHopId, PortId, PortKey, Ring, Tables, VipAddress, VipAddressId,
-    VipId, VipKey,
+    AdjacencyId, BackendId, Group, GroupId, NextHop, NextHopId, Origins, PortId, PortKey, Ring, Tables, VipAddress,
+    VipAddressId, VipId, VipKey,
 };
 
 /// What a next hop stands for. The order is that of the buckets: address, then interface.
@@ -50,9 +50,17 @@ pub(crate) struct GatewayKey {
     pub(crate) weight: u32,
 }
 
-/// What a next-hop group stands for. Gateways are ascending, their weights without a common divisor.
+/// What a next-hop group stands for: where it leads, and where packets from there may come in beside.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum GroupKey {
+pub(crate) struct GroupKey {
+    pub(crate) leads: Leads,
+    /// None of those that lead there anyway.
+    pub(crate) beside: Origins,
+}
+
+/// Where a next-hop group leads. Gateways are ascending, their weights without a common divisor.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Leads {
     Direct(NextHopKey),
     /// The number tells sets apart whose gateways are the same and of which different ones are usable: what one source
     /// can reach is not always what another one can.
@@ -316,8 +324,11 @@ impl GroupPool {
                 kept.with_members(kept.id, members)
             } else {
                 let overlap = overlaps(&members, &by_member);
-                let heir = most_overlap(&overlap, |candidate| orphans.contains_key(candidate));
-                let base = heir.or_else(|| most_overlap(&overlap, |_| true)).and_then(|base| self.live.get(base));
+                let heir = self.twins(&key).find(|twin| orphans.contains_key(twin));
+                let heir = heir.or_else(|| most_overlap(&overlap, |candidate| orphans.contains_key(candidate)));
+                // Whoever leads the same way knows which flow goes where.
+                let base = self.twins(&key).next().or(heir).or_else(|| most_overlap(&overlap, |_| true));
+                let base = base.and_then(|base| self.live.get(base));
                 let id = match heir.and_then(|heir| orphans.remove(heir)) {
                     Some(predecessor) => predecessor.id,
                     None if !is_first && numbers.available(last) <= limits.set_aside => continue,
@@ -337,6 +348,12 @@ impl GroupPool {
         let freed = orphans.values().map(|entry| entry.id.0).collect();
         self.next = Some((next, numbers, freed));
         Ok(assigned)
+    }
+
+    /// The groups that lead the same way and differ in where packets may come in.
+    fn twins(&self, key: &GroupKey) -> impl Iterator<Item = &GroupKey> {
+        let first = GroupKey { beside: Origins::NONE, ..key.clone() };
+        self.live.range(first..).map(|(twin, _)| twin).take_while(|twin| twin.leads == key.leads)
     }
 
     /// Takes next hops that are lost out of every group that has others, as the next generation will: each such group with what
@@ -603,10 +620,14 @@ impl GroupPool {
                 group.buckets.iter().map(|hop| tables.next_hops.get(hop).map(|hop| key_of(*hop))).collect();
             let Some(buckets) = buckets else { continue };
             let distinct: BTreeSet<NextHopKey> = buckets.iter().copied().collect();
-            let Some(key) = group_key_of(&distinct) else { continue };
+            let Some(leads) = leads_of(&distinct) else { continue };
+            let beside = beside(*id, group, tables);
             let members = distinct.into_iter().map(|hop| (hop, 1)).collect();
             // Equal keys: weights or gateways that were lost told them apart. The later ones are found by overlap.
-            let key = if live.contains_key(&key) { GroupKey::Adopted(*id) } else { key };
+            let mut key = GroupKey { leads, beside };
+            if live.contains_key(&key) {
+                key.leads = Leads::Adopted(*id);
+            }
             live.insert(key, GroupEntry { id: *id, members, buckets: Buckets::new(buckets) });
         }
         let used: BTreeSet<u32> = tables.groups.keys().map(|id| id.0).filter(|id| (1..=last).contains(id)).collect();
@@ -630,8 +651,27 @@ fn key_of(hop: NextHop) -> NextHopKey {
     }
 }
 
-/// The key of a group with this content. Weights and the recursion behind it cannot be read back.
-fn group_key_of(hops: &BTreeSet<NextHopKey>) -> Option<GroupKey> {
+/// Where packets of a group may come in beside its own next hops.
+fn beside(id: GroupId, group: &Group, tables: &Tables) -> Origins {
+    let port = |key: PortKey| tables.ports.get(&key).map_or(Origins::ROUTED, |port| Origins::by(port.id));
+    let mut own = Origins::NONE;
+    for hop in group.buckets.iter().filter_map(|hop| tables.next_hops.get(hop)) {
+        own |= match hop {
+            NextHop::Forward { adjacency, .. } => {
+                tables.adjacencies.get(adjacency).map_or(Origins::ROUTED, |adjacency| {
+                    port(PortKey { ifindex: adjacency.ifindex, vlan: adjacency.vlan })
+                })
+            }
+            NextHop::Glean { ifindex } => port(PortKey { ifindex: *ifindex, vlan: None }),
+            NextHop::Vip(_) => Origins::ANY,
+            _ => Origins::ROUTED,
+        };
+    }
+    tables.origins.get(&id).map_or(Origins::NONE, |origins| origins.without(own))
+}
+
+/// Where a group with this content leads. Weights and the recursion behind it cannot be read back.
+fn leads_of(hops: &BTreeSet<NextHopKey>) -> Option<Leads> {
     let gateways: Option<SmallVec<[GatewayKey; 2]>> = hops
         .iter()
         .map(|hop| match hop {
@@ -642,7 +682,7 @@ fn group_key_of(hops: &BTreeSet<NextHopKey>) -> Option<GroupKey> {
         })
         .collect();
     match gateways {
-        Some(gateways) => (!gateways.is_empty()).then_some(GroupKey::Gateways(gateways, 0)),
-        None => hops.first().filter(|_| hops.len() == 1).map(|hop| GroupKey::Direct(*hop)),
+        Some(gateways) => (!gateways.is_empty()).then_some(Leads::Gateways(gateways, 0)),
+        None => hops.first().filter(|_| hops.len() == 1).map(|hop| Leads::Direct(*hop)),
     }
 }

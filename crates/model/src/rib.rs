@@ -58,6 +58,8 @@ pub enum Origin {
 pub struct BgpRoute<G = IpAddr> {
     /// Gateways, at least one.
     pub gateways: Vec<G>,
+    /// Gateways of the other paths that could be used; none where nobody asks for them.
+    pub alternatives: Vec<G>,
     /// Learned from internal peers.
     pub internal: bool,
 }
@@ -122,6 +124,40 @@ impl Way {
     }
 }
 
+/// What a path that was not chosen leads by: packets of its prefix may come from there, though none go there (RFC 3704 §2.3).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Alternative {
+    /// An interface.
+    Link(IfIndex),
+    /// Whatever leads to this address.
+    Gateway(IpAddr),
+}
+
+impl From<Gateway> for Alternative {
+    fn from(gateway: Gateway) -> Self {
+        gateway.ifindex.map_or(Self::Gateway(gateway.address), Self::Link)
+    }
+}
+
+/// What the paths of a prefix lead by that were not chosen.
+pub type Alternatives = BTreeSet<Alternative>;
+
+impl Way {
+    /// What it leads by.
+    pub fn leads_by(&self) -> Alternatives {
+        match self {
+            Self::Gateways(gateways) => gateways.iter().map(|gateway| (*gateway).into()).collect(),
+            Self::Link(ifindex) => [Alternative::Link(*ifindex)].into(),
+            Self::Host | Self::Blackhole | Self::Prohibit | Self::Unreachable => Alternatives::new(),
+        }
+    }
+
+    /// True where packets are dropped: those that come from there, too, whatever the alternatives.
+    fn drops(&self) -> bool {
+        matches!(self, Self::Blackhole | Self::Prohibit | Self::Unreachable)
+    }
+}
+
 /// Number of a set: routes of one origin with one way out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct SetId(u32);
@@ -133,13 +169,15 @@ impl SetId {
     }
 }
 
-/// Routes of one origin with one way out.
+/// Routes of one origin with one way out, and the same alternatives to it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Set {
     /// Who tells of them.
     pub origin: Origin,
     /// Where they lead.
     pub way: Way,
+    /// What else leads there.
+    pub alternatives: Alternatives,
     /// How many prefixes there are; none, where the last has gone a moment ago.
     pub routes: usize,
 }
@@ -159,7 +197,7 @@ pub struct Rib {
     /// Routes of a prefix, best first, at most one of each origin.
     routes: BTreeMap<IpNet, SmallVec<[Learned; 1]>>,
     sets: Vec<Option<Set>>,
-    by_way: BTreeMap<(Origin, Way), SetId>,
+    by_way: BTreeMap<(Origin, Way, Alternatives), SetId>,
     free: Vec<SetId>,
     /// Prefixes of each family and length, whatever their origin.
     lengths: [Lengths; 2],
@@ -192,27 +230,33 @@ impl Rib {
     /// Puts BGP's choice for a prefix in the place of the former one.
     pub fn set_bgp(&mut self, prefix: IpNet, route: &BgpRoute<impl Copy + Into<Gateway>>) {
         let source = if route.internal { Source::Ibgp } else { Source::Ebgp };
+        let alternatives = route.alternatives.iter().map(|gateway| Alternative::from((*gateway).into())).collect();
         match Way::through(route.gateways.iter().map(|gateway| (*gateway).into())) {
-            Some(way) => self.set(prefix, source, way),
+            Some(way) => self.set(prefix, source, way, alternatives),
             None => self.remove(prefix, Origin::Bgp),
         }
     }
 
     /// Puts the kernel's route to a prefix in the place of the former one.
     pub fn set_kernel(&mut self, prefix: IpNet, way: Way) {
-        self.set(prefix, Source::Kernel, way);
+        self.set_kernel_beside(prefix, way, Alternatives::new());
+    }
+
+    /// The same, with what the routes behind it lead by.
+    pub fn set_kernel_beside(&mut self, prefix: IpNet, way: Way, alternatives: Alternatives) {
+        self.set(prefix, Source::Kernel, way, alternatives);
     }
 
     /// Puts what a former process forwarded in the place of what it was said to forward.
     pub fn set_adopted(&mut self, prefix: IpNet, gateways: impl IntoIterator<Item = (IpAddr, IfIndex)>) {
         let gateways = gateways.into_iter().map(|(address, ifindex)| Gateway::on_link(address, ifindex));
         match Way::through(gateways) {
-            Some(way) => self.set(prefix, Source::Adopted, way),
+            Some(way) => self.set(prefix, Source::Adopted, way, Alternatives::new()),
             None => self.remove(prefix, Origin::Adopted),
         }
     }
 
-    fn set(&mut self, prefix: IpNet, source: Source, way: Way) {
+    fn set(&mut self, prefix: IpNet, source: Source, way: Way, mut alternatives: Alternatives) {
         let prefix = prefix.trunc();
         let Some(origin) = source.origin() else { return };
         if is_martian(prefix) {
@@ -221,7 +265,12 @@ impl Rib {
             }
             return;
         }
-        let set = self.intern(origin, way);
+        if way.drops() {
+            alternatives.clear();
+        } else if !alternatives.is_empty() {
+            alternatives = &alternatives - &way.leads_by();
+        }
+        let set = self.intern(origin, way, alternatives);
         let learned = Learned { source, set };
         let known =
             self.routes.get(&prefix).and_then(|routes| routes.iter().find(|r| r.source.origin() == Some(origin)));
@@ -271,13 +320,13 @@ impl Rib {
         prefixes.len()
     }
 
-    fn intern(&mut self, origin: Origin, way: Way) -> SetId {
-        let key = (origin, way);
+    fn intern(&mut self, origin: Origin, way: Way, alternatives: Alternatives) -> SetId {
+        let key = (origin, way, alternatives);
         if let Some(id) = self.by_way.get(&key) {
             return *id;
         }
         let id = self.free.pop().unwrap_or(SetId(self.sets.len() as u32));
-        let set = Some(Set { origin, way: key.1.clone(), routes: 0 });
+        let set = Some(Set { origin, way: key.1.clone(), alternatives: key.2.clone(), routes: 0 });
         match self.sets.get_mut(id.index()) {
             Some(slot) => *slot = set,
             None => self.sets.push(set),
@@ -303,7 +352,7 @@ impl Rib {
     pub(crate) fn forget_unused_sets(&mut self) {
         for (id, slot) in (0..).map(SetId).zip(&mut self.sets) {
             if let Some(set) = slot.take_if(|set| set.routes == 0) {
-                self.by_way.remove(&(set.origin, set.way));
+                self.by_way.remove(&(set.origin, set.way, set.alternatives));
                 self.free.push(id);
                 self.sets_changed.push(id);
             }
@@ -453,7 +502,7 @@ mod tests {
     }
 
     fn bgp(gateways: &[&str], internal: bool) -> BgpRoute {
-        BgpRoute { gateways: gateways.iter().map(|gateway| ip(gateway)).collect(), internal }
+        BgpRoute { gateways: gateways.iter().map(|gateway| ip(gateway)).collect(), alternatives: Vec::new(), internal }
     }
 
     fn sources(rib: &Rib, prefix: &str) -> Vec<Source> {

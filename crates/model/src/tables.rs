@@ -74,8 +74,9 @@ pub struct Port {
 }
 
 /// The ports that packets from where a group leads to may come in by, one bit each; the bit of port 0, which is none, says that there is
-/// a way back at all.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+/// a way back at all. A port looks for its own bit and no other, so one word has what each port asks for: of one that takes
+/// feasible paths the alternatives, too.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Origins(pub u64);
 
 impl Origins {
@@ -89,7 +90,25 @@ impl Origins {
     /// A way back by this port.
     #[must_use]
     pub fn by(port: PortId) -> Self {
-        Self(1 | 1_u64.checked_shl(port.0).unwrap_or(0))
+        Self(1 | Self::bit(port).0)
+    }
+
+    /// What this port looks for.
+    #[must_use]
+    pub fn bit(port: PortId) -> Self {
+        Self(1_u64.checked_shl(port.0).unwrap_or(0))
+    }
+
+    /// Those that the others do not have.
+    #[must_use]
+    pub fn without(self, others: Self) -> Self {
+        Self(self.0 & !others.0)
+    }
+
+    /// Those that the others have, too.
+    #[must_use]
+    pub fn among(self, others: Self) -> Self {
+        Self(self.0 & others.0)
     }
 }
 

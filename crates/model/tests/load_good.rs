@@ -106,12 +106,15 @@ fn defaults() {
     let bgp = load_text(&document("BGPPeer", "tor", "{peerIP: 10.0.0.2, asNumber: 1}")).desired.bgp.unwrap();
     let peer = &bgp.peers[0];
     assert_eq!((peer.keepalive_seconds, peer.restart_seconds, peer.source, peer.ttl_security), (80, 120, None, None));
-    assert_eq!(loaded.desired.node.kernel_routes, Some(KernelRoutes { table: 254, audit_seconds: 60 }));
+    assert_eq!(
+        loaded.desired.node.kernel_routes,
+        Some(KernelRoutes { table: 254, audit_seconds: 60, alternatives: false })
+    );
     let node = NODE.replace("  encap", "  kernelRoutes: {enabled: false, table: 10}\n  encap");
     assert_eq!(load(&[("n".to_owned(), node)], None).unwrap().desired.node.kernel_routes, None);
     let node = NODE.replace("  encap", "  kernelRoutes: {table: 10, auditSeconds: 0}\n  encap");
     let kernel_routes = load(&[("n".to_owned(), node)], None).unwrap().desired.node.kernel_routes;
-    assert_eq!(kernel_routes, Some(KernelRoutes { table: 10, audit_seconds: 0 }));
+    assert_eq!(kernel_routes, Some(KernelRoutes { table: 10, audit_seconds: 0, alternatives: false }));
     let node = NODE.replace("  encap", "  failsafeInboundHostPorts: []\n  encap");
     let desired = load(&[("n".to_owned(), node)], None).unwrap().desired;
     assert_eq!(desired.node.failsafe_inbound, []);

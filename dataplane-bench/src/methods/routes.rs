@@ -428,7 +428,11 @@ fn second_mac() -> packet::layer::Mac {
 }
 
 fn via(gateways: &[Ipv4Addr]) -> BgpRoute {
-    BgpRoute { gateways: gateways.iter().map(|gateway| IpAddr::V4(*gateway)).collect(), internal: false }
+    BgpRoute {
+        gateways: gateways.iter().map(|gateway| IpAddr::V4(*gateway)).collect(),
+        alternatives: Vec::new(),
+        internal: false,
+    }
 }
 
 fn ns(time: Duration) -> f64 {

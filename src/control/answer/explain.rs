@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use model::compile::FilterOrigin;
 use model::network::IfIndex;
-use model::tables::{AdjacencyId, BackendId, GROUP_BUCKETS, GroupId, NextHopId, Outer, PortKey, VipId};
+use model::tables::{AdjacencyId, BackendId, GROUP_BUCKETS, GroupId, NextHopId, Origins, Outer, PortKey, VipId};
 use model::verdict::{PuntReason, Verdict};
 use tables::hash::{self, FlowKey};
 
@@ -128,14 +128,31 @@ impl Namer<'_> {
     fn source(&self, step: &TableStep) -> String {
         let (tables, network) = (&self.owner.forwarding.compiled().tables, &self.owner.network);
         let back = members(tables, network, GroupId(step.id));
-        let mode = if step.detail == 1 { "loose" } else { "strict" };
+        let mode = match step.detail {
+            1 => "loose",
+            2 => "strict",
+            _ => "feasible",
+        };
         match (step.id, self.flow) {
             (0, _) | (_, None) => format!("{mode}: no route back"),
             (id, Some(flow)) => {
                 let back: Vec<_> = back.iter().map(member).collect();
-                format!("{mode}: back to {} by group {id}: {}", flow.own.source, back.join(", "))
+                let answer = format!("{mode}: back to {} by group {id}: {}", flow.own.source, back.join(", "));
+                match mode {
+                    "feasible" => format!("{answer}; may come from {}", self.origins(GroupId(id))),
+                    _ => answer,
+                }
             }
         }
+    }
+
+    /// The ports that packets from where a group leads to may come in by.
+    fn origins(&self, group: GroupId) -> String {
+        let compiled = self.owner.forwarding.compiled();
+        let origins = compiled.tables.origins.get(&group).copied().unwrap_or_default();
+        let ports = compiled.names.ports.iter().filter(|(id, _)| Origins::bit(**id).among(origins) != Origins::NONE);
+        let names: Vec<&str> = ports.map(|(_, name)| name.as_str()).collect();
+        if names.is_empty() { "no port".to_owned() } else { names.join(", ") }
     }
 
     fn filter(&self, op: u32) -> String {

@@ -144,6 +144,8 @@ impl Task {
         {
             self.rib = Rib::new(config.asn, router_id);
         }
+        let changes = self.rib.tell_alternatives(config.as_ref().is_some_and(|c| c.alternatives));
+        self.changed(changes);
         let asn = config.as_ref().map_or(0, |c| c.asn);
         self.config = config;
         self.listen();

@@ -1,9 +1,10 @@
 //! Two speakers of ours, each in its own namespace.
 
-use std::sync::mpsc;
+use std::sync::mpsc::{self, TryRecvError};
 use std::time::Duration;
 
 use model::desired::{Bgp, BgpPeer};
+use model::rib::Gateway;
 
 use crate::harness::{Driven, Lab, THEM, US, bgp, drive_in, finish, nets, peer};
 
@@ -72,4 +73,59 @@ fn a_restart_takes_no_route_away() {
         stop_second.send(()).unwrap();
         finish(second);
     });
+}
+
+/// Two peers tell of a prefix, and the second's path is not chosen: it is an alternative while it is there.
+#[test]
+fn a_path_that_is_not_chosen_is_an_alternative() {
+    let lab = Lab::new(2);
+    let speaks = |of: usize, asn: u32| {
+        let (tell, told) = mpsc::channel::<bool>();
+        let thread = drive_in(&lab.theirs[of], move |mut d| async move {
+            let us = BgpPeer { asn: US, ..peer(&format!("10.77.{of}.1")) };
+            d.speaker.configure(Some(Bgp { asn, ..bgp(vec![us]) }), format!("10.77.{of}.2").parse().unwrap());
+            d.speaker.announce(nets(&[]));
+            loop {
+                let mut said = Err(TryRecvError::Empty);
+                d.until("told what to do", 6 * LOAD, |_| {
+                    said = told.try_recv();
+                    said != Err(TryRecvError::Empty)
+                })
+                .await;
+                let Ok(announces) = said else { return };
+                d.speaker.announce(nets(if announces { &["198.51.100.0/24"] } else { &[] }));
+            }
+        });
+        (tell, thread)
+    };
+    // The internal one's AS_PATH is shorter.
+    let (best, first) = speaks(0, US);
+    let (other, second) = speaks(1, THEM);
+    lab.drive(move |mut d| async move {
+        let peers = || vec![BgpPeer { asn: US, ..peer("10.77.0.2") }, peer("10.77.1.2")];
+        d.configure(Bgp { alternatives: true, ..bgp(peers()) });
+        d.speaker.announce(nets(&[]));
+        let prefix = "198.51.100.0/24".parse().unwrap();
+        let leads = |d: &Driven| {
+            let of =
+                |gateways: &[Gateway]| gateways.iter().map(|g| g.address.to_string()).collect::<Vec<_>>().join(" ");
+            d.rib.get(&prefix).map(|route| (of(&route.gateways), of(&route.alternatives)))
+        };
+        let is = |gateway: &str, alternative: &str| Some((gateway.to_owned(), alternative.to_owned()));
+        best.send(true).unwrap();
+        d.until("a route", LOAD, |d| leads(d) == is("10.77.0.2", "")).await;
+        other.send(true).unwrap();
+        d.until("an alternative", LOAD, |d| leads(d) == is("10.77.0.2", "10.77.1.2")).await;
+        d.configure(bgp(peers()));
+        d.until("none where nobody asks", LOAD, |d| leads(d) == is("10.77.0.2", "")).await;
+        d.configure(Bgp { alternatives: true, ..bgp(peers()) });
+        d.until("it again", LOAD, |d| leads(d) == is("10.77.0.2", "10.77.1.2")).await;
+        best.send(false).unwrap();
+        d.until("the other is chosen", LOAD, |d| leads(d) == is("10.77.1.2", "")).await;
+        other.send(false).unwrap();
+        d.until_routes(0, LOAD).await;
+        assert_eq!(d.downs, [], "no session has ended over it");
+    });
+    finish(first);
+    finish(second);
 }

@@ -57,7 +57,7 @@ fn withdraw(rib: &mut Rib, n: u32, prefixes: &[IpNet]) -> Changes {
 fn via(gateways: &[u32], internal: bool) -> Option<BgpRoute> {
     let gateway = |n: &u32| Gateway { address: IpAddr::V4(Ipv4Addr::from(0xc000_0200 + n)), interface: None };
     let gateways = gateways.iter().map(gateway).collect();
-    Some(BgpRoute { gateways, internal })
+    Some(BgpRoute { gateways, alternatives: Vec::new(), internal })
 }
 
 /// The gateways chosen of paths from external peers 1, 2, ...
@@ -329,4 +329,31 @@ mod properties {
             prop_assert!(rib.is_empty());
         }
     }
+}
+
+fn beside(gateways: &[u32], alternatives: &[u32]) -> Option<BgpRoute> {
+    let alternatives = via(alternatives, false).map(|route| route.gateways).unwrap_or_default();
+    via(gateways, false).map(|route| BgpRoute { alternatives, ..route })
+}
+
+#[test]
+fn what_other_paths_lead_by_is_told_where_it_is_asked_for() {
+    let mut rib = rib(&[(1, false), (2, false), (3, false), (4, false)]);
+    let longer = |n| Attributes { as_path: [64_000 + n, 64_500, 64_999].into(), ..path(n) };
+    announce(&mut rib, 1, path(1));
+    assert_eq!(announce(&mut rib, 2, longer(2)), [], "nobody asks");
+    assert_eq!(rib.tell_alternatives(true), [(prefix(), beside(&[1], &[2]))]);
+    assert_eq!(rib.tell_alternatives(true), []);
+    assert_eq!(announce(&mut rib, 3, longer(3)), [(prefix(), beside(&[1], &[2, 3]))]);
+    let looping = Attributes { as_path: [64_001, US].into(), ..path(4) };
+    assert_eq!(announce(&mut rib, 4, looping), [], "cannot be used");
+    assert_eq!(announce(&mut rib, 4, path(4)), [(prefix(), beside(&[1, 4], &[2, 3]))]);
+    assert_eq!(withdraw(&mut rib, 2, &[prefix()]), [(prefix(), beside(&[1, 4], &[3]))]);
+    assert_eq!(
+        announce(&mut rib, 3, Attributes { next_hop: path(1).next_hop, ..longer(3) }),
+        [(prefix(), via(&[1, 4], false))]
+    );
+    assert_eq!(rib.down(PeerId(1), &[]), [(prefix(), beside(&[4], &[1]))], "the same gateway by another peer");
+    assert_eq!(rib.tell_alternatives(false), [(prefix(), via(&[4], false))]);
+    assert_eq!(withdraw(&mut rib, 4, &[prefix()]), [(prefix(), via(&[1], false))]);
 }

@@ -243,6 +243,13 @@ fn origins(hop: &NextHopKey, ports: &Ports) -> Origins {
     }
 }
 
+/// The same about all next hops of a route.
+fn origins_of(hops: &[(NextHopKey, u32)], ports: &Ports) -> Origins {
+    let mut all = Origins::NONE;
+    hops.iter().for_each(|(hop, _)| all |= origins(hop, ports));
+    all
+}
+
 fn fits<T>(what: &'static str, limit: usize, set: BTreeSet<T>) -> Result<BTreeSet<T>, CompileError> {
     if set.len() > limit { Err(CompileError::TooMany { what, limit }) } else { Ok(set) }
 }
@@ -347,7 +354,8 @@ impl Forwarding {
             this.by_set.insert(set, group.id);
             if validates {
                 let of_group = this.origins.entry(group.id).or_default();
-                hops.iter().for_each(|(hop, _)| *of_group |= origins(hop, ports));
+                *of_group |= origins_of(hops, ports);
+                *of_group |= key.map_or(Origins::NONE, |key| key.beside);
             }
         }
         let too_many = too_many("next hops", limits.next_hops);

@@ -15,10 +15,12 @@ use smallvec::SmallVec;
 
 use super::notice::Notice;
 use super::ports::Ports;
-use crate::desired::{Desired, Gateway, RouteAction};
-use crate::ids::{GatewayKey, GroupKey, KnownGateways, NextHopKey};
+use super::{origins, origins_of};
+use crate::desired::{Desired, Gateway, RouteAction, SourceValidation};
+use crate::ids::{GatewayKey, GroupKey, KnownGateways, Leads, NextHopKey};
 use crate::network::{IfIndex, Network};
-use crate::rib::{self, Learned, Origin, Rib, Source, Way};
+use crate::rib::{self, Alternative, Alternatives, Learned, Origin, Rib, Source, Way};
+use crate::tables::Origins;
 
 /// Index of a set of next hops in [`Sets`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -50,19 +52,24 @@ impl Sets {
 
     /// The set of one next hop that is no gateway, or of one on-link host.
     pub(super) fn direct(&mut self, hop: NextHopKey) -> SetIndex {
-        let key = match hop {
+        self.direct_beside(hop, Origins::NONE)
+    }
+
+    /// The same, and packets may come in beside.
+    pub(super) fn direct_beside(&mut self, hop: NextHopKey, beside: Origins) -> SetIndex {
+        let leads = match hop {
             NextHopKey::Forward { address, ifindex } => {
                 let gateway = GatewayKey { address, ifindex: Some(ifindex), weight: 1 };
-                GroupKey::Gateways(SmallVec::from_elem(gateway, 1), 0)
+                Leads::Gateways(SmallVec::from_elem(gateway, 1), 0)
             }
-            other => GroupKey::Direct(other),
+            other => Leads::Direct(other),
         };
-        self.add(key, vec![(hop, 1)])
+        self.add(GroupKey { leads, beside }, vec![(hop, 1)])
     }
 
     /// The set of gateways of which these are usable, at least one. It is known by all: while one cannot be used, the others
     /// stand in for it in the same group, and no prefix moves.
-    fn gateways(&mut self, all: &[GatewayKey], usable: &[(GatewayKey, Hops)]) -> SetIndex {
+    fn gateways(&mut self, all: &[GatewayKey], usable: &[(GatewayKey, Hops)], beside: Origins) -> SetIndex {
         let mut hops: BTreeMap<NextHopKey, u32> = BTreeMap::new();
         for (gateway, behind) in usable {
             for (hop, weight) in behind {
@@ -73,12 +80,13 @@ impl Sets {
         let hops: Hops = hops.into_iter().collect();
         let gateways = gateway_keys(all);
         let shares = in_lowest_terms(&hops);
+        let key = |number: u8| GroupKey { leads: Leads::Gateways(gateways.clone(), number), beside };
         let means_another = |number: &u8| {
-            let named = self.by_key.get(&GroupKey::Gateways(gateways.clone(), *number)).into_iter().flatten();
+            let named = self.by_key.get(&key(*number)).into_iter().flatten();
             named.into_iter().any(|index| in_lowest_terms(self.get(*index).1) != shares)
         };
         let number = (0..u8::MAX).find(|number| !means_another(number)).unwrap_or(u8::MAX);
-        self.add(GroupKey::Gateways(gateways, number), hops)
+        self.add(key(number), hops)
     }
 
     pub(super) fn get(&self, index: SetIndex) -> (Option<&GroupKey>, &[(NextHopKey, u32)]) {
@@ -289,7 +297,7 @@ impl<'a> Routes<'a> {
                         Notice::StaticGatewayUnreachable { route, prefix, gateway }
                     };
                     notices.extend(unusable.into_iter().map(missing));
-                    self.sets.gateways(&all, &usable)
+                    self.sets.gateways(&all, &usable, Origins::NONE)
                 }
             };
             resolved.push((route.prefix.trunc(), set));
@@ -315,6 +323,9 @@ impl<'a> Routes<'a> {
         let rib = self.rib;
         let mut resolved = Vec::new();
         for (id, learned) in rib.sets().filter(|(_, set)| set.origin == origin) {
+            let alternatives = self.alternatives(&learned.alternatives, network, ports, &mut looked_up);
+            let beside = |hops: &[(NextHopKey, u32)]| alternatives.without(origins_of(hops, ports));
+            let one = |sets: &mut Sets, hop| sets.direct_beside(hop, beside(&[(hop, 1)]));
             let way = match &learned.way {
                 Way::Gateways(gateways) => {
                     let mut all: SmallVec<[GatewayKey; 2]> = SmallVec::new();
@@ -345,16 +356,19 @@ impl<'a> Routes<'a> {
                             gateway.ifindex.is_some_and(|ifindex| !ports.egress.contains_key(&ifindex))
                         };
                         let host = origin == Origin::Kernel && gateways.iter().all(elsewhere);
-                        host.then(|| self.sets.direct(NextHopKey::Host))
+                        host.then(|| one(&mut self.sets, NextHopKey::Host))
                     } else {
-                        Some(self.sets.gateways(&all, &usable))
+                        let hops: Hops = usable.iter().flat_map(|(_, hops)| hops).copied().collect();
+                        Some(self.sets.gateways(&all, &usable, beside(&hops)))
                     }
                 }
                 Way::Link(ifindex) if ports.is_usable(*ifindex, network) => {
-                    Some(self.sets.direct(NextHopKey::Glean { ifindex: *ifindex }))
+                    Some(one(&mut self.sets, NextHopKey::Glean { ifindex: *ifindex }))
                 }
-                Way::Link(ifindex) => (!ports.egress.contains_key(ifindex)).then(|| self.sets.direct(NextHopKey::Host)),
-                Way::Host => Some(self.sets.direct(NextHopKey::Host)),
+                Way::Link(ifindex) => {
+                    (!ports.egress.contains_key(ifindex)).then(|| one(&mut self.sets, NextHopKey::Host))
+                }
+                Way::Host => Some(one(&mut self.sets, NextHopKey::Host)),
                 Way::Blackhole => Some(self.sets.direct(NextHopKey::Blackhole)),
                 Way::Prohibit => Some(self.sets.direct(NextHopKey::Prohibit)),
                 Way::Unreachable => Some(self.sets.direct(NextHopKey::Unreachable)),
@@ -371,6 +385,30 @@ impl<'a> Routes<'a> {
                 *slot = way;
             }
         }
+    }
+
+    /// The ports that ask for it and that paths which were not chosen lead by.
+    fn alternatives(
+        &self,
+        alternatives: &Alternatives,
+        network: &Network,
+        ports: &Ports,
+        looked_up: &mut BTreeMap<IpAddr, Option<(GatewayKey, Hops)>>,
+    ) -> Origins {
+        let mut all = Origins::NONE;
+        for alternative in alternatives {
+            match alternative {
+                Alternative::Link(ifindex) if ports.is_usable(*ifindex, network) => {
+                    all |= origins(&NextHopKey::Glean { ifindex: *ifindex }, ports);
+                }
+                Alternative::Link(_) => {}
+                Alternative::Gateway(address) => {
+                    let found = looked_up.entry(*address).or_insert_with(|| self.recursive_gateway(*address));
+                    all |= found.as_ref().map_or(Origins::NONE, |(_, hops)| origins_of(hops, ports));
+                }
+            }
+        }
+        all.among(ports.asking_for_alternatives())
     }
 
     /// A gateway that was learned without its link: on one, or behind a static or kernel route.
@@ -391,15 +429,29 @@ impl<'a> Routes<'a> {
         let on_ports: Vec<_> = on_ports.collect();
         self.watched.extend(on_ports.iter().map(|(_, address)| *address));
         let refining = on_ports.into_iter().filter(|(ifindex, address)| self.gleaned(*address) == Some(*ifindex));
-        let refining: Vec<_> = refining.collect();
-        for (ifindex, address) in refining {
-            let set = self.sets.direct(NextHopKey::Forward { address: *address, ifindex: *ifindex });
+        // What leads to the neighbours of a link beside it leads to each of them.
+        let beside = |address: IpAddr| {
+            let key = self.lookup(address).and_then(|(_, route)| self.sets.get(route.set).0);
+            key.map_or(Origins::NONE, |key| key.beside)
+        };
+        let refining: Vec<_> = refining.map(|(ifindex, address)| (ifindex, address, beside(*address))).collect();
+        for (ifindex, address, beside) in refining {
+            let set = self.sets.direct_beside(NextHopKey::Forward { address: *address, ifindex: *ifindex }, beside);
             self.insert((*address).into(), Source::Connected, set);
         }
     }
 }
 
 impl Ports {
+    /// The ports that take what comes by paths that were not chosen.
+    fn asking_for_alternatives(&self) -> Origins {
+        let mut asking = Origins::NONE;
+        for port in self.table.values().filter(|port| port.validation == SourceValidation::Feasible) {
+            asking |= Origins::by(port.id);
+        }
+        asking
+    }
+
     /// A port that packets can leave by.
     fn is_usable(&self, ifindex: IfIndex, network: &Network) -> bool {
         self.egress.contains_key(&ifindex) && network.links.get(&ifindex).is_some_and(|link| link.up)

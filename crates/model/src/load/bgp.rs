@@ -79,6 +79,7 @@ pub(super) fn bgp(
         advertise: own.advertise.or(general.advertise).unwrap_or_default(),
         communities: own.communities.or(general.communities).unwrap_or_default(),
         peers,
+        alternatives: me.node.is_some_and(Node::asks_for_alternatives),
     })
 }
 

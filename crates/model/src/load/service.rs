@@ -62,7 +62,7 @@ pub(super) fn node(item: &Item<NodeSpec>, report: &mut Report) -> Node {
         Some(value) => check.range(path, value, min, max),
         None => default,
     };
-    Node {
+    let mut node = Node {
         name: item.document.name.clone(),
         router_id: spec.router_id.map(|id| id.0),
         interfaces,
@@ -93,7 +93,12 @@ pub(super) fn node(item: &Item<NodeSpec>, report: &mut Report) -> Node {
             default.failsafe_outbound,
             &mut check,
         ),
+    };
+    let alternatives = node.asks_for_alternatives();
+    if let Some(routes) = &mut node.kernel_routes {
+        routes.alternatives = alternatives;
     }
+    node
 }
 
 fn kernel_routes(
@@ -105,6 +110,7 @@ fn kernel_routes(
     let routes = KernelRoutes {
         table: range(&at.key("table"), spec.table, default.table, 1, u32::MAX),
         audit_seconds: range(&at.key("auditSeconds"), spec.audit_seconds, default.audit_seconds, 0, 86_400),
+        ..default
     };
     spec.enabled.unwrap_or(true).then_some(routes)
 }

@@ -222,10 +222,10 @@ impl<'a> Oracle<'a> {
             return Ok(());
         }
         let back = match mode {
-            SourceValidation::Strict => self.routes.lookup(source),
-            _ => self.routes.lookup_beside_default(source),
+            SourceValidation::Loose => self.routes.lookup_beside_default(source),
+            _ => self.routes.lookup(source),
         };
-        let by: Vec<IfIndex> = match back {
+        let mut by: Vec<IfIndex> = match back {
             Some(Action::Vip) => return Ok(()),
             Some(Action::Forward(hops)) => hops.iter().map(|(hop, _)| hop.ifindex).collect(),
             Some(Action::Glean(ifindex)) => vec![ifindex],
@@ -234,7 +234,10 @@ impl<'a> Oracle<'a> {
                 return Err(DropReason::SrcUnrouted);
             }
         };
-        if mode == SourceValidation::Strict && !by.contains(&port) {
+        if mode == SourceValidation::Feasible {
+            by.extend(self.routes.alternatives(source));
+        }
+        if mode != SourceValidation::Loose && !by.contains(&port) {
             return Err(DropReason::SrcInterface);
         }
         Ok(())

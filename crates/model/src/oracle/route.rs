@@ -8,7 +8,7 @@ use ipnet::IpNet;
 use super::parse::is_link_local;
 use crate::desired::{Backend, Desired, Encap, RouteAction};
 use crate::network::{IfIndex, Link, Mac, Network};
-use crate::rib::{Rib, Source, Way};
+use crate::rib::{Alternative, Rib, Source, Way};
 
 /// Sources that are looked through after the node's own, in no particular order.
 const SOURCES: [Source; 5] = [Source::Static, Source::Kernel, Source::Ebgp, Source::Ibgp, Source::Adopted];
@@ -95,6 +95,25 @@ impl<'a> Routes<'a> {
         self.refined(destination, 1, &self.left_out)
     }
 
+    /// The interfaces that lead to `destination` by paths of the route that answers which were not chosen.
+    pub(super) fn alternatives(&self, destination: IpAddr) -> Vec<IfIndex> {
+        // Where a neighbour refines a route, it is what would be gleaned if there were room for all.
+        let gleaned = matches!(self.best(destination, &SOURCES, &self.left_out), Some((_, Action::Glean(_))));
+        let refined = gleaned && matches!(self.refined(destination, 0, &self.left_out), Some(Action::Forward(_)));
+        let left_out = if refined { &NOTHING } else { &self.left_out };
+        let Some((len, source, _)) = self.best_with_source(destination, &SOURCES, left_out) else { return Vec::new() };
+        let Ok(prefix) = IpNet::new(destination, len) else { return Vec::new() };
+        let routes = self.rib.routes(prefix.trunc());
+        let route = routes.iter().find(|route| route.source == source).and_then(|route| self.rib.set_of(route.set));
+        let leads_by = |alternative: &Alternative| match alternative {
+            Alternative::Link(ifindex) => self.usable_port(*ifindex).map(|_| *ifindex).into_iter().collect(),
+            Alternative::Gateway(address) => {
+                self.recursive(*address).into_iter().map(|(hop, _)| hop.ifindex).collect::<Vec<_>>()
+            }
+        };
+        route.into_iter().flat_map(|route| &route.alternatives).flat_map(leads_by).collect()
+    }
+
     /// The longest match of `destination` that is so long at least, best source first; neighbours refine what would be gleaned.
     fn refined(&self, destination: IpAddr, shortest: u8, left_out: &LeftOut) -> Option<Action> {
         let (_, action) = self.best(destination, &SOURCES, left_out).filter(|(len, _)| *len >= shortest)?;
@@ -115,17 +134,26 @@ impl<'a> Routes<'a> {
 
     /// The longest match among local, VIP and connected routes and those of `sources` that are not left out, with its length.
     fn best(&self, destination: IpAddr, sources: &[Source], left_out: &LeftOut) -> Option<(u8, Action)> {
+        self.best_with_source(destination, sources, left_out).map(|(len, _, action)| (len, action))
+    }
+
+    /// The same, with its source.
+    fn best_with_source(
+        &self,
+        destination: IpAddr,
+        sources: &[Source],
+        left_out: &LeftOut,
+    ) -> Option<(u8, Source, Action)> {
         let mut found = self.own(destination);
         for source in sources {
             let routes = self.of_source(*source, destination, left_out);
             found.extend(routes.into_iter().map(|(len, action)| (len, *source, action)));
         }
         // Of equal lengths and sources the first one stays.
-        let best = found.into_iter().reduce(|best, next| {
+        found.into_iter().reduce(|best, next| {
             let better = next.0 > best.0 || (next.0 == best.0 && next.1 < best.1);
             if better { next } else { best }
-        });
-        best.map(|(len, _, action)| (len, action))
+        })
     }
 
     /// Local, VIP and connected routes that hold `destination`, by interface index.

@@ -96,6 +96,8 @@ enum SourceValidationSchema {
     Loose,
     /// Those that the best route leads to by this interface.
     Strict,
+    /// Those, and what a path that was not chosen leads to by this interface.
+    Feasible,
 }
 
 /// The words of [`AttachMode`].

@@ -10,6 +10,7 @@
 //! [[bgp]]                   # routes as BGP would have chosen them
 //! prefix = "203.0.113.0/24"
 //! gateways = ["10.0.0.2"]
+//! alternatives = ["10.0.1.11"]
 //! [[step]]                  # frames in order; the flow table remembers
 //! in = "eth 02::2 > 02::a0 / ip4 203.0.113.9 > 10.0.1.11 / udp 1 > 2"
 //! port = "eth0"
@@ -77,6 +78,9 @@ pub struct Topology {
 struct BgpSpec {
     prefix: IpNet,
     gateways: Vec<IpAddr>,
+    /// Gateways of paths that were not chosen.
+    #[serde(default)]
+    alternatives: Vec<IpAddr>,
     #[serde(default)]
     internal: bool,
 }
@@ -178,7 +182,14 @@ impl Case {
         })?;
         let mut rib = Rib::default();
         for route in &self.bgp {
-            rib.set_bgp(route.prefix, &BgpRoute { gateways: route.gateways.clone(), internal: route.internal });
+            rib.set_bgp(
+                route.prefix,
+                &BgpRoute {
+                    gateways: route.gateways.clone(),
+                    alternatives: route.alternatives.clone(),
+                    internal: route.internal,
+                },
+            );
         }
         let network = self.network(topology)?;
         Ok(World { desired: loaded.desired, network, rib, ..World::default() })

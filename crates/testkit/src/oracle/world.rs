@@ -15,7 +15,7 @@ use model::desired::{
 };
 use model::ids::{Ids, Limits};
 use model::network::{IfIndex, Link, Mac, Vlan};
-use model::rib::{BgpRoute, Gateway as Learned, Way};
+use model::rib::{Alternative, BgpRoute, Gateway as Learned, Way};
 
 use super::rng::Rng;
 use crate::program::{INTERFACES, World};
@@ -89,6 +89,7 @@ impl World {
                 SourceValidation::Off,
                 SourceValidation::Loose,
                 SourceValidation::Strict,
+                SourceValidation::Feasible,
             ]),
         });
     }
@@ -258,7 +259,14 @@ impl World {
                     })
                 })
                 .collect();
-            let route = BgpRoute { gateways: gateways.into_iter().collect(), internal: rng.chance(40) };
+            let alternatives = (0..rng.below(3)).map(|_| {
+                self.of_family(rng, prefix.addr(), |world, rng| {
+                    if rng.chance(75) { world.neighbor(rng) } else { world.anywhere(rng) }
+                })
+            });
+            let alternatives: Vec<IpAddr> = alternatives.collect();
+            let internal = rng.chance(40);
+            let route = BgpRoute { gateways: gateways.into_iter().collect(), alternatives, internal };
             self.rib.set_bgp(prefix, &route);
         }
         for _ in 0..rng.below(4) {
@@ -298,7 +306,8 @@ impl World {
                     }
                 }
             };
-            self.rib.set_kernel(prefix, way);
+            let beside = (0..rng.below(3)).map(|_| Alternative::Link(rng.of(self.indexes()))).collect();
+            self.rib.set_kernel_beside(prefix, way, beside);
         }
     }
 

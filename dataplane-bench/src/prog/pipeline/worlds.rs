@@ -84,7 +84,7 @@ pub(super) fn router(prefixes: u32) -> World {
     for gateway in [GATEWAY4, GATEWAY6] {
         world.network.neighbors.insert((EGRESS, gateway), mac(0xfe));
     }
-    let via = |gateway: IpAddr| BgpRoute { gateways: vec![gateway], internal: false };
+    let via = |gateway: IpAddr| BgpRoute { gateways: vec![gateway], alternatives: Vec::new(), internal: false };
     slash24(0x6400_0000, prefixes.max(BACKENDS.into())).for_each(|prefix| world.rib.set_bgp(prefix, &via(GATEWAY4)));
     slash48(prefixes).for_each(|prefix| world.rib.set_bgp(prefix, &via(GATEWAY6)));
     world.rib.set_bgp(BACKENDS6, &via(GATEWAY6));
@@ -99,7 +99,7 @@ pub(super) fn full_router() -> World {
     }
     let via = |next_hop: u32| {
         let gateway = v4(0x0a01_0002 + next_hop % GATEWAYS);
-        BgpRoute { gateways: vec![gateway], internal: false }
+        BgpRoute { gateways: vec![gateway], alternatives: Vec::new(), internal: false }
     };
     // Routes of IPv6 over an IPv4 next hop (RFC 8950), so that both families share the gateways.
     for (length, address, next_hop) in Routes::Ip4Million.draw().iter() {

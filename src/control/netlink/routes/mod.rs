@@ -17,13 +17,14 @@ mod socket;
 mod table;
 mod wire;
 
+use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
 use ipnet::IpNet;
 use model::desired;
-use model::rib::Way;
+use model::rib::{Alternatives, Way};
 use rtnetlink::MulticastGroup;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio::time::Instant;
@@ -118,6 +119,8 @@ pub struct Status {
 pub struct Update {
     /// Ways out by prefix; `None`: the kernel has none any more.
     pub changes: Vec<(IpNet, Option<Way>)>,
+    /// Of these prefixes, what the routes behind the first lead by, where an interface asks for it.
+    pub alternatives: BTreeMap<IpNet, Alternatives>,
     /// With these changes told.
     pub status: Status,
     /// Given back when the update has been dealt with.
@@ -163,6 +166,7 @@ pub async fn follow<E>(
         slots: Arc::new(Semaphore::new(SLOTS)),
         routes: KernelRoutes::new(0),
         status: Status::default(),
+        alternatives: false,
         news: false,
         complete: false,
         wanted: None,
@@ -192,6 +196,8 @@ struct Follower<E, W> {
     slots: Arc<Semaphore>,
     routes: KernelRoutes,
     status: Status,
+    /// What stands behind the first route of a prefix is told, too.
+    alternatives: bool,
     /// The status is not what was told.
     news: bool,
     /// A dump of the table has been complete.
@@ -253,6 +259,9 @@ impl<E, W: Fn(Update) -> E> Follower<E, W> {
         };
         let mut listener = Netlink::listening(groups, self.hearing.room)?;
         self.routes.set_table(settings.table);
+        if std::mem::replace(&mut self.alternatives, settings.alternatives) != settings.alternatives {
+            self.routes.tell_alternatives();
+        }
         if self.status.table != Some(settings.table) {
             self.complete = false;
             self.status.synchronised = false;
@@ -394,6 +403,11 @@ impl<E, W: Fn(Update) -> E> Follower<E, W> {
     /// The next changes, with how things stand once they are told.
     fn update(&mut self, slot: OwnedSemaphorePermit) -> Update {
         let changes = self.routes.take_changes(BATCH);
+        let mut alternatives = BTreeMap::new();
+        if self.alternatives {
+            let of = |(prefix, _): &(IpNet, Option<Way>)| (*prefix, self.routes.alternatives(*prefix));
+            alternatives.extend(changes.iter().map(of).filter(|(_, alternatives)| !alternatives.is_empty()));
+        }
         self.status.routes = self.routes.len();
         self.status.synchronised |= self.complete && !self.routes.has_changes();
         self.news = false;
@@ -401,7 +415,7 @@ impl<E, W: Fn(Update) -> E> Follower<E, W> {
             // To be told with the last of them.
             self.news = true;
         }
-        Update { changes, status: self.status.clone(), _slot: Some(slot) }
+        Update { changes, alternatives, status: self.status.clone(), _slot: Some(slot) }
     }
 
     async fn tell(&mut self) {

@@ -17,7 +17,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use ipnet::IpNet;
 use model::network::IfIndex;
-use model::rib::{Gateway, Way};
+use model::rib::{Alternatives, Gateway, Way};
 use smallvec::SmallVec;
 
 use super::wire::{Action, Body, Hop, Message, NextHop, Place, Route};
@@ -149,6 +149,18 @@ impl KernelRoutes {
 
     fn way(&self, prefix: IpNet) -> Option<Way> {
         self.routes.get(&prefix)?.iter().find_map(|entry| self.bodies.way(entry.body).cloned())
+    }
+
+    /// What the routes of a prefix lead by that stand behind the one which is told.
+    pub(super) fn alternatives(&self, prefix: IpNet) -> Alternatives {
+        let routes = self.routes.get(&prefix).into_iter().flatten();
+        routes.filter_map(|entry| self.bodies.way(entry.body)).skip(1).flat_map(Way::leads_by).collect()
+    }
+
+    /// Has every prefix told again that has several routes.
+    pub(super) fn tell_alternatives(&mut self) {
+        let several = self.routes.iter().filter(|(_, routes)| routes.len() > 1);
+        self.dirty.extend(several.map(|(prefix, _)| *prefix));
     }
 
     /// Takes a notification in. True where it shows that notifications were missed, or says that the kernel has changed

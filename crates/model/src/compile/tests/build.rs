@@ -89,13 +89,27 @@ impl World {
     }
 
     pub(super) fn bgp(mut self, prefix: &str, gateways: &[&str]) -> Self {
-        let route = BgpRoute { gateways: gateways.iter().map(|g| ip(g)).collect(), internal: false };
+        let route =
+            BgpRoute { gateways: gateways.iter().map(|g| ip(g)).collect(), alternatives: Vec::new(), internal: false };
         self.rib.set_bgp(net(prefix), &route);
         self
     }
 
     pub(super) fn adopted(mut self, prefix: &str, gateway: &str, ifindex: u32) -> Self {
         self.rib.set_adopted(net(prefix), [(ip(gateway), IfIndex(ifindex))]);
+        self
+    }
+
+    /// The same beside paths that were not chosen.
+    pub(super) fn bgp_beside(mut self, prefix: &str, gateways: &[&str], alternatives: &[&str]) -> Self {
+        let [gateways, alternatives] = [gateways, alternatives].map(|all| all.iter().map(|g| ip(g)).collect());
+        self.rib.set_bgp(net(prefix), &BgpRoute { gateways, alternatives, internal: false });
+        self
+    }
+
+    pub(super) fn validation(mut self, interface: &str, validation: SourceValidation) -> Self {
+        let mut interfaces = self.desired.node.interfaces.iter_mut();
+        interfaces.find(|found| found.name == interface).unwrap().source_validation = validation;
         self
     }
 

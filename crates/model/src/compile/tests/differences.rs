@@ -7,9 +7,10 @@ use proptest::prelude::*;
 
 use super::build::*;
 use crate::compile::compiler::{Changed, Compiler};
+use crate::desired::SourceValidation;
 use crate::ids::{Ids, Limits, Loss};
 use crate::network::IfIndex;
-use crate::rib::{BgpRoute, Gateway as Learned, Origin, Way};
+use crate::rib::{Alternative, BgpRoute, Gateway as Learned, Origin, Way};
 use crate::tables::GroupId;
 
 const GATEWAYS: [&str; 7] = ["10.0.0.2", "10.0.0.3", "10.1.0.2", "10.9.0.1", "10.4.0.9", "172.16.0.1", "2001:db8::2"];
@@ -31,8 +32,9 @@ const PREFIXES: [&str; 12] = [
 /// One thing that happens.
 #[derive(Clone, Debug)]
 pub(super) enum Happening {
-    Bgp(usize, Vec<usize>, bool),
-    Kernel(usize, KernelWay),
+    Bgp(usize, Vec<usize>, Vec<usize>, bool),
+    Kernel(usize, KernelWay, Option<u32>),
+    Validation(usize, SourceValidation),
     Withdrawn(usize, bool),
     Adopted(usize, usize, u32),
     NoneAdopted,
@@ -58,9 +60,17 @@ pub(super) fn happening() -> impl Strategy<Value = Happening> {
         (0usize..4).prop_map(KernelWay::Other),
     ];
     let prefix = || 0..PREFIXES.len();
+    let validation = prop::sample::select(vec![
+        SourceValidation::Off,
+        SourceValidation::Loose,
+        SourceValidation::Strict,
+        SourceValidation::Feasible,
+    ]);
     prop_oneof![
-        4 => (prefix(), gateways(), any::<bool>()).prop_map(|(p, g, internal)| Happening::Bgp(p, g, internal)),
-        2 => (prefix(), kernel).prop_map(|(p, way)| Happening::Kernel(p, way)),
+        4 => (prefix(), gateways(), any::<bool>()).prop_map(|(p, g, internal)| Happening::Bgp(p, g, Vec::new(), internal)),
+        3 => (prefix(), gateways(), gateways()).prop_map(|(p, g, beside)| Happening::Bgp(p, g, beside, false)),
+        2 => (prefix(), kernel, prop::option::of(2u32..6)).prop_map(|(p, way, beside)| Happening::Kernel(p, way, beside)),
+        1 => (0usize..2, validation).prop_map(|(port, validation)| Happening::Validation(port, validation)),
         3 => (prefix(), any::<bool>()).prop_map(|(p, kernel)| Happening::Withdrawn(p, kernel)),
         1 => (prefix(), 0..GATEWAYS.len(), 2u32..5).prop_map(|(p, g, i)| Happening::Adopted(p, g, i)),
         1 => Just(Happening::NoneAdopted),
@@ -74,11 +84,12 @@ pub(super) fn happening() -> impl Strategy<Value = Happening> {
 
 pub(super) fn happen(mut world: World, happening: &Happening) -> World {
     match happening {
-        Happening::Bgp(prefix, gateways, internal) => {
-            let gateways = gateways.iter().map(|g| ip(GATEWAYS[*g])).collect();
-            world.rib.set_bgp(net(PREFIXES[*prefix]), &BgpRoute { gateways, internal: *internal });
+        Happening::Bgp(prefix, gateways, alternatives, internal) => {
+            let [gateways, alternatives] =
+                [gateways, alternatives].map(|all| all.iter().map(|g| ip(GATEWAYS[*g])).collect());
+            world.rib.set_bgp(net(PREFIXES[*prefix]), &BgpRoute { gateways, alternatives, internal: *internal });
         }
-        Happening::Kernel(prefix, way) => {
+        Happening::Kernel(prefix, way, beside) => {
             let way = match way {
                 KernelWay::Gateways(gateways) => {
                     let on_link = |(g, i): &(usize, u32)| Learned::on_link(ip(GATEWAYS[*g]), IfIndex(*i));
@@ -87,13 +98,17 @@ pub(super) fn happen(mut world: World, happening: &Happening) -> World {
                 KernelWay::Link(ifindex) => Way::Link(IfIndex(*ifindex)),
                 KernelWay::Other(n) => [Way::Host, Way::Blackhole, Way::Prohibit, Way::Unreachable][*n].clone(),
             };
-            world.rib.set_kernel(net(PREFIXES[*prefix]), way);
+            let beside = beside.iter().map(|ifindex| Alternative::Link(IfIndex(*ifindex)));
+            world.rib.set_kernel_beside(net(PREFIXES[*prefix]), way, beside.collect());
         }
         Happening::Withdrawn(prefix, kernel) => {
             world.rib.remove(net(PREFIXES[*prefix]), if *kernel { Origin::Kernel } else { Origin::Bgp });
         }
         Happening::Adopted(prefix, g, ifindex) => {
             world.rib.set_adopted(net(PREFIXES[*prefix]), [(ip(GATEWAYS[*g]), IfIndex(*ifindex))]);
+        }
+        Happening::Validation(port, validation) => {
+            world.desired.node.interfaces[*port].source_validation = *validation;
         }
         Happening::NoneAdopted => drop(world.rib.clear(Origin::Adopted)),
         Happening::Neighbor(ifindex, g, true) => {
@@ -122,9 +137,11 @@ pub(super) fn start() -> World {
         .static_route("172.16.0.0/16", &["10.0.0.2", "10.1.0.2"])
 }
 
-/// What each prefix does, whatever the numbers of its group.
+/// What each prefix does and where its packets come from, whatever the numbers of its group.
 pub(super) fn meaning(compiled: &crate::compile::Compiled) -> BTreeMap<IpNet, Vec<String>> {
-    compiled.tables.fib.iter().map(|(prefix, group)| (*prefix, compiled.hops(*group))).collect()
+    let origins = |group: &GroupId| compiled.tables.origins.get(group).map(|origins| format!("from {:#x}", origins.0));
+    let of = |group: &GroupId| compiled.hops(*group).into_iter().chain(origins(group)).collect();
+    compiled.tables.fib.iter().map(|(prefix, group)| (*prefix, of(group))).collect()
 }
 
 /// Writes what the compiler told of into a copy of the FIB, as the kernel's side does.

@@ -6,5 +6,6 @@ mod filter;
 mod ids;
 mod invariants;
 mod limits;
+mod origins;
 mod routes;
 mod services;

@@ -169,6 +169,7 @@ fn announcements() {
         advertise: vec![net("192.0.2.0/24")],
         communities: Vec::new(),
         peers: Vec::new(),
+        alternatives: false,
     });
     assert_eq!(announced(&world.compile()), ["10.9.0.0/16", "192.0.2.0/24", "192.0.2.10/32", "2001:db8:100::10/128"]);
 }

@@ -9,7 +9,7 @@ fn to(destination: &str) -> Vec<u8> {
 
 fn bgp(mut world: World, prefix: &str, gateways: &[&str], internal: bool) -> World {
     let gateways = gateways.iter().map(|gateway| ip(gateway)).collect();
-    world.rib.set_bgp(net(prefix), &BgpRoute { gateways, internal });
+    world.rib.set_bgp(net(prefix), &BgpRoute { gateways, alternatives: Vec::new(), internal });
     world
 }
 

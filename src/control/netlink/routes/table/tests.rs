@@ -51,6 +51,30 @@ fn new(routes: &mut KernelRoutes, route: Route, place: Place) -> bool {
 }
 
 #[test]
+fn routes_behind_the_first_are_alternatives_and_follow_changes() {
+    let mut routes = KernelRoutes::new(TABLE);
+    let prefix = "10.0.0.0/8";
+    let [a, b, c] = [hop("192.0.2.1", 1), hop("192.0.2.2", 2), hop("192.0.2.3", 3)];
+    let links = |ifindexes: &[u32]| -> Alternatives {
+        ifindexes.iter().map(|ifindex| model::rib::Alternative::Link(IfIndex(*ifindex))).collect()
+    };
+    new(&mut routes, route(prefix, 10, body(&[a])), Place::Only);
+    routes.take_changes(9);
+    assert_eq!(routes.alternatives(net(prefix)), links(&[]));
+    new(&mut routes, route(prefix, 20, body(&[b, c])), Place::Only);
+    assert_eq!(routes.take_changes(9), [(net(prefix), via(&[("192.0.2.1", 1, 1)]))], "told again");
+    assert_eq!(routes.alternatives(net(prefix)), links(&[2, 3]));
+    routes.notified(Message::DelRoute(route(prefix, 10, body(&[a]))));
+    assert_eq!(routes.take_changes(9), [(net(prefix), via(&[("192.0.2.2", 2, 1), ("192.0.2.3", 3, 1)]))]);
+    assert_eq!(routes.alternatives(net(prefix)), links(&[]));
+    new(&mut routes, route(prefix, 30, body(&[Hop { gateway: None, ..a }])), Place::Only);
+    assert_eq!(routes.alternatives(net(prefix)), links(&[1]));
+    routes.take_changes(9);
+    routes.tell_alternatives();
+    assert_eq!(routes.take_changes(9).len(), 1);
+}
+
+#[test]
 fn the_lowest_metric_is_the_way_out_and_the_next_takes_over() {
     let mut routes = KernelRoutes::new(TABLE);
     let [a, b] = [hop("192.0.2.1", 1), hop("192.0.2.2", 1)];
