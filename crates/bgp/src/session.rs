@@ -4,7 +4,8 @@
 //!   decides when it has both OPENs, and one may be established on a connection by then that the other closes. So an OPEN
 //!   waits, unanswered, where its connection is going to lose: see `Session::must_wait`.
 //! - The caller owns sockets and clocks. It gives each connection an id, feeds back what happens to it and drops whatever
-//!   arrives for an id that an [`Action::Close`] has named.
+//!   arrives for an id that an [`Action::Close`] has named. It reads no more from a connection that
+//!   [is full](Session::is_full).
 //! - [`Action::Up`] and [`Action::Down`] alternate, and routes only arrive between them.
 
 use std::net::Ipv4Addr;
@@ -15,7 +16,7 @@ use bytes::Bytes;
 use crate::connection::{Agreed, Connection, Step};
 use crate::notification::{Notification, cease, code};
 use crate::update::{self, Decoded, Update};
-use crate::wire::{self, Fault, Message};
+use crate::wire::{self, Fault, MAX_MESSAGE_BYTES, Message};
 use crate::{Family, wire::HEADER_BYTES};
 
 /// Largest restart time that fits the capability, in seconds (RFC 4724 §3).
@@ -25,6 +26,8 @@ pub const STALE_SECONDS: u64 = 360;
 
 /// How long an OPEN waits for what the peer says on another connection or next on this one.
 const COLLISION_PATIENCE: Duration = Duration::from_secs(5);
+/// Bytes that may wait behind an OPEN that waits. Until it is answered the peer may send a KEEPALIVE or what ends the connection.
+const HELD_BYTES: usize = 4 * MAX_MESSAGE_BYTES;
 const RETRY_FIRST: Duration = Duration::from_secs(1);
 const RETRY_CAP: Duration = Duration::from_secs(30);
 
@@ -274,6 +277,13 @@ impl Session {
     #[must_use]
     pub fn last_error(&self) -> Option<&DownReason> {
         self.last_error.as_ref()
+    }
+
+    /// True where no more is to be read from a connection for now: its OPEN waits, and enough waits behind it.
+    #[must_use]
+    pub fn is_full(&self, id: ConnectionId) -> bool {
+        let connection = self.connections.iter().find(|c| c.id == id);
+        connection.is_some_and(|c| c.waiting.is_some() && c.framer.len() >= HELD_BYTES)
     }
 
     /// Takes in an event and says what to do, in order.

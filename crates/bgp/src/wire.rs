@@ -55,6 +55,11 @@ impl Framer {
         self.buffer.extend_from_slice(bytes);
     }
 
+    /// Bytes that have not been taken out.
+    pub(crate) fn len(&self) -> usize {
+        self.buffer.len()
+    }
+
     /// Type of the next message; `None` until its header has arrived.
     pub(crate) fn next_kind(&self) -> Result<Option<u8>, Fault> {
         Ok(peek(&self.buffer)?.map(|(kind, _)| kind))

@@ -1,6 +1,7 @@
 //! One configured peer: its session, its timers and its connections.
 
 use std::collections::{BTreeMap, HashMap};
+use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
@@ -26,6 +27,8 @@ const QUIET: Duration = Duration::from_secs(2);
 pub(super) struct Link {
     pub(super) outbox: Outbox,
     pub(super) place: Place,
+    /// What was read last has been taken in, and nothing has been read since.
+    pub(super) waits: bool,
 }
 
 /// The session while it is established.
@@ -134,6 +137,11 @@ impl Peer {
     /// Feeds the session; what concerns timers and bytes is done here, the rest is returned.
     pub(super) fn handle(&mut self, event: Event<'_>) -> Vec<Action> {
         let mut rest = Vec::new();
+        if let Event::Received(id, _) = event
+            && let Some(link) = self.links.get_mut(&id)
+        {
+            link.waits = true;
+        }
         for action in self.session.handle(event) {
             match action {
                 Action::SetTimer(timer, after) => {
@@ -151,6 +159,12 @@ impl Peer {
                     self.links.remove(&id);
                 }
                 action => rest.push(action),
+            }
+        }
+        for (id, link) in &mut self.links {
+            if link.waits && !self.session.is_full(*id) {
+                link.waits = false;
+                link.outbox.read_on();
             }
         }
         rest
@@ -226,6 +240,16 @@ impl Peer {
         }
         self.waiting = None;
         self.handle(Event::Stop(reason))
+    }
+}
+
+impl fmt::Display for Peer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let BgpPeer { address, interface, .. } = &self.config;
+        match interface {
+            Some(interface) => write!(f, "{address}%{interface}"),
+            None => write!(f, "{address}"),
+        }
     }
 }
 

@@ -59,7 +59,8 @@ pub(super) struct Task {
     router_id: Ipv4Addr,
     forwarding_preserved: bool,
     rib: Rib,
-    peers: BTreeMap<IpAddr, Peer>,
+    /// Of one link-local address there may be one on each link.
+    peers: BTreeMap<PeerId, Peer>,
     listeners: Vec<Listener>,
     /// What others want announced; `None` until they have said so once, and no End-of-RIB goes out before that.
     routes: Option<BTreeSet<IpNet>>,
@@ -127,15 +128,21 @@ impl Task {
     fn configure(&mut self, config: Option<Bgp>, router_id: Ipv4Addr) {
         let speaker = |c: &Option<Bgp>| c.as_ref().map(|c| c.asn);
         let same_speaker = speaker(&self.config) == speaker(&config) && self.router_id == router_id;
-        let wanted: BTreeMap<IpAddr, BgpPeer> =
-            config.iter().flat_map(|c| &c.peers).map(|peer| (peer.address, peer.clone())).collect();
-        for address in self.peers.keys().copied().collect::<Vec<_>>() {
-            let reason = match (self.peers.get(&address), wanted.get(&address)) {
-                (Some(peer), Some(new)) if same_speaker && survives(&peer.config, new) => continue,
-                (_, Some(_)) => StopReason::Reconfigured,
-                (_, None) => StopReason::Deconfigured,
+        let place = |peer: &BgpPeer| (peer.address, peer.interface.clone());
+        let mut wanted: BTreeMap<_, BgpPeer> =
+            config.iter().flat_map(|c| &c.peers).map(|peer| (place(peer), peer.clone())).collect();
+        for (id, present) in self.peers.iter().map(|(id, peer)| (*id, peer.config.clone())).collect::<Vec<_>>() {
+            let reason = match wanted.get(&place(&present)) {
+                Some(new) if same_speaker && survives(&present, new) => {
+                    if let (Some(peer), Some(new)) = (self.peers.get_mut(&id), wanted.remove(&place(&present))) {
+                        peer.config = new;
+                    }
+                    continue;
+                }
+                Some(_) => StopReason::Reconfigured,
+                None => StopReason::Deconfigured,
             };
-            self.remove(address, reason);
+            self.remove(id, reason);
         }
         self.router_id = router_id;
         self.configured = true;
@@ -149,24 +156,20 @@ impl Task {
         let asn = config.as_ref().map_or(0, |c| c.asn);
         self.config = config;
         self.listen();
-        for (address, new) in wanted {
-            if let Some(peer) = self.peers.get_mut(&address) {
-                peer.config = new;
-                continue;
-            }
+        for new in wanted.into_values() {
             let id = PeerId(self.next_peer);
             self.next_peer = self.next_peer.wrapping_add(1);
-            self.peers.insert(address, Peer::new(id, &new, asn, router_id, self.forwarding_preserved));
-            self.feed(address, Event::Start);
+            self.peers.insert(id, Peer::new(id, &new, asn, router_id, self.forwarding_preserved));
+            self.feed(id, Event::Start);
         }
         self.export();
     }
 
-    fn remove(&mut self, address: IpAddr, reason: StopReason) {
-        let Some(peer) = self.peers.get_mut(&address) else { return };
-        let (id, actions) = (peer.id, peer.stop(reason));
-        self.act(address, actions);
-        self.peers.remove(&address);
+    fn remove(&mut self, id: PeerId, reason: StopReason) {
+        let Some(peer) = self.peers.get_mut(&id) else { return };
+        let actions = peer.stop(reason);
+        self.act(id, actions);
+        self.peers.remove(&id);
         let changes = self.rib.down(id, &[]);
         self.changed(changes);
     }
@@ -212,25 +215,21 @@ impl Task {
     fn report(&mut self, report: Report) {
         match report {
             Report::Accepted(stream, from) => self.accepted(stream, from),
-            Report::Connected(address, id, connected) => {
-                // A connection that was made under an earlier configuration of the peer has the wrong options.
-                if self.peers.get(&address).is_some_and(|peer| peer.id == id) {
-                    self.connected(address, *connected);
-                }
-            }
-            Report::ConnectFailed(address, id, error) => {
-                debug!(peer = %address, %error, "cannot connect");
-                if let Some(peer) = self.peers.get_mut(&address).filter(|peer| peer.id == id) {
+            // One that was made under an earlier configuration of the peer has the wrong options, and no peer by its number.
+            Report::Connected(peer, connected) => self.connected(peer, *connected),
+            Report::ConnectFailed(id, error) => {
+                if let Some(peer) = self.peers.get_mut(&id) {
+                    debug!(%peer, %error, "cannot connect");
                     peer.connecting = None;
                     peer.connect_error = Some(error.to_string());
-                    self.feed(address, Event::ConnectFailed);
+                    self.feed(id, Event::ConnectFailed);
                 }
             }
-            Report::Received(address, id, bytes) => self.feed(address, Event::Received(id, &bytes)),
-            Report::Closed(address, id) => self.feed(address, Event::Closed(id)),
-            Report::SendHoldExpired(address, id) => self.feed(address, Event::SendHoldExpired(id)),
-            Report::Room(address, id) => {
-                if let Some(peer) = self.peers.get_mut(&address)
+            Report::Received(peer, id, bytes) => self.feed(peer, Event::Received(id, &bytes)),
+            Report::Closed(peer, id) => self.feed(peer, Event::Closed(id)),
+            Report::SendHoldExpired(peer, id) => self.feed(peer, Event::SendHoldExpired(id)),
+            Report::Room(peer, id) => {
+                if let Some(peer) = self.peers.get_mut(&peer)
                     && peer.up.as_ref().is_some_and(|up| up.connection == id)
                 {
                     peer.pump();
@@ -241,27 +240,25 @@ impl Task {
 
     fn accepted(&mut self, stream: TcpStream, from: SocketAddr) {
         let address = from.ip();
-        let Some(peer) = self.peers.get(&address) else {
-            debug!(peer = %address, "refused a connection of an unknown peer");
+        // The same address on another link is another node.
+        let is_there = |peer: &&Peer| match &peer.config.interface {
+            Some(interface) => socket::interface_index(&stream, interface).ok() == Some(transport::scope(from)),
+            None => true,
+        };
+        let Some(peer) = self.peers.values().filter(|peer| peer.config.address == address).find(is_there) else {
+            debug!(peer = %from, "refused a connection of an unknown peer");
             return;
         };
-        // The same address on another link is another node.
-        if let Some(interface) = &peer.config.interface
-            && socket::interface_index(&stream, interface).ok() != Some(transport::scope(from))
-        {
-            debug!(peer = %from, interface, "refused a connection of a peer's address on another link");
-            return;
-        }
         // GTSM has to hold before the first byte is read.
         if let Err(error) = socket::session(&stream, address, peer.distance()) {
-            warn!(peer = %address, %error, "cannot set the options of a session");
+            warn!(%peer, %error, "cannot set the options of a session");
             return;
         }
-        self.tasks.spawn(transport::greet(stream, address, peer.id, self.reports.clone()));
+        self.tasks.spawn(transport::greet(stream, peer.id, self.reports.clone()));
     }
 
-    fn connected(&mut self, address: IpAddr, connected: Connected) {
-        let Some(peer) = self.peers.get_mut(&address) else { return };
+    fn connected(&mut self, of: PeerId, connected: Connected) {
+        let Some(peer) = self.peers.get_mut(&of) else { return };
         let Connected { stream, direction, place } = connected;
         peer.connect_error = None;
         if direction == Direction::Outgoing {
@@ -269,37 +266,36 @@ impl Task {
         }
         let id = ConnectionId(self.next_connection);
         self.next_connection += 1;
-        let (outbox, task) = transport::run(stream, address, id, peer.send_hold(), self.reports.clone());
+        let (outbox, task) = transport::run(stream, of, id, peer.send_hold(), self.reports.clone());
         self.tasks.spawn(task);
-        peer.links.insert(id, Link { outbox, place });
-        self.feed(address, Event::Connected(id, direction));
+        peer.links.insert(id, Link { outbox, place, waits: false });
+        self.feed(of, Event::Connected(id, direction));
     }
 
     /// Feeds an event to a peer's session and does what it asks for.
-    fn feed(&mut self, address: IpAddr, event: Event<'_>) {
-        let Some(peer) = self.peers.get_mut(&address) else { return };
+    fn feed(&mut self, id: PeerId, event: Event<'_>) {
+        let Some(peer) = self.peers.get_mut(&id) else { return };
         let before = peer.session.state();
         let actions = peer.handle(event);
         let after = peer.session.state();
-        self.act(address, actions);
         if before != after && after != State::Established && before != State::Established {
-            debug!(peer = %address, from = %before, to = %after, "session state");
+            debug!(%peer, from = %before, to = %after, "session state");
         }
+        self.act(id, actions);
     }
 
-    fn act(&mut self, address: IpAddr, actions: Vec<Action>) {
+    fn act(&mut self, id: PeerId, actions: Vec<Action>) {
         let mut changes = Changes::new();
         for action in actions {
-            let Some(peer) = self.peers.get_mut(&address) else { break };
-            let id = peer.id;
+            let Some(peer) = self.peers.get_mut(&id) else { break };
             match action {
                 Action::Connect => {
                     let task = transport::connect(peer.target(), id, self.reports.clone());
                     peer.connecting = Some(self.tasks.spawn(task));
                 }
-                Action::Up(connection, established) => self.up(address, connection, established),
+                Action::Up(connection, established) => self.up(id, connection, established),
                 Action::Down { reason, retained } => {
-                    self.down(address, reason);
+                    self.down(id, reason);
                     changes.extend(self.rib.down(id, &retained));
                 }
                 Action::Update(update) => {
@@ -310,7 +306,7 @@ impl Task {
                     changes.extend(self.rib.update(id, &update));
                 }
                 Action::EndOfRib(family) => {
-                    debug!(peer = %address, %family, "End-of-RIB");
+                    debug!(%peer, %family, "End-of-RIB");
                     peer.end_of_rib(family);
                 }
                 Action::FlushStale(family) => changes.extend(self.rib.flush_stale(id, family)),
@@ -327,13 +323,13 @@ impl Task {
         self.changed(changes);
     }
 
-    fn up(&mut self, address: IpAddr, connection: ConnectionId, established: bgp::Established) {
-        let (Some(peer), Some(config)) = (self.peers.get_mut(&address), &self.config) else { return };
+    fn up(&mut self, id: PeerId, connection: ConnectionId, established: bgp::Established) {
+        let (Some(peer), Some(config)) = (self.peers.get_mut(&id), &self.config) else { return };
         let Some(link) = peer.links.get(&connection) else { return };
-        debug!(peer = %address, asn = peer.config.asn, hold_seconds = established.hold_seconds, "session established");
+        debug!(%peer, asn = peer.config.asn, hold_seconds = established.hold_seconds, "session established");
         let rib_peer = bgp::rib::Peer {
             router_id: established.router_id,
-            address,
+            address: peer.config.address,
             internal: peer.internal,
             local: link.place.local.clone(),
             link: link.place.link.clone(),
@@ -346,24 +342,24 @@ impl Task {
         }
         for family in &established.families {
             if !out.speaks(*family) {
-                warn!(peer = %address, %family, "no address of this family on the interface of the session, its prefixes are not announced");
+                warn!(%peer, %family, "no address of this family on the interface of the session, its prefixes are not announced");
             }
         }
         let loading = established.families.clone();
         peer.up = Some(Up { connection, established, since: Instant::now(), out, loading, complained: false });
         peer.wait_for_routes();
         peer.pump();
-        let name = peer.config.name.clone();
+        let (name, address) = (peer.config.name.clone(), peer.config.address);
         self.emit(BgpEvent::Peer { name, address, change: PeerChange::Up });
     }
 
-    fn down(&mut self, address: IpAddr, reason: DownReason) {
-        let Some(peer) = self.peers.get_mut(&address) else { return };
+    fn down(&mut self, id: PeerId, reason: DownReason) {
+        let Some(peer) = self.peers.get_mut(&id) else { return };
         peer.up = None;
         peer.flaps += 1;
-        debug!(peer = %address, %reason, "session down");
+        debug!(%peer, %reason, "session down");
         let change = PeerChange::Down { reason: reason.to_string() };
-        let name = peer.config.name.clone();
+        let (name, address) = (peer.config.name.clone(), peer.config.address);
         self.emit(BgpEvent::Peer { name, address, change });
     }
 
@@ -455,11 +451,11 @@ impl Task {
     /// Lets every timer that is over have its effect.
     fn tick(&mut self) {
         let now = Instant::now();
-        for address in self.peers.keys().copied().collect::<Vec<_>>() {
-            while let Some(timer) = self.peers.get_mut(&address).and_then(|peer| peer.expired(now)) {
-                self.feed(address, Event::Timer(timer));
+        for id in self.peers.keys().copied().collect::<Vec<_>>() {
+            while let Some(timer) = self.peers.get_mut(&id).and_then(|peer| peer.expired(now)) {
+                self.feed(id, Event::Timer(timer));
             }
-            if let Some(peer) = self.peers.get_mut(&address)
+            if let Some(peer) = self.peers.get_mut(&id)
                 && peer.waiting.is_some_and(|until| until <= now)
             {
                 peer.waiting = None;
@@ -479,7 +475,9 @@ impl Task {
     }
 
     fn publish(&self) {
-        let snapshots = self.peers.values().map(|peer| peer.snapshot(self.rib.counts(peer.id))).collect();
+        let snapshots = self.peers.values().map(|peer| peer.snapshot(self.rib.counts(peer.id)));
+        let mut snapshots: Vec<Snapshot> = snapshots.collect();
+        snapshots.sort_by(|a, b| (a.address, &a.name).cmp(&(b.address, &b.name)));
         self.snapshots.send_replace(snapshots);
     }
 
@@ -526,13 +524,12 @@ fn community(community: model::desired::Community) -> Community {
 /// Logs the malformed attributes of a peer, loudly once a session.
 fn complain(peer: &mut Peer, notes: &[String]) {
     peer.malformed += 1;
-    let address = peer.config.address;
     let first = peer.up.as_mut().is_some_and(|up| !std::mem::replace(&mut up.complained, true));
     for note in notes {
         if first {
-            warn!(peer = %address, %note, "malformed attribute in an UPDATE, further ones of this session are not logged");
+            warn!(%peer, %note, "malformed attribute in an UPDATE, further ones of this session are not logged");
         } else {
-            debug!(peer = %address, %note, "malformed attribute in an UPDATE");
+            debug!(%peer, %note, "malformed attribute in an UPDATE");
         }
     }
 }

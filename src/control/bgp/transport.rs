@@ -1,7 +1,7 @@
 //! TCP connections as tasks: each reports to the speaker what happens on one connection, and holds nothing else.
 //!
-//! Output is bounded by whoever queues it: [`Outbox::room`] says whether more may be made. Input is bounded by the queue of
-//! reports, which a task waits for. A connection whose outbox is dropped sends what is left and then closes without
+//! Output is bounded by whoever queues it: [`Outbox::room`] says whether more may be made. Input is bounded by whoever takes it
+//! in: a task reads no more before [`Outbox::read_on`]. A connection whose outbox is dropped sends what is left and then closes without
 //! resetting it, so that a last NOTIFICATION arrives.
 
 use std::io;
@@ -19,7 +19,7 @@ use netlink_packet_route::address::{AddressAttribute, AddressMessage};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpSocket, TcpStream};
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 use tokio::time::timeout;
 use tracing::debug;
 
@@ -38,19 +38,19 @@ const OUTBOX_BYTES: usize = 256 * 1024;
 #[derive(Debug)]
 pub(super) enum Report {
     /// A connection is up.
-    Connected(IpAddr, PeerId, Box<Connected>),
+    Connected(PeerId, Box<Connected>),
     /// We could not connect.
-    ConnectFailed(IpAddr, PeerId, io::Error),
+    ConnectFailed(PeerId, io::Error),
     /// Somebody has connected to a listener.
     Accepted(TcpStream, SocketAddr),
     /// Bytes have arrived.
-    Received(IpAddr, ConnectionId, Bytes),
+    Received(PeerId, ConnectionId, Bytes),
     /// The connection is gone.
-    Closed(IpAddr, ConnectionId),
+    Closed(PeerId, ConnectionId),
     /// There is room in the outbox again.
-    Room(IpAddr, ConnectionId),
+    Room(PeerId, ConnectionId),
     /// The peer takes no bytes (RFC 9687).
-    SendHoldExpired(IpAddr, ConnectionId),
+    SendHoldExpired(PeerId, ConnectionId),
 }
 
 /// A connection that is up.
@@ -97,8 +97,8 @@ pub(super) async fn connect(target: Target, id: PeerId, reports: mpsc::Sender<Re
     };
     let result = timeout(CONNECT_TIMEOUT, connecting).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
     let report = match result {
-        Ok(connected) => Report::Connected(peer, id, Box::new(connected)),
-        Err(error) => Report::ConnectFailed(peer, id, error),
+        Ok(connected) => Report::Connected(id, Box::new(connected)),
+        Err(error) => Report::ConnectFailed(id, error),
     };
     let _ = reports.send(report).await;
 }
@@ -112,12 +112,12 @@ pub(super) fn scope(address: SocketAddr) -> u32 {
 }
 
 /// Reports a connection that a peer has made.
-pub(super) async fn greet(stream: TcpStream, peer: IpAddr, id: PeerId, reports: mpsc::Sender<Report>) {
+pub(super) async fn greet(stream: TcpStream, id: PeerId, reports: mpsc::Sender<Report>) {
     match Connected::new(stream, Direction::Incoming).await {
         Ok(connected) => {
-            let _ = reports.send(Report::Connected(peer, id, Box::new(connected))).await;
+            let _ = reports.send(Report::Connected(id, Box::new(connected))).await;
         }
-        Err(error) => debug!(%peer, %error, "an accepted connection is gone already"),
+        Err(error) => debug!(%error, "an accepted connection is gone already"),
     }
 }
 
@@ -212,6 +212,7 @@ pub(super) struct Outbox {
 struct Level {
     bytes: AtomicUsize,
     wanted: AtomicBool,
+    read_on: Notify,
 }
 
 impl Outbox {
@@ -220,6 +221,11 @@ impl Outbox {
         self.level.bytes.fetch_add(message.len(), Ordering::Relaxed);
         // A connection that has ended has reported so.
         let _ = self.queue.send(message);
+    }
+
+    /// What was last received has been taken in: more may be read.
+    pub(super) fn read_on(&self) {
+        self.level.read_on.notify_one();
     }
 
     /// May more be made? Where not, [`Report::Room`] will tell.
@@ -235,7 +241,7 @@ impl Outbox {
 /// The task of one connection, to be spawned, and its outbox.
 pub(super) fn run(
     stream: TcpStream,
-    peer: IpAddr,
+    peer: PeerId,
     id: ConnectionId,
     send_hold: Duration,
     reports: mpsc::Sender<Report>,
@@ -246,7 +252,7 @@ pub(super) fn run(
     let task = async move {
         let (mut reader, mut writer) = stream.into_split();
         let end = tokio::select! {
-            () = read(&mut reader, peer, id, &reports) => Report::Closed(peer, id),
+            () = read(&mut reader, peer, id, &level, &reports) => Report::Closed(peer, id),
             end = write(&mut writer, receiver, &level, send_hold, peer, id, &reports) => match end {
                 // The speaker is done with this connection: let the last words arrive before the socket goes, which would
                 // reset the connection while input is unread.
@@ -258,7 +264,7 @@ pub(super) fn run(
                 Err(error) if error.kind() == io::ErrorKind::TimedOut => Report::SendHoldExpired(peer, id),
                 Err(_) => {
                     // The peer has closed; what it said before, a NOTIFICATION mostly, may still be unread.
-                    let _ = timeout(LINGER, read(&mut reader, peer, id, &reports)).await;
+                    let _ = timeout(LINGER, read(&mut reader, peer, id, &level, &reports)).await;
                     Report::Closed(peer, id)
                 }
             },
@@ -268,8 +274,15 @@ pub(super) fn run(
     (outbox, task)
 }
 
-/// Reports what arrives until the peer closes.
-async fn read(reader: &mut OwnedReadHalf, peer: IpAddr, id: ConnectionId, reports: &mpsc::Sender<Report>) {
+/// Reports what arrives until the peer closes, and reads on when that has been taken in: what else there is waits in the socket,
+/// and the peer with it.
+async fn read(
+    reader: &mut OwnedReadHalf,
+    peer: PeerId,
+    id: ConnectionId,
+    level: &Level,
+    reports: &mpsc::Sender<Report>,
+) {
     let mut buffer = BytesMut::new();
     loop {
         buffer.reserve(READ_BYTES);
@@ -279,6 +292,7 @@ async fn read(reader: &mut OwnedReadHalf, peer: IpAddr, id: ConnectionId, report
                 if reports.send(Report::Received(peer, id, buffer.split().freeze())).await.is_err() {
                     return;
                 }
+                level.read_on.notified().await;
             }
         }
     }
@@ -293,7 +307,7 @@ async fn write(
     mut queue: mpsc::UnboundedReceiver<Bytes>,
     level: &Level,
     send_hold: Duration,
-    peer: IpAddr,
+    peer: PeerId,
     id: ConnectionId,
     reports: &mpsc::Sender<Report>,
 ) -> io::Result<()> {
@@ -328,7 +342,7 @@ mod tests {
 
     use super::*;
 
-    const PEER: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+    const PEER: PeerId = PeerId(3);
     const ID: ConnectionId = ConnectionId(7);
     const LONG: Duration = Duration::from_secs(60);
 
@@ -379,6 +393,33 @@ mod tests {
     }
 
     #[test]
+    fn no_more_is_read_than_is_taken_in() {
+        const BYTES: usize = 64 << 20;
+        with_connection(|ours, mut theirs| async move {
+            let (reports, mut inbox) = mpsc::channel(8);
+            let (outbox, task) = run(ours, PEER, ID, LONG, reports);
+            tokio::spawn(task);
+            let writer = tokio::spawn(async move {
+                theirs.write_all(&vec![1; BYTES]).await.unwrap();
+                theirs
+            });
+            let mut received = 0;
+            while received < BYTES {
+                let report = timeout(LONG, inbox.recv()).await.unwrap();
+                let Some(Report::Received(PEER, ID, bytes)) = report else { panic!("{report:?}") };
+                if received == 0 {
+                    let more = timeout(Duration::from_millis(300), inbox.recv()).await;
+                    assert!(more.is_err(), "{more:?}");
+                    assert!(!writer.is_finished(), "the peer waits");
+                }
+                received += bytes.len();
+                outbox.read_on();
+            }
+            writer.await.unwrap();
+        });
+    }
+
+    #[test]
     fn last_words_arrive_although_input_is_unread() {
         with_connection(|ours, mut theirs| async move {
             let (reports, inbox) = mpsc::channel(1);
@@ -397,7 +438,7 @@ mod tests {
     fn a_connection_over_loopback_has_its_own_address_as_next_hop_and_no_link() {
         with_connection(|ours, _theirs| async move {
             let place = Place::of(&ours).await.unwrap();
-            assert!(place.local.contains(&PEER));
+            assert!(place.local.contains(&IpAddr::V4(Ipv4Addr::LOCALHOST)));
             assert_eq!(place.next_hops.v4, Some(Ipv4Addr::LOCALHOST));
             assert_eq!(place.link, None);
         });

@@ -1,10 +1,13 @@
 //! Two speakers of ours, each in its own namespace.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, TryRecvError};
 use std::time::Duration;
 
 use model::desired::{Bgp, BgpPeer};
 use model::rib::Gateway;
+use testkit::netns::Netns;
 
 use crate::harness::{Driven, Lab, THEM, US, bgp, drive_in, finish, nets, peer};
 
@@ -57,7 +60,7 @@ fn a_restart_takes_no_route_away() {
     let (stop_first, first_ends) = mpsc::channel();
     let (stop_second, second_ends) = mpsc::channel();
     let first = drive_in(&lab.theirs[0], move |d| announces(d, first_ends));
-    let netns = std::sync::Arc::clone(&lab.theirs[0]);
+    let netns = Arc::clone(&lab.theirs[0]);
     lab.drive(move |mut d| async move {
         d.configure(bgp(vec![peer("10.77.0.2")]));
         d.speaker.announce(nets(&[]));
@@ -128,4 +131,54 @@ fn a_path_that_is_not_chosen_is_an_alternative() {
     });
     finish(first);
     finish(second);
+}
+
+/// The same link-local address on two links is two nodes, whoever connects.
+#[test]
+fn a_link_local_address_on_two_links_is_two_peers() {
+    for passive in [true, false] {
+        let lab = Lab::new(2);
+        let link_local = |n: u8| -> [String; 2] { [format!("fe80::{n}/64"), format!("fe80::{n}")] };
+        let [ours, theirs] = [link_local(1), link_local(2)];
+        let add = |netns: &Netns, address: &str, interface: &str| {
+            netns.ip(&["address", "add", address, "dev", interface, "nodad"]).unwrap();
+        };
+        let mut threads = Vec::new();
+        let stop = Arc::new(AtomicBool::new(false));
+        for (n, netns) in lab.theirs.iter().enumerate() {
+            add(&lab.ours, &ours[0], &format!("peer{n}"));
+            add(netns, &theirs[0], "uplink");
+            let us = BgpPeer { asn: US, interface: Some("uplink".to_owned()), passive: !passive, ..peer(&ours[1]) };
+            let stop = Arc::clone(&stop);
+            threads.push(drive_in(netns, move |mut d| async move {
+                let id = format!("10.77.{n}.2").parse().unwrap();
+                d.speaker.configure(Some(Bgp { asn: THEM, ..bgp(vec![us]) }), id);
+                d.speaker.announce(nets(&[&format!("2001:db8:{n}00::/48")]));
+                let ends = |_: &Driven| stop.load(Ordering::Relaxed);
+                d.until("told to end", 6 * LOAD, ends).await;
+            }));
+        }
+        let address = theirs[1].clone();
+        lab.drive(move |mut d| async move {
+            let on = |n: usize| BgpPeer {
+                name: format!("peer-{n}"),
+                interface: Some(format!("peer{n}")),
+                passive,
+                ..peer(&address)
+            };
+            d.configure(bgp(vec![on(0), on(1)]));
+            d.speaker.announce(nets(&[]));
+            d.until_routes(2, LOAD).await;
+            let gateways: Vec<String> = d.rib.values().map(|route| route.gateways[0].address.to_string()).collect();
+            assert_eq!(gateways, ["2001:db8:77::2", "2001:db8:77:1::2"]);
+            // One of them goes, and the other stays.
+            d.configure(bgp(vec![on(1)]));
+            d.until_routes(1, LOAD).await;
+            assert_eq!(d.downs.len(), 1);
+            let states: Vec<_> = d.speaker.peers().into_iter().map(|peer| (peer.name, peer.state)).collect();
+            assert_eq!(states, [("peer-1".to_owned(), "Established".to_owned())]);
+            stop.store(true, Ordering::Relaxed);
+        });
+        threads.into_iter().for_each(finish);
+    }
 }

@@ -295,6 +295,32 @@ fn an_open_waits_no_longer_than_for_the_other_connection() {
 }
 
 #[test]
+fn what_waits_behind_an_open_is_bounded() {
+    let (a, mut b) = external();
+    b.passive = false;
+    let mut pair = Pair::new(a, b);
+    pair.feed(0, Event::Start);
+    pair.feed(1, Event::Start);
+    pair.feed(1, Event::Connected(ConnectionId(9), Direction::Outgoing));
+    pair.connect(0, 1);
+    pair.settle();
+    let held = ConnectionId(1);
+    assert!(!pair.sides[1].session.is_full(held));
+    let keepalive = wire::encode(&rustbgpd_wire::Message::Keepalive);
+    let mut bytes = 0;
+    while !pair.sides[1].session.is_full(held) {
+        pair.feed(1, Event::Received(held, &keepalive));
+        bytes += keepalive.len();
+        assert!(bytes < 5 * wire::MAX_MESSAGE_BYTES);
+    }
+    assert!(!pair.sides[1].session.is_full(ConnectionId(9)), "the other connection is read");
+    pair.feed(1, Event::Timer(Timer::Collision(held)));
+    pair.settle();
+    assert!(!pair.sides[1].session.is_full(held));
+    assert_eq!(pair.states(), [State::Established; 2], "nothing of it is lost");
+}
+
+#[test]
 fn a_connection_that_the_peer_ends_at_once_is_no_restart() {
     let (a, mut b) = external();
     b.passive = false;

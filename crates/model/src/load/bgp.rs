@@ -228,18 +228,25 @@ fn lower_peers(items: &[Item<BgpPeerSpec>], me: &Me<'_>, report: &mut Report) ->
         let global = item.spec.node.is_none() && item.spec.node_selector.is_none();
         (!global, item.document.name.as_str())
     });
-    let mut taken: HashMap<(IpAddr, u16), &Item<BgpPeerSpec>> = HashMap::new();
-    let mut result = Vec::new();
+    let mut taken: HashMap<(IpAddr, Option<String>, u16), &Item<BgpPeerSpec>> = HashMap::new();
+    let mut result: Vec<BgpPeer> = Vec::new();
     for item in ordered {
         let mut check = Checker { document: &item.document, report };
         let Some(peer) = peer(item, me, &mut check) else { continue };
         let at = Path::spec().key("peerIP");
-        if let Some(first) = taken.get(&(peer.address, peer.port)) {
+        let place = (peer.address, peer.interface.clone(), peer.port);
+        if let Some(first) = taken.get(&place) {
             let message = format!("{} is already a peer of this node: {}", peer.address, first.document.place(&at));
             check.warning(&at, message, Some("this BGPPeer has no effect: take one of them away".to_owned()));
             continue;
         }
-        taken.insert((peer.address, peer.port), item);
+        // The kernel looks a key up by the address alone.
+        if result.iter().any(|other| other.address == peer.address && other.password != peer.password) {
+            let message =
+                format!("another peer at {} has another password: there is one for each address", peer.address);
+            check.error(&Path::default().key("metadata").key("annotations").key(PASSWORD), message);
+        }
+        taken.insert(place, item);
         result.push(peer);
     }
     result.sort_by(|a, b| a.name.cmp(&b.name));
