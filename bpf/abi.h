@@ -106,6 +106,9 @@ struct vlan_port_key {
 };
 _Static_assert(sizeof(struct vlan_port_key) == 8, "vlan_port_key");
 
+/* Of a group: what comes from there may come in by any port. */
+#define ORIGINS_ANY (~0ULL)
+
 /* Which sources a port lets in, by the route back to them (RFC 3704). */
 enum source_validation {
 	VALIDATE_OFF,

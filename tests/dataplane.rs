@@ -9,8 +9,11 @@ mod root {
 
     use ipnet::IpNet;
     use margay::dataplane::{Applied, Attach, Count, Dataplane, Error, Stage, detach_all};
-    use model::desired::{AttachMode, SourceValidation};
-    use model::network::{IfIndex, Mac};
+    use model::compile::{Compiler, compile};
+    use model::desired::{AttachMode, Desired, Interface, SourceValidation};
+    use model::ids::{Ids, Limits};
+    use model::network::{IfIndex, Link, Mac, Network};
+    use model::rib::{Gateway, Origin, Rib, Way};
     use model::tables::{
         Adjacency, AdjacencyId, Backend, BackendId, Features, FilterNext, FilterOp, FilterTest, GROUP_BUCKETS, Group,
         GroupId, NextHop, NextHopId, Outer, Parameters, Port, PortId, PortKey, RING_SLOTS, Tables, TunnelPeer,
@@ -256,6 +259,57 @@ mod root {
             apply(&mut dataplane, &wanted, &[]);
             dataplane.test_run(&frame, ifindex).unwrap();
             assert_eq!(sent(&dataplane, 1).packets, 1);
+        });
+    }
+
+    /// Routes of the kernel that find no room are the host's until there is room, and that is a store in the FIB each time.
+    #[test]
+    fn the_host_stands_in_for_routes_of_the_kernel_that_find_no_room() {
+        with_veth(|_, ifindex| {
+            let mut desired = Desired::default();
+            desired.node.interfaces = vec![Interface {
+                name: "eth0".to_owned(),
+                mode: AttachMode::Native,
+                source_validation: SourceValidation::Off,
+            }];
+            let mut network = Network::default();
+            let mac = Mac([2, 0, 0, 0, 0, 1]);
+            let link = Link { name: "eth0".to_owned(), mac, mtu: 1500, up: true, rx_queues: 1, vlan: None };
+            network.links.insert(ifindex, link);
+            network.addresses.insert((ifindex, net("192.0.2.1/24")));
+            network.neighbors.insert((ifindex, ip("192.0.2.2")), Mac([2, 0, 0, 0, 0, 2]));
+            let own = compile(&desired, &network, &Rib::default(), &mut Ids::default()).unwrap().tables.fib.len();
+
+            let mut rib = Rib::default();
+            let way = Way::through([Gateway::on_link(ip("192.0.2.2"), ifindex)]).unwrap();
+            for prefix in ["198.51.100.0/24", "198.51.101.0/24"] {
+                rib.set_kernel(net(prefix), way.clone());
+            }
+            let limits = Limits { prefixes: [own + 1, 0], ..Limits::default() };
+            let mut compiler = Compiler::with_limits(Ids::default(), limits);
+            compiler.compile(&desired, &network, &mut rib).unwrap();
+            let mut dataplane = Dataplane::open_unpinned().unwrap();
+            apply(&mut dataplane, &compiler.compiled().tables, &[]);
+            compiler.written();
+
+            let becomes = |dataplane: &Dataplane| {
+                ["198.51.100.9", "198.51.101.9", "203.0.113.9"].map(|to| {
+                    let frame = format!("eth 02::2 > 02::1 / ip4 192.0.2.2 > {to} / udp 1 > 2 / data 18");
+                    let run = dataplane.test_run(&packet::notation::encode(&frame).unwrap(), ifindex).unwrap();
+                    ["aborted", "drop", "pass", "tx", "redirect"][run.action as usize]
+                })
+            };
+            assert_eq!(becomes(&dataplane), ["tx", "pass", "pass"], "what the host may know of is the host's");
+            let mut follow = |rib: &mut Rib| {
+                assert!(compiler.follow(rib), "by the short way");
+                dataplane.apply_routes(&compiler.compiled().tables.fib, compiler.changed()).unwrap();
+                compiler.written();
+                becomes(&dataplane)
+            };
+            rib.remove(net("198.51.100.0/24"), Origin::Kernel);
+            assert_eq!(follow(&mut rib), ["drop", "tx", "drop"], "there is room, and nobody stands in any more");
+            rib.set_kernel(net("198.51.100.0/24"), way);
+            assert_eq!(follow(&mut rib), ["pass", "tx", "pass"]);
         });
     }
 

@@ -102,8 +102,8 @@ ALWAYS_INLINE __u32 fib_find(const __u32 *word, __u32 words, __u32 roots_a_line,
 	return ref >> FIB_KIND_SHIFT ? 0 : ref;
 }
 
-/* The group of the longest prefix that `address` matches, 0 where there is none; `by_default`: the default route is one, too. */
-ALWAYS_INLINE __u32 fib_group(const struct ip_addr *address, int is_ipv6, int by_default)
+/* The group of the longest prefix that `address` matches, 0 where there is none; `by_default` is set where that is the default route's. */
+ALWAYS_INLINE __u32 fib_group(const struct ip_addr *address, int is_ipv6, int *by_default)
 {
 	__u32 zero = 0, group = 0;
 	const __u32 *word;
@@ -115,14 +115,16 @@ ALWAYS_INLINE __u32 fib_group(const struct ip_addr *address, int is_ipv6, int by
 					 (__u64)bpf_ntohl(address->word[0]) << 32 | bpf_ntohl(address->word[1]),
 					 (__u64)bpf_ntohl(address->word[2]) << 32 | bpf_ntohl(address->word[3]),
 					 FIB6_BLOCKS);
-		if (word && !group && by_default)
+		*by_default = word && !group;
+		if (*by_default)
 			group = word[FIB6_DEFAULT_WORD];
 	} else {
 		word = bpf_map_lookup_elem(&fib4, &zero);
 		if (word)
 			group = fib_find(word, config.fib4_words, FIB4_ROOTS_A_LINE,
 					 (__u64)bpf_ntohl(address->word[3]) << 32, 0, FIB4_BLOCKS);
-		if (word && !group && by_default)
+		*by_default = word && !group;
+		if (*by_default)
 			group = word[FIB4_DEFAULT_WORD];
 	}
 	return group;
@@ -131,7 +133,8 @@ ALWAYS_INLINE __u32 fib_group(const struct ip_addr *address, int is_ipv6, int by
 /* The group of the longest prefix of the destination, 0 where there is none. */
 ALWAYS_INLINE __u32 fib_lookup(const struct packet *pkt)
 {
-	__u32 group = fib_group(&pkt->dst, pkt->is_ipv6, 1);
+	int by_default;
+	__u32 group = fib_group(&pkt->dst, pkt->is_ipv6, &by_default);
 
 	trace_step(STAGE_FIB, group, 0);
 	return group;

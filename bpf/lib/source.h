@@ -16,12 +16,16 @@ ALWAYS_INLINE int validate_source(struct packet *pkt)
 	const __u64 *found;
 	__u64 ports;
 	__u32 group;
+	int by_default;
 
 	if (!config.source_validation || pkt->validation == VALIDATE_OFF || has_no_route(pkt))
 		return CONTINUE;
-	group = fib_group(&pkt->src, pkt->is_ipv6, pkt->validation != VALIDATE_LOOSE);
+	group = fib_group(&pkt->src, pkt->is_ipv6, &by_default);
 	found = bpf_map_lookup_elem(&origins, &group);
 	ports = found ? *found : 0;
+	/* No way back for `loose`, but where it stands in for routes that found no room: those may come from anywhere. */
+	if (pkt->validation == VALIDATE_LOOSE && by_default && ports != ORIGINS_ANY)
+		group = ports = 0;
 	trace_step(STAGE_SOURCE, group, pkt->validation);
 	if (!(ports & 1))
 		return drop(pkt, DROP_SRC_UNROUTED);

@@ -372,8 +372,11 @@ impl Capacity {
         prefix.prefix_len() == 0 || self.has_room(family(prefix))
     }
 
+    /// A default route takes no room: while it stands in for routes, it must not be what they find none for.
     fn count(&mut self, prefix: IpNet, change: impl Fn(usize) -> usize) {
-        if let Some(used) = self.used.get_mut(family(prefix)) {
+        if prefix.prefix_len() > 0
+            && let Some(used) = self.used.get_mut(family(prefix))
+        {
             *used = change(*used);
         }
     }

@@ -347,7 +347,7 @@ impl Forwarding {
             origins: BTreeMap::new(),
             failed,
         };
-        let validates = ports.table.values().any(|port| port.validation != SourceValidation::Off);
+        let validates = ports.validate();
         for set in first.union(&others).copied() {
             let (key, hops) = routes.sets.get(set);
             let Some(group) = key.and_then(|key| assigned.get(key)) else { continue };

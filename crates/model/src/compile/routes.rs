@@ -178,7 +178,10 @@ impl<'a> Routes<'a> {
             routes.add_learned(origin, network, ports, known);
         }
         routes.add_neighbors(network, ports);
-        routes.host = (rib.count(Origin::Kernel) > 0).then(|| routes.sets.direct(NextHopKey::Host));
+        // Where sources are validated, nobody knows where those of routes that found no room come in.
+        let beside = if ports.validate() { Origins::ANY.without(Origins::ROUTED) } else { Origins::NONE };
+        let has_routes = rib.count(Origin::Kernel) > 0;
+        routes.host = has_routes.then(|| routes.sets.direct_beside(NextHopKey::Host, beside));
         routes
     }
 
@@ -443,6 +446,11 @@ impl<'a> Routes<'a> {
 }
 
 impl Ports {
+    /// True where one of them asks where packets come from.
+    pub(super) fn validate(&self) -> bool {
+        self.table.values().any(|port| port.validation != SourceValidation::Off)
+    }
+
     /// The ports that take what comes by paths that were not chosen.
     fn asking_for_alternatives(&self) -> Origins {
         let mut asking = Origins::NONE;

@@ -221,6 +221,10 @@ impl<'a> Oracle<'a> {
         if mode == SourceValidation::Off || source.is_unspecified() || parse::is_link_local(source) {
             return Ok(());
         }
+        // Nobody knows where a source comes in whose route found no room.
+        if self.routes.falls_back(source) {
+            return Ok(());
+        }
         let back = match mode {
             SourceValidation::Loose => self.routes.lookup_beside_default(source),
             _ => self.routes.lookup(source),

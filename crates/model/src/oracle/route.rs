@@ -83,11 +83,16 @@ impl<'a> Routes<'a> {
     /// What becomes of packets to `destination`: the longest match among the routes that there is room for. What none of them
     /// has is the host's stack's while one of the kernel's routes is left out.
     pub(super) fn lookup(&self, destination: IpAddr) -> Option<Action> {
-        let kernels = |(prefix, source): &(IpNet, Source)| {
-            *source == Source::Kernel && prefix.addr().is_ipv4() == destination.is_ipv4()
-        };
-        let fallback = || self.left_out.iter().any(kernels).then_some(Action::Host);
+        let fallback = || self.falls_back(destination).then_some(Action::Host);
         self.refined(destination, 0, &self.left_out).or_else(fallback)
+    }
+
+    /// True where only the host's stack may have a route, because one of the kernel's is left out.
+    pub(super) fn falls_back(&self, address: IpAddr) -> bool {
+        let kernels = |(prefix, source): &(IpNet, Source)| {
+            *source == Source::Kernel && prefix.addr().is_ipv4() == address.is_ipv4()
+        };
+        self.left_out.iter().any(kernels) && self.refined(address, 0, &self.left_out).is_none()
     }
 
     /// The same, where it is not the default route.

@@ -28,8 +28,9 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail};
 use ipnet::IpNet;
+use model::ids::Limits;
 use model::network::{IfIndex, Link, Mac, Network, Vlan};
-use model::rib::{BgpRoute, Rib};
+use model::rib::{BgpRoute, Gateway, Rib, Way};
 use serde::Deserialize;
 
 use crate::program::World;
@@ -75,6 +76,15 @@ pub struct Topology {
 
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
+struct KernelSpec {
+    prefix: IpNet,
+    gateway: IpAddr,
+    /// Link that the gateway is on.
+    link: String,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
 struct BgpSpec {
     prefix: IpNet,
     gateways: Vec<IpAddr>,
@@ -102,6 +112,10 @@ pub struct Case {
     links: BTreeMap<String, LinkSpec>,
     #[serde(default)]
     bgp: Vec<BgpSpec>,
+    #[serde(default)]
+    kernel: Vec<KernelSpec>,
+    /// How many prefixes the FIB of each family has room for, as far as learned routes are concerned.
+    room: Option<[usize; 2]>,
     /// Frames in order.
     pub step: Vec<Step>,
 }
@@ -192,7 +206,15 @@ impl Case {
             );
         }
         let network = self.network(topology)?;
-        Ok(World { desired: loaded.desired, network, rib, ..World::default() })
+        for route in &self.kernel {
+            let (link, _) = network.link_by_name(&route.link).context("a route by a link that is not there")?;
+            if let Some(way) = Way::through([Gateway::on_link(route.gateway, link)]) {
+                rib.set_kernel(route.prefix, way);
+            }
+        }
+        let default = Limits::default();
+        let limits = Limits { prefixes: self.room.unwrap_or(default.prefixes), ..default };
+        Ok(World { desired: loaded.desired, network, rib, limits })
     }
 
     fn network(&self, topology: &Topology) -> Result<Network> {

@@ -3,10 +3,10 @@
 use super::build::*;
 use crate::compile::Compiled;
 use crate::compile::compiler::{Changed, Compiler};
-use crate::desired::SourceValidation::{Feasible, Loose, Strict};
-use crate::ids::Ids;
+use crate::desired::SourceValidation::{Feasible, Loose, Off, Strict};
+use crate::ids::{Ids, Limits};
 use crate::network::IfIndex;
-use crate::rib::{Alternative, Way};
+use crate::rib::{Alternative, Gateway, Way};
 use crate::tables::{Origins, PortId};
 
 const ETH0: Origins = Origins(0b011);
@@ -138,4 +138,30 @@ fn a_restart_finds_groups_that_differ_in_their_origins_alone() {
     let before = world.compile();
     world.ids = Ids::adopt(&before.tables);
     assert_eq!(world.compile().tables, before.tables);
+}
+
+/// What only the host may have a route for comes in by any port; where nobody asks, that takes no group of its own.
+#[test]
+fn sources_that_only_the_fallback_has_come_in_anywhere() {
+    for (validation, takes) in [(Loose, Some(Origins::ANY)), (Strict, Some(Origins::ANY)), (Off, None)] {
+        let mut world = World::two_ports().validation("eth1", validation);
+        let own = world.compile();
+        let way = Way::through([Gateway::on_link(ip("10.0.0.2"), IfIndex(2))]).unwrap();
+        world.rib.set_kernel(net("198.51.100.0/24"), way);
+        let limits = Limits { prefixes: [0, 0], ..Limits::default() };
+        let mut compiler = Compiler::with_limits(Ids::default(), limits);
+        compiler.compile(&world.desired, &world.network, &mut world.rib).unwrap();
+        let compiled = compiler.compiled();
+        assert_eq!(compiled.route("0.0.0.0/0").unwrap(), "host");
+        assert_eq!(compiled.route("::/0"), None, "the other family has room");
+        let default = compiled.group_of("0.0.0.0/0");
+        assert_eq!(compiled.tables.origins.get(&default).copied(), takes);
+        let apart = default != compiled.group_of("10.0.0.255/32");
+        assert_eq!(apart, takes.is_some(), "the ends of subnets are the host's, and no origin of packets");
+        let more = usize::from(takes.is_some()) + 1;
+        assert_eq!(compiled.tables.groups.len(), own.tables.groups.len() + more, "and that of the route");
+        let mut restarted = Compiler::with_limits(Ids::adopt(&compiled.tables), limits);
+        restarted.compile(&world.desired, &world.network, &mut world.rib).unwrap();
+        assert_eq!(restarted.compiled().tables, compiled.tables);
+    }
 }
