@@ -24,8 +24,10 @@ enum limits {
 	VIPS_MAX = 4096,
 	VIP_BUCKETS = 2048, /* of each half of the table */
 	VIP_BUCKET_ENTRIES = 4,
-	BACKENDS_MAX = 65536,
+	BACKENDS_MAX = 32768,
 	RING_SLOTS = 65537,
+	FLOW_WAYS = 8,	      /* entries of a line of the flow table, which is a cache line */
+	FLOW_LINES_MIN = 128, /* a power of two, as any number of lines */
 	FIB_ROOT_BITS = 18,
 	FIB_LINE = 16,		/* words of a cache line */
 	FIB4_ROOTS_A_LINE = 2,	/* references in a line; blocks that they lead to are behind them */
@@ -194,21 +196,35 @@ enum vip_entry {
 	VIP_ENTRY_PROTOCOL_SHIFT = 24,
 };
 
-struct flow_key {
-	struct ip_addr source;
-	struct ip_addr destination;
-	__be16 source_port;
-	__be16 destination_port;
-	__u8 protocol;
-	__u8 pad[3];
+/* A slot: its backend, 0 for none; the backend of flows that began before it changed; whether it has changed. */
+enum ring_slot {
+	RING_BACKEND_MASK = 0x7fff,
+	RING_BEFORE_SHIFT = 16,
+	RING_CHANGED_SHIFT = 31,
 };
-_Static_assert(sizeof(struct flow_key) == 40, "flow_key");
 
-struct flow {
-	__u32 backend;
-	__u32 seen_s; /* coarse clock of the last insert, seconds since boot */
+struct ring {
+	__u32 slot[RING_SLOTS];
+	__u32 changed; /* coarse clock, as `seen` of a flow, when the ring was put in force */
 };
-_Static_assert(sizeof(struct flow) == 8, "flow");
+_Static_assert(sizeof(struct ring) == (RING_SLOTS + 1) * 4, "ring");
+
+/*
+ * What is remembered of a flow whose slot has changed, 0 for nothing: the high half of its hash (32 bits), backend (16), whether it is
+ * established, that is, has sent more than what opened it, and a stamp (15): of an established flow when it was last seen, else when
+ * it began, which wants a finer clock.
+ */
+enum flow_entry {
+	FLOW_PRINT_SHIFT = 32,
+	FLOW_BACKEND_SHIFT = 16,
+	FLOW_ESTABLISHED = 0x8000,
+	FLOW_STAMP_MASK = 0x7fff,
+	FLOW_SEEN_SHIFT = 32,  /* of nanoseconds since boot: 4.3 s */
+	FLOW_BEGAN_SHIFT = 22, /* 4.2 ms */
+	FLOW_IDLE = 838,       /* of the coarser: after an hour another flow may take an established one's place */
+	FLOW_UNSURE =
+		15, /* likewise: for a minute after a change, a flow without handshake that is not known began before */
+};
 
 enum outer_kind {
 	OUTER_NONE,
@@ -331,7 +347,7 @@ enum stage {
 	STAGE_DENYLIST,	 /* id: 1 listed, 0 not */
 	STAGE_FILTER,	 /* id: op that decided, detail: filter_next */
 	STAGE_VIP,	 /* id: VIP */
-	STAGE_FLOW,	 /* id: backend remembered, 0 none */
+	STAGE_FLOW,	 /* id: backend remembered, 0 none; detail: backend where none */
 	STAGE_RING,	 /* id: backend, detail: slot */
 	STAGE_BACKEND,	 /* id: backend, detail: outer_kind */
 	STAGE_FIB,	 /* id: group, 0 no route */

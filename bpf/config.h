@@ -29,6 +29,8 @@ struct config {
 	__u32 punt_rate;  /* punts a second, reason and CPU; also the burst */
 	__u32 fib4_words; /* size of the map */
 	__u32 fib6_words;
+	__u32 flow_lines; /* size of the flow table */
+	__u32 pad2;
 	__u64 hash_seed; /* the node's own, for the choice among next hops */
 };
 
@@ -45,6 +47,7 @@ const volatile struct config config = {
 	.punt_rate = 1000,
 	.fib4_words = FIB4_WORDS_MIN,
 	.fib6_words = FIB6_WORDS_MIN,
+	.flow_lines = FLOW_LINES_MIN,
 	.hash_seed = 1,
 };
 
@@ -84,6 +87,8 @@ struct abi_types {
 	enum filter_next filter_next;
 	enum tunnel_kind tunnel_kind;
 	enum vip_entry vip_entry;
+	enum ring_slot ring_slot;
+	enum flow_entry flow_entry;
 	enum outer_kind outer_kind;
 	enum fib_ref fib_ref;
 	enum group_flags group_flags;

@@ -4,7 +4,7 @@
  * name under the ABI version, except punt_buckets and trace, which mean nothing to another process.
  *
  * Simple for now, behind the same look-up functions: tunnel_peers and denylist (kernel LPM tries, ~1,000 ns for a random
- * hit in 100k prefixes), flows (a kernel hash), filter (a list walked in order).
+ * hit in 100k prefixes), filter (a list walked in order).
  */
 #pragma once
 
@@ -83,18 +83,21 @@ struct {
 	__type(value, struct vip_bucket);
 } vips SEC(".maps");
 
+/* One value of as many lines as the knob says, in the memory of the process, too. */
 struct {
-	__uint(type, BPF_MAP_TYPE_LRU_HASH);
-	__uint(max_entries, 65536);
-	__type(key, struct flow_key);
-	__type(value, struct flow);
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__uint(max_entries, 1);
+	__uint(key_size, sizeof(__u32));
+	__uint(value_size, FLOW_LINES_MIN *FLOW_WAYS * sizeof(__u64));
 } flows SEC(".maps");
 
-struct ring {
+/* One value, so that slots lie side by side: entries of an array are 8 bytes apart at least. */
+struct ring_map {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(max_entries, RING_SLOTS);
-	__type(key, __u32);   /* slot */
-	__type(value, __u32); /* backend, 0 for none */
+	__uint(max_entries, 1);
+	__uint(key_size, sizeof(__u32));
+	__uint(value_size, sizeof(struct ring));
 };
 
 /* By VIP. A ring is replaced whole, never edited while packets look. */
@@ -102,7 +105,7 @@ struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY_OF_MAPS);
 	__uint(max_entries, VIPS_MAX);
 	__type(key, __u32);
-	__array(values, struct ring);
+	__array(values, struct ring_map);
 } rings SEC(".maps");
 
 struct {

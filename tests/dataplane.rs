@@ -16,7 +16,7 @@ mod root {
     use model::rib::{Gateway, Origin, Rib, Way};
     use model::tables::{
         Adjacency, AdjacencyId, Backend, BackendId, Features, FilterNext, FilterOp, FilterTest, GROUP_BUCKETS, Group,
-        GroupId, NextHop, NextHopId, Outer, Parameters, Port, PortId, PortKey, RING_SLOTS, Tables, TunnelPeer,
+        GroupId, NextHop, NextHopId, Outer, Parameters, Port, PortId, PortKey, RING_SLOTS, Slot, Tables, TunnelPeer,
         VipAddress, VipAddressId, VipId, VipKey,
     };
     use testkit::netns::{End, Netns, veth};
@@ -94,7 +94,7 @@ mod root {
         t.fib.insert(net("192.0.2.1/32"), GroupId(3));
         t.fib.insert(net("203.0.113.1/32"), GroupId(4));
         t.vips.insert(VipKey { address: ip("203.0.113.1"), port: 80, protocol: 6 }, VipId(1));
-        t.rings.insert(VipId(1), Arc::from(vec![BackendId(1); RING_SLOTS]));
+        t.rings.insert(VipId(1), Arc::from(vec![Slot::from(BackendId(1)); RING_SLOTS]));
         t.backends.insert(
             BackendId(1),
             Backend {

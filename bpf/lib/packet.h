@@ -65,6 +65,7 @@ struct packet {
 	__u8 decapsulated;
 	__u8 host_scope; /* never forwarded: group or link-local destination */
 	__u8 validation; /* the port's */
+	__u8 opens;	 /* a connection: known where a flow is looked up */
 };
 
 struct {

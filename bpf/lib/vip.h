@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * Load balancing: VIP -> flow table -> Maglev ring -> backend -> out. The FIB has found the VIP's address, so packets for others pay
- * nothing. The flow table makes a flow stick to its backend while the ring changes; it is never needed for an answer.
+ * Load balancing: VIP -> Maglev ring -> backend -> out. The FIB has found the VIP's address, so packets for others pay nothing. Of slots
+ * that have changed, the flow table tells which flows began before and after; of all others the ring is the answer for every packet.
  */
 #pragma once
 
@@ -16,44 +16,119 @@ ALWAYS_INLINE const struct backend *backend_of(__u32 id, __u32 vip)
 	return b && b->group && b->vip_id == vip ? b : NULL;
 }
 
-ALWAYS_INLINE __u32 ring_choice(__u32 vip, __u64 hash)
+/* Where this flow and some others are remembered. */
+ALWAYS_INLINE __u64 *flow_line(__u64 hash)
 {
-	__u32 slot = hash_to_slot(hash);
-	void *ring = bpf_map_lookup_elem(&rings, &vip);
-	__u32 *id = ring ? bpf_map_lookup_elem(ring, &slot) : NULL;
+	__u32 zero = 0, line = (__u32)hash & (config.flow_lines - 1);
+	__u64 *table = bpf_map_lookup_elem(&flows, &zero);
 
-	trace_step(STAGE_RING, id ? *id : 0, slot);
-	return id ? *id : 0;
+	return table ? table + line * FLOW_WAYS : NULL;
+}
+
+/*
+ * The entry that a new flow takes: a free one, else one of an established flow that has long been silent, else the oldest of a
+ * flow that has sent nothing but what opened it. Negative where all are of flows that live: a flood never takes their places.
+ * `began` becomes the flow's stamp: the clock, or one more than the line's newest where a flood is faster than the clock.
+ */
+ALWAYS_INLINE int entry_for_new(const __u64 *line, __u32 seen, __u32 *began)
+{
+	const __u32 present = (FLOW_STAMP_MASK + 1) / 2;
+	__u32 best = FLOW_STAMP_MASK + 1, newest = present - 1;
+	int place = -1;
+
+#pragma unroll
+	for (int i = 0; i < FLOW_WAYS; i++) {
+		__u64 entry = line[i];
+		__u32 rank;
+
+		if (!entry) {
+			rank = 0;
+		} else if (entry & FLOW_ESTABLISHED) {
+			rank = ((seen - (__u32)entry) & FLOW_STAMP_MASK) > FLOW_IDLE ? 0 : FLOW_STAMP_MASK + 1;
+		} else {
+			/* The past below `present`, what is ahead of the clock from there on. */
+			rank = ((__u32)entry - *began + present) & FLOW_STAMP_MASK;
+			newest = rank > newest ? rank : newest;
+		}
+		if (rank < best) {
+			best = rank;
+			place = i;
+		}
+	}
+	*began += newest + 1 - present;
+	return place;
+}
+
+/*
+ * The backend of a flow whose slot has changed: the one remembered, else for what opens a connection the slot's, and for what goes
+ * on the one before. Remembered from then on. A function of its own: few slots have changed.
+ */
+static __noinline __u32 remembered(const struct packet *pkt, __u64 hash, __u32 slot, __u32 vip, __u32 changed)
+{
+	__u64 ns = bpf_ktime_get_coarse_ns(), print = hash >> 32 << FLOW_PRINT_SHIFT;
+	__u32 seen = ns >> FLOW_SEEN_SHIFT, began = ns >> FLOW_BEGAN_SHIFT;
+	__u32 id = slot & RING_BACKEND_MASK, before = slot >> RING_BEFORE_SHIFT & RING_BACKEND_MASK;
+	__u64 *line = flow_line(hash);
+	int place = -1;
+
+	if (!line)
+		return id;
+#pragma unroll
+	for (int i = 0; i < FLOW_WAYS; i++)
+		if (line[i] >> FLOW_PRINT_SHIFT == hash >> 32)
+			place = i;
+	if (place >= 0) {
+		__u64 entry = line[place & (FLOW_WAYS - 1)];
+		__u32 known = entry >> FLOW_BACKEND_SHIFT & 0xffff;
+		__u64 now = print | (__u64)known << FLOW_BACKEND_SHIFT | FLOW_ESTABLISHED | (seen & FLOW_STAMP_MASK);
+
+		if (backend_of(known, vip)) {
+			if (!EXPLAIN && !pkt->opens && now != entry)
+				line[place & (FLOW_WAYS - 1)] = now;
+			trace_step(STAGE_FLOW, known, 0);
+			return known;
+		}
+	}
+	/* Whether a datagram begins a flow cannot be seen in it. */
+	if (!pkt->opens && (pkt->proto == PROTO_TCP || seen - changed < FLOW_UNSURE) && backend_of(before, vip))
+		id = before;
+	trace_step(STAGE_FLOW, 0, id);
+	if (place < 0)
+		place = entry_for_new(line, seen, &began);
+	if (!EXPLAIN && place >= 0)
+		line[place & (FLOW_WAYS - 1)] = print | (__u64)id << FLOW_BACKEND_SHIFT | (began & FLOW_STAMP_MASK);
+	return id;
+}
+
+/* The first segment of a connection: SYN, neither ACK nor RST (RFC 9293 §3.1). */
+ALWAYS_INLINE int opens_connection(struct xdp_md *ctx, const struct packet *pkt)
+{
+	const __u8 *flags;
+
+	if (pkt->proto != PROTO_TCP || pkt->l4 + 14 > pkt->l3 + pkt->len)
+		return 0;
+	flags = bytes_at(ctx, pkt->l4 + 13, 1);
+	return flags && (*flags & 0x16) == 0x02;
 }
 
 /* The flow's backend; `id` tells which. NULL where none is usable. */
-ALWAYS_INLINE const struct backend *choose_backend(const struct packet *pkt, __u32 vip, __u64 hash, __u32 *id)
+ALWAYS_INLINE const struct backend *choose_backend(struct xdp_md *ctx, struct packet *pkt, __u32 vip, __u64 hash,
+						   __u32 *id)
 {
-	struct flow_key key = {
-		.source = pkt->src,
-		.destination = pkt->dst,
-		.source_port = bpf_htons(sport_of(pkt)),
-		.destination_port = bpf_htons(dport_of(pkt)),
-		.protocol = pkt->proto,
-	};
-	const struct flow *remembered = bpf_map_lookup_elem(&flows, &key);
-	const struct backend *b;
+	__u32 zero = 0, at = hash_to_slot(hash), slot;
+	void *map = bpf_map_lookup_elem(&rings, &vip);
+	const struct ring *ring = map ? bpf_map_lookup_elem(map, &zero) : NULL;
 
-	trace_step(STAGE_FLOW, remembered ? remembered->backend : 0, 0);
-	if (remembered) {
-		*id = remembered->backend;
-		b = backend_of(*id, vip);
-		if (b)
-			return b;
+	if (!ring || at >= RING_SLOTS)
+		return NULL;
+	slot = ring->slot[at];
+	*id = slot & RING_BACKEND_MASK;
+	trace_step(STAGE_RING, *id, at);
+	if (slot >> RING_CHANGED_SHIFT) {
+		pkt->opens = opens_connection(ctx, pkt);
+		*id = remembered(pkt, hash, slot, vip, ring->changed);
 	}
-	*id = ring_choice(vip, hash);
-	b = backend_of(*id, vip);
-	if (b && !EXPLAIN) {
-		struct flow flow = { .backend = *id, .seen_s = bpf_ktime_get_coarse_ns() / 1000000000ULL };
-
-		bpf_map_update_elem(&flows, &key, &flow, BPF_ANY);
-	}
-	return b;
+	return backend_of(*id, vip);
 }
 
 ALWAYS_INLINE void count_backend(const struct packet *pkt, __u32 id)
@@ -148,7 +223,7 @@ ALWAYS_INLINE int load_balance(struct xdp_md *ctx, struct packet *pkt, __u32 add
 		return CONTINUE;
 	trace_step(STAGE_VIP, vip, 0);
 	hash = flow_hash(pkt);
-	b = choose_backend(pkt, vip, hash, &id);
+	b = choose_backend(ctx, pkt, vip, hash, &id);
 	if (!b)
 		return drop(pkt, DROP_VIP_NO_BACKEND);
 	return to_backend(ctx, pkt, b, id, hash);

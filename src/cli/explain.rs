@@ -93,11 +93,6 @@ fn parse_endpoint(text: &str, protocol: &str) -> Result<(IpAddr, u16), Error> {
     })
 }
 
-/// Address and port as they are typed; the address alone for port 0.
-pub(super) fn endpoint(address: IpAddr, port: u16) -> String {
-    if port == 0 { address.to_string() } else { SocketAddr::new(address, port).to_string() }
-}
-
 /// The frames of a capture, or one of them.
 fn capture(path: &Path, number: Option<usize>) -> Result<Vec<Packet>, Error> {
     let unreadable = |source| Error::File { path: path.to_owned(), source };
@@ -162,9 +157,8 @@ mod tests {
     fn endpoints_are_read_as_they_are_shown() {
         for text in ["10.0.0.1:80", "[2001:db8::1]:443"] {
             let (address, port) = parse_endpoint(text, "tcp").unwrap();
-            assert_eq!(endpoint(address, port), text);
+            assert_eq!(SocketAddr::new(address, port).to_string(), text);
         }
-        assert_eq!(endpoint("10.0.0.1".parse().unwrap(), 0), "10.0.0.1");
         assert!(parse_endpoint("10.0.0.1", "tcp").is_err(), "a port is missing");
         assert!(parse_endpoint("10.0.0.1:80", "icmp").is_err(), "there are no ports");
     }

@@ -6,9 +6,9 @@ use model::tables::GROUP_BUCKETS;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use super::Error;
 use super::client::Client;
 use super::output::{self, Format, Row};
-use super::{Error, explain};
 use crate::control::api::ListKind;
 use crate::control::api::types::{
     Backend, DifferenceKind, Drop, Filter, Flow, InterfaceState, KernelDiff, List, Neighbor, NextHop, NextHopKind,
@@ -233,13 +233,14 @@ impl Row for Drop {
 }
 
 impl Row for Flow {
-    const HEADER: &'static [&'static str] = &["PROTOCOL", "SOURCE", "DESTINATION", "BACKEND", "AGE"];
+    const HEADER: &'static [&'static str] = &["SERVICE", "VIP", "SLOT", "BACKEND", "STATE", "AGE"];
     fn cells(&self) -> Vec<String> {
         vec![
-            self.protocol.clone(),
-            explain::endpoint(self.source, self.source_port),
-            explain::endpoint(self.destination, self.destination_port),
-            self.backend.clone(),
+            self.service.clone(),
+            self.vip.clone(),
+            self.slot.to_string(),
+            self.backend.to_string(),
+            if self.established { "established" } else { "new" }.to_owned(),
             duration(self.age_seconds),
         ]
     }

@@ -42,8 +42,6 @@ abi!(
     fib4_key,
     fib6_key,
     filter_op,
-    flow,
-    flow_key,
     group,
     next_hop,
     pkt_count,

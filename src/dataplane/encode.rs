@@ -6,14 +6,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv6Addr};
-use std::sync::Arc;
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use model::desired::SourceValidation;
 use model::network::{IfIndex, Mac};
 use model::tables::{
     Adjacency, AdjacencyId, Backend, BackendId, FilterNext, FilterOp, FilterTest, Group, GroupId, NextHop, NextHopId,
-    Origins, Outer, Port, PortId, PortKey, Ring, Tables, TunnelPeer, VipAddress, VipAddressId, VipId, VipKey,
+    Origins, Outer, Port, PortId, PortKey, RING_SLOTS, Ring, Slot, Tables, TunnelPeer, VipAddress, VipAddressId, VipId,
+    VipKey,
 };
 use tables::vips::{Bucket, Entry, Vips};
 
@@ -142,7 +142,10 @@ impl Encoded {
         highest(Table::NextHops, tables.next_hops.keys().map(|id| id.0).max())?;
         highest(Table::Groups, tables.groups.keys().map(|id| id.0).max())?;
         highest(Table::Backends, tables.backends.keys().map(|id| id.0).max())?;
-        highest(Table::Vips, tables.rings.keys().map(|id| id.0).max())?;
+        let rings = types::limits::VIPS_MAX.0;
+        if let Some(last) = tables.rings.keys().last().filter(|last| last.0 >= rings) {
+            return Err(Error::Full { table: "rings", wanted: last.0 as usize + 1, limit: rings as usize });
+        }
         highest(Table::Ports, tables.ports.keys().map(|key| key.ifindex.0).max())?;
         for table in Table::ORDER {
             let wanted = self.table(table).len();
@@ -615,22 +618,24 @@ pub(super) fn decode(e: &Encoded) -> Tables {
     t
 }
 
-/// A ring from its slots.
-pub(super) fn ring(slots: impl Iterator<Item = u32>) -> Ring {
-    slots.map(BackendId).collect::<Arc<[BackendId]>>()
+/// A ring as the map's value, put in force now.
+pub(super) fn ring(ring: &Ring, now_ns: u64) -> Vec<u8> {
+    let word = |slot: &Slot| {
+        let changed = u32::from(slot.has_changed()) << types::ring_slot::RING_CHANGED_SHIFT.0;
+        slot.now().0 | slot.before().0 << types::ring_slot::RING_BEFORE_SHIFT.0 | changed
+    };
+    let changed = (now_ns >> types::flow_entry::FLOW_SEEN_SHIFT.0) as u32;
+    ring.iter().map(word).chain([changed]).flat_map(u32::to_ne_bytes).collect()
 }
 
-/// A remembered flow from its entry.
-pub(super) fn flow(key: &[u8], value: &[u8]) -> Option<super::Flow> {
-    let key: types::flow_key = abi::from_bytes(key)?;
-    let value: types::flow = abi::from_bytes(value)?;
-    Some(super::Flow {
-        source: address(key.source.word),
-        source_port: u16::from_be(key.source_port),
-        destination: address(key.destination.word),
-        destination_port: u16::from_be(key.destination_port),
-        protocol: key.protocol,
-        backend: BackendId(value.backend),
-        since_boot_s: value.seen_s,
-    })
+/// The ring that a value is.
+pub(super) fn decode_ring(value: &[u8]) -> Option<Ring> {
+    let mask = types::ring_slot::RING_BACKEND_MASK.0;
+    let slot = |bytes: &[u8]| {
+        let word = u32::from_ne_bytes(bytes.try_into().unwrap_or_default());
+        let (now, before) = (BackendId(word & mask), BackendId(word >> types::ring_slot::RING_BEFORE_SHIFT.0 & mask));
+        if word >> types::ring_slot::RING_CHANGED_SHIFT.0 == 1 { Slot::changed(now, before) } else { now.into() }
+    };
+    let slots: Ring = value.chunks_exact(4).take(RING_SLOTS).map(slot).collect();
+    (slots.len() == RING_SLOTS).then_some(slots)
 }

@@ -4,7 +4,7 @@
 use std::io;
 use std::os::fd::AsFd;
 use std::ptr::{self, NonNull};
-use std::sync::atomic::AtomicU32;
+use std::sync::atomic::{AtomicU32, AtomicU64};
 
 use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
 use tables::fib::Words;
@@ -34,6 +34,12 @@ impl Mapped {
         }?;
         let base = NonNull::new(base.cast()).ok_or(io::ErrorKind::AddrNotAvailable)?;
         Ok(Self { base, words })
+    }
+
+    /// The same memory as words of 64 bits. A caller uses one of the two.
+    pub(super) fn long_words(&self) -> &[AtomicU64] {
+        // SAFETY: as for `words`, half as many; a page is aligned to eight bytes, too.
+        unsafe { std::slice::from_raw_parts(self.base.as_ptr().cast(), self.words / 2) }
     }
 }
 

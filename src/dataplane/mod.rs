@@ -20,14 +20,15 @@ mod reconcile;
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
+use std::time::Duration;
 
 use ipnet::IpNet;
-use libbpf_rs::{MapCore, MapFlags};
 use model::compile::Changed;
 use model::desired::AttachMode;
 use model::network::IfIndex;
 use model::tables::{BackendId, Features, GroupId, NextHopId, Parameters, PortId, Tables, VipId};
 use serde::{Deserialize, Serialize};
+use tables::flows::{Entry, entries};
 
 pub use abi::types;
 pub use counters::{Count, PortCounters};
@@ -64,23 +65,23 @@ pub struct Applied {
     pub links_changed: usize,
 }
 
-/// A remembered flow of a VIP.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// A remembered flow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Flow {
-    /// Client address.
-    pub source: std::net::IpAddr,
-    /// Client port.
-    pub source_port: u16,
-    /// VIP address.
-    pub destination: std::net::IpAddr,
-    /// VIP port.
-    pub destination_port: u16,
-    /// IP protocol number.
-    pub protocol: u8,
-    /// Its backend.
+    /// Its backend, and so its VIP.
     pub backend: BackendId,
-    /// When it was remembered, seconds since boot.
-    pub since_boot_s: u32,
+    /// Slot of the VIP's ring.
+    pub slot: usize,
+    /// It has sent more than what opened it.
+    pub established: bool,
+    /// Since it was last seen, where it is established, else since it began.
+    pub age: Duration,
+}
+
+/// Nanoseconds of the clock that flows and rings are stamped by.
+fn since_boot_ns() -> u64 {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::MonotonicCoarse);
+    u64::try_from(now.tv_sec).unwrap_or(0) * 1_000_000_000 + u64::try_from(now.tv_nsec).unwrap_or(0)
 }
 
 /// The kernel side of margay.
@@ -174,11 +175,10 @@ impl Dataplane {
             self.make_room(&tables.fib)?;
         }
         let knobs = Knobs::new(features, parameters, self.maps.fib_words()?);
-        let resized = self.maps.flow_table_entries()? != parameters.flow_table_entries.max(1);
+        let resized = self.maps.flow_lines()? != knobs.flow_lines;
         // The successor is verified before the tables move: what cannot be loaded changes nothing.
-        if resized {
-            self.maps.resize_flows(self.pins.as_ref().map(Pins::maps_dir).as_deref(), parameters.flow_table_entries)?;
-        }
+        let maps_dir = self.pins.as_ref().map(Pins::maps_dir);
+        let former = if resized { Some(self.maps.resize_flows(maps_dir.as_deref(), knobs.flow_lines)?) } else { None };
         let stale = resized || self.instance.as_ref().is_none_or(|instance| instance.knobs != knobs);
         let mut successor = if stale { Some(Instance::load(&self.maps, knobs)?) } else { None };
 
@@ -198,6 +198,8 @@ impl Dataplane {
             let Failure::Outgrown(outgrown) = failure else { return Err(failure.into_error()) };
             self.move_to_more_room(outgrown, &tables.fib, knobs, &mut applied)?;
         }
+        // What was remembered in the meantime.
+        former.map_or(Ok(()), |former| former.hand_over(&self.maps))?;
         Ok(applied)
     }
 
@@ -265,7 +267,15 @@ impl Dataplane {
         Ok(())
     }
 
-    /// Words of the IPv4 and of the IPv6 FIB's map: for programs that measure over the same tables.
+    /// Lines of the flow table: for programs that measure over the same tables.
+    ///
+    /// # Errors
+    /// [`Error::NoMap`] for an object of another build.
+    pub fn flow_lines(&self) -> Result<u32, Error> {
+        self.maps.flow_lines()
+    }
+
+    /// Words of the IPv4 and of the IPv6 FIB's map: likewise.
     ///
     /// # Errors
     /// [`Error::NoMap`] for an object of another build.
@@ -391,24 +401,20 @@ impl Dataplane {
         counters::next_hop(&self.maps, next_hop)
     }
 
-    /// At most `limit` remembered flows, in no order.
+    /// Remembered flows, in no order.
     ///
     /// # Errors
-    /// [`Error::Map`] where the kernel refuses the look-up.
-    pub fn flows(&self, limit: usize) -> Result<Vec<Flow>, Error> {
-        let map = self.maps.get("flows")?;
-        let mut flows = Vec::new();
-        for key in map.keys().take(limit) {
-            let value = map.lookup(&key, MapFlags::ANY).map_err(|source| Error::Map {
-                map: "flows",
-                operation: "read",
-                source,
-            })?;
-            // Gone between the two calls: the table turns over while we look.
-            let Some(value) = value else { continue };
-            flows.push(encode::flow(&key, &value).ok_or(Error::Layout("flows"))?);
-        }
-        Ok(flows)
+    /// [`Error::Map`] where the kernel refuses the table's memory.
+    pub fn flows(&self) -> Result<Vec<Flow>, Error> {
+        let table = self.maps.flows()?;
+        let now_ns = since_boot_ns();
+        let flow = |entry: Entry| Flow {
+            backend: BackendId(entry.backend()),
+            slot: entry.ring_slot(),
+            established: entry.is_established(),
+            age: Duration::from_nanos(entry.age_ns(now_ns)),
+        };
+        Ok(entries(table.long_words()).map(flow).collect())
     }
 
     /// The map that slow-path sockets are put in, at [`xsk_key`](Self::xsk_key).

@@ -16,6 +16,7 @@ use serde::Serialize;
 use super::abi::types;
 use super::error::Error;
 use super::fib::MAPS;
+use super::mapped::Mapped;
 use super::pins::Pins;
 
 /// Alignment that libelf wants of an ELF image in memory.
@@ -86,18 +87,26 @@ impl SharedMaps {
         self.maps.iter().map(|(name, map)| (name.as_str(), map.as_fd()))
     }
 
-    /// Replaces the flow table by an empty one of another size. Flows are remembered again as they come: the ring gives
-    /// the same answers.
-    pub(super) fn resize_flows(&mut self, dir: Option<&Path>, entries: u32) -> Result<(), Error> {
+    /// Replaces the flow table by one of so many lines, with what it remembers. Programs that still look at the former one go on
+    /// remembering there: it is handed over once more when none does.
+    pub(super) fn resize_flows(&mut self, dir: Option<&Path>, lines: u32) -> Result<Former, Error> {
         let old = self.get("flows")?;
+        let former = Former(mapped_flows(old)?);
         let opts = libbpf_rs::libbpf_sys::bpf_map_create_opts {
             sz: size_of::<libbpf_rs::libbpf_sys::bpf_map_create_opts>() as libbpf_rs::libbpf_sys::size_t,
+            map_flags: libbpf_rs::libbpf_sys::BPF_F_MMAPABLE,
             ..Default::default()
         };
-        let flows =
-            MapHandle::create(old.map_type(), Some("flows"), old.key_size(), old.value_size(), entries.max(1), &opts)
-                .map_err(load)?;
-        self.replace(dir, "flows", flows)
+        let bytes = lines * LINE_BYTES;
+        let flows = MapHandle::create(old.map_type(), Some("flows"), old.key_size(), bytes, 1, &opts).map_err(load)?;
+        self.replace(dir, "flows", flows)?;
+        former.hand_over(self)?;
+        Ok(former)
+    }
+
+    /// The flow table as memory.
+    pub(super) fn flows(&self) -> Result<Mapped, Error> {
+        mapped_flows(self.get("flows")?)
     }
 
     /// Puts another map in the place of one, in the pin directory in one step. Programs keep what they were loaded with.
@@ -120,10 +129,30 @@ impl SharedMaps {
         Ok([words(ip4)?, words(ip6)?])
     }
 
-    /// Capacity of the flow table.
-    pub(super) fn flow_table_entries(&self) -> Result<u32, Error> {
-        Ok(self.get("flows")?.max_entries())
+    /// Lines of the flow table.
+    pub(super) fn flow_lines(&self) -> Result<u32, Error> {
+        Ok(self.get("flows")?.value_size() / LINE_BYTES)
     }
+}
+
+/// Bytes of a line of the flow table.
+const LINE_BYTES: u32 = types::limits::FLOW_WAYS.0 * size_of::<u64>() as u32;
+
+/// A flow table that another has taken the place of.
+#[derive(Debug)]
+pub(super) struct Former(Mapped);
+
+impl Former {
+    /// Takes over what it remembers and the present one does not.
+    pub(super) fn hand_over(&self, maps: &SharedMaps) -> Result<(), Error> {
+        tables::flows::take_over(self.0.long_words(), maps.flows()?.long_words());
+        Ok(())
+    }
+}
+
+fn mapped_flows(map: &MapHandle) -> Result<Mapped, Error> {
+    let words = map.value_size() as usize / size_of::<u32>();
+    Mapped::new(map, words).map_err(|source| Error::Map { map: "flows", operation: "mmap", source: source.into() })
 }
 
 fn load(source: libbpf_rs::Error) -> Error {
@@ -132,6 +161,11 @@ fn load(source: libbpf_rs::Error) -> Error {
 
 fn open_object(image: &Aligned<[u8]>) -> Result<OpenObject, Error> {
     ObjectBuilder::default().name("xdp_uplink").and_then(|b| b.open_memory(&image.0)).map_err(load)
+}
+
+/// Lines of a flow table for as many flows as there are to be.
+pub(super) fn flow_lines(parameters: &Parameters) -> u32 {
+    tables::flows::lines_for(parameters.flow_table_entries as usize, types::limits::FLOW_LINES_MIN.0 as usize) as u32
 }
 
 /// What an instance is specialised for.
@@ -145,6 +179,8 @@ pub(super) struct Knobs {
     pub(super) punt_rate: u32,
     /// Words of the FIB's maps.
     pub(super) fib_words: [u32; 2],
+    /// Lines of the flow table.
+    pub(super) flow_lines: u32,
     /// The node's own, in the choice among next hops.
     pub(super) hash_seed: u64,
     /// Record the way of a packet and change nothing outside it: an object of its own.
@@ -154,7 +190,8 @@ pub(super) struct Knobs {
 impl Knobs {
     pub(super) fn new(features: Features, parameters: &Parameters, fib_words: [u32; 2]) -> Self {
         let Parameters { vxlan_port, punt_rate, hash_seed, .. } = *parameters;
-        Self { features, vxlan_port, punt_rate, fib_words, hash_seed, explain: false }
+        let flow_lines = flow_lines(parameters);
+        Self { features, vxlan_port, punt_rate, fib_words, flow_lines, hash_seed, explain: false }
     }
 
     /// Writes the knobs into the initial value of the read-only data.
@@ -176,6 +213,7 @@ impl Knobs {
         let [fib4_words, fib6_words] = self.fib_words;
         put(offset_of!(types::config, fib4_words), &fib4_words.to_ne_bytes())?;
         put(offset_of!(types::config, fib6_words), &fib6_words.to_ne_bytes())?;
+        put(offset_of!(types::config, flow_lines), &self.flow_lines.to_ne_bytes())?;
         put(offset_of!(types::config, hash_seed), &self.hash_seed.to_ne_bytes())?;
         put(offset_of!(types::config, punt_rate), &self.punt_rate.to_ne_bytes())
     }

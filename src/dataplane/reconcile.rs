@@ -10,7 +10,7 @@ use libbpf_rs::{MapCore, MapFlags, MapHandle, MapType};
 use model::compile::Changed;
 use model::tables::{Group, GroupId, RING_SLOTS, Ring, VipId};
 
-use super::abi::{self, types};
+use super::abi;
 use super::counters;
 use super::encode::{self, Encoded, Entries, FILTER_HALF, Table};
 use super::error::Error;
@@ -262,8 +262,9 @@ fn read_rings(maps: &SharedMaps, vips: &Entries) -> Result<BTreeMap<VipId, Ring>
         };
         let inner = abi::from_bytes::<u32>(&inner).ok_or(Error::Layout("rings"))?;
         let ring = MapHandle::from_map_id(inner).map_err(failed("rings", "open"))?;
-        let slots = ring.lookup_batch(BATCH, MapFlags::ANY, MapFlags::ANY).map_err(failed("ring", "read"))?;
-        found.insert(id, encode::ring(slots.filter_map(|(_, value)| abi::from_bytes(&value))));
+        let value = ring.lookup(&0u32.to_ne_bytes(), MapFlags::ANY).map_err(failed("ring", "read"))?;
+        let ring = value.as_deref().and_then(encode::decode_ring).ok_or(Error::Layout("ring"))?;
+        found.insert(id, ring);
     }
     Ok(found)
 }
@@ -276,10 +277,9 @@ fn new_ring(ring: &Ring) -> Result<MapHandle, Error> {
         sz: size_of::<libbpf_rs::libbpf_sys::bpf_map_create_opts>() as libbpf_rs::libbpf_sys::size_t,
         ..Default::default()
     };
-    let slots = types::limits::RING_SLOTS.0;
-    let map = MapHandle::create(MapType::Array, Some("ring"), 4, 4, slots, &opts).map_err(failed("ring", "create"))?;
-    let keys: Vec<u8> = (0..slots).flat_map(u32::to_ne_bytes).collect();
-    let values: Vec<u8> = ring.iter().flat_map(|id| id.0.to_ne_bytes()).collect();
-    map.update_batch(&keys, &values, slots, MapFlags::ANY, MapFlags::ANY).map_err(failed("ring", "fill"))?;
+    let value = encode::ring(ring, super::since_boot_ns());
+    let bytes = value.len() as u32;
+    let map = MapHandle::create(MapType::Array, Some("ring"), 4, bytes, 1, &opts).map_err(failed("ring", "create"))?;
+    map.update(&0u32.to_ne_bytes(), &value, MapFlags::ANY).map_err(failed("ring", "fill"))?;
     Ok(map)
 }

@@ -445,8 +445,9 @@ pub struct Ids {
     pub(crate) adjacencies: Pool<(IfIndex, IpAddr)>,
     pub(crate) groups: GroupPool,
     pub(crate) gateways: KnownGateways,
-    /// Rings as last built, with the members they were built from: most generations change none.
-    pub(crate) rings: BTreeMap<VipId, (RingMembers, Ring)>,
+    /// Rings as last built, with the members they were built from: most generations change none. Of those that a former process
+    /// has left, the members are not known.
+    pub(crate) rings: BTreeMap<VipId, (Option<RingMembers>, Ring)>,
 }
 
 impl Default for Ids {
@@ -462,7 +463,9 @@ impl Ids {
     pub const LAST_VIP: u32 = 4_095;
     /// Highest index of next-hop groups: what a value of the FIB has room for.
     pub const LAST_GROUP: u32 = tables::fib::GROUP_MAX as u32;
-    /// Highest index of backends, next hops and adjacencies.
+    /// Highest index of backends: what a slot of a ring has room for.
+    pub const LAST_BACKEND: u32 = 32_767;
+    /// Highest index of next hops and adjacencies.
     pub const LAST_OTHER: u32 = 65_535;
 
     /// Identifiers as a former process left them in the pinned tables, so that a restart changes nothing that is still
@@ -485,12 +488,12 @@ impl Ids {
             ports: Pool::adopt(Self::LAST_PORT, tables.ports.iter().map(|(key, port)| (*key, port.id.0))),
             vips: Pool::adopt(Self::LAST_VIP, tables.vips.iter().map(|(key, id)| (*key, id.0))),
             vip_addresses: Pool::adopt(Self::LAST_VIP, vip_addresses),
-            backends: Pool::adopt(Self::LAST_OTHER, backends),
+            backends: Pool::adopt(Self::LAST_BACKEND, backends),
             next_hops: Pool::adopt(Self::LAST_OTHER, next_hops),
             adjacencies: Pool::adopt(Self::LAST_OTHER, adjacencies),
             groups: GroupPool::adopt(tables),
             gateways: KnownGateways::default(),
-            rings: BTreeMap::new(),
+            rings: tables.rings.iter().map(|(vip, ring)| (*vip, (None, Ring::clone(ring)))).collect(),
         }
     }
 

@@ -187,8 +187,51 @@ pub struct VipKey {
     pub protocol: u8,
 }
 
-/// A Maglev ring: the backend of each slot, `RING_SLOTS` long; all [`BackendId`] 0 where no backend is usable.
-pub type Ring = Arc<[BackendId]>;
+/// A slot of a ring: whose flows are that fall into it. Backends below 2^15; four bytes, since there are many.
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+pub struct Slot(u32);
+
+impl Slot {
+    const BACKEND: u32 = 0x7fff;
+    const CHANGED: u32 = 1 << 31;
+
+    /// One that has changed: flows that are not remembered and began earlier are of `before`.
+    pub fn changed(now: BackendId, before: BackendId) -> Self {
+        Self(now.0 & Self::BACKEND | (before.0 & Self::BACKEND) << 16 | Self::CHANGED)
+    }
+
+    /// The backend of new flows, 0 for none.
+    pub fn now(self) -> BackendId {
+        BackendId(self.0 & Self::BACKEND)
+    }
+
+    /// The backend of flows that began before the slot changed; the same as [`now`](Self::now) where it has not.
+    pub fn before(self) -> BackendId {
+        BackendId(self.0 >> 16 & Self::BACKEND)
+    }
+
+    /// Flows of the slot may be of different backends: the flow table tells.
+    pub fn has_changed(self) -> bool {
+        self.0 & Self::CHANGED != 0
+    }
+}
+
+/// One whose flows are all of one backend.
+impl From<BackendId> for Slot {
+    fn from(id: BackendId) -> Self {
+        Self(Self::changed(id, id).0 & !Self::CHANGED)
+    }
+}
+
+impl std::fmt::Debug for Slot {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}", self.now().0)?;
+        if self.has_changed() { write!(f, " (before {})", self.before().0) } else { Ok(()) }
+    }
+}
+
+/// A Maglev ring, `RING_SLOTS` long; all slots 0 where no backend is usable.
+pub type Ring = Arc<[Slot]>;
 
 /// Outer header of packets for a backend.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

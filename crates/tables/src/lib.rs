@@ -6,6 +6,7 @@
 
 pub mod buckets;
 pub mod fib;
+pub mod flows;
 pub mod hash;
 pub mod maglev;
 pub mod vips;

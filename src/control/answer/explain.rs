@@ -100,7 +100,7 @@ impl Namer<'_> {
             Stage::Source => ("source", self.source(step)),
             Stage::Filter => ("policy", self.filter(step.id)),
             Stage::Vip => ("vip", self.vip(VipId(step.id))),
-            Stage::Flow => ("flow", self.flow(step.id)),
+            Stage::Flow => ("flow", self.flow(step)),
             Stage::Ring => ("maglev", format!("slot {}: {}", step.detail, self.backend_name(step.id))),
             Stage::Backend => ("backend", self.backend(BackendId(step.id))),
             Stage::Fib => ("fib", self.fib(GroupId(step.id))),
@@ -179,8 +179,11 @@ impl Namer<'_> {
         }
     }
 
-    fn flow(&self, backend: u32) -> String {
-        if backend == 0 { "not remembered".to_owned() } else { format!("remembered: {}", self.backend_name(backend)) }
+    fn flow(&self, step: &TableStep) -> String {
+        match (step.id, u32::try_from(step.detail).unwrap_or_default()) {
+            (0, backend) => format!("the slot has changed, not remembered: {}", self.backend_name(backend)),
+            (backend, _) => format!("the slot has changed, remembered: {}", self.backend_name(backend)),
+        }
     }
 
     fn backend_name(&self, id: u32) -> String {

@@ -12,10 +12,7 @@ use super::policies::protocol_name;
 use crate::control::api::QueryError;
 use crate::control::api::types::{Backend, Flow, List, Vip};
 use crate::control::owner::Owner;
-use crate::dataplane::Count;
-
-/// Most flows that are read for one question: two system calls each, while nothing else is answered.
-const FLOWS_READ: usize = 100_000;
+use crate::dataplane::{self, Count};
 
 /// `192.0.2.1:80/TCP`, the name of a VIP.
 pub(super) fn vip_name(key: &VipKey) -> String {
@@ -95,7 +92,7 @@ pub(super) fn backends(owner: &Owner) -> Result<Vec<Backend>, QueryError> {
         let ring = tables.rings.get(&vip.id);
         let mut slots: BTreeMap<BackendId, usize> = BTreeMap::new();
         for slot in ring.into_iter().flat_map(|ring| ring.iter()) {
-            *slots.entry(*slot).or_default() += 1;
+            *slots.entry(slot.now()).or_default() += 1;
         }
         for (backend, id) in vip.backends(owner) {
             let packets = count(owner, id)?;
@@ -117,7 +114,7 @@ pub(super) fn backends(owner: &Owner) -> Result<Vec<Backend>, QueryError> {
     Ok(rows)
 }
 
-/// Flows that are remembered, the first [`FLOWS_READ`] of them; with an address, those that have it at either end.
+/// Flows that are remembered; with an address, those of that VIP address or backend.
 pub(super) fn flows(owner: &Owner, of: Option<&str>, limit: usize) -> Result<List<Flow>, QueryError> {
     let address = match of {
         Some(text) => {
@@ -125,20 +122,23 @@ pub(super) fn flows(owner: &Owner, of: Option<&str>, limit: usize) -> Result<Lis
         }
         None => None,
     };
-    let flows = owner.forwarding.dataplane().flows(FLOWS_READ).map_err(kernel)?;
-    let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic).tv_sec;
-    let backends = &owner.forwarding.compiled().names.backends;
-    let rows = flows
-        .into_iter()
-        .filter(|flow| address.is_none_or(|address| flow.source == address || flow.destination == address))
-        .map(|flow| Flow {
-            protocol: protocol_name(flow.protocol),
-            source: flow.source,
-            source_port: flow.source_port,
-            destination: flow.destination,
-            destination_port: flow.destination_port,
-            backend: backends.get(&flow.backend).map_or_else(|| "-".to_owned(), |(_, address)| address.to_string()),
-            age_seconds: u64::try_from(now).unwrap_or_default().saturating_sub(u64::from(flow.since_boot_s)),
-        });
-    Ok(List::take(rows, limit))
+    let compiled = owner.forwarding.compiled();
+    let vips: BTreeMap<VipId, &VipKey> = compiled.tables.vips.iter().map(|(key, id)| (*id, key)).collect();
+    let row = |flow: dataplane::Flow| {
+        let (service, backend) = compiled.names.backends.get(&flow.backend)?;
+        let vip = vips.get(&compiled.tables.backends.get(&flow.backend)?.vip)?;
+        if address.is_some_and(|address| ![vip.address, *backend].contains(&address)) {
+            return None;
+        }
+        Some(Flow {
+            service: service.clone(),
+            vip: vip_name(vip),
+            slot: flow.slot,
+            backend: *backend,
+            established: flow.established,
+            age_seconds: flow.age.as_secs(),
+        })
+    };
+    let flows = owner.forwarding.dataplane().flows().map_err(kernel)?;
+    Ok(List::take(flows.into_iter().filter_map(row), limit))
 }

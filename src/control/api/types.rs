@@ -419,22 +419,20 @@ pub struct Drop {
     pub help: String,
 }
 
-/// A flow that the flow table remembers.
+/// A flow that the flow table remembers: one of a slot of its VIP's ring that has changed. What it is called is not remembered.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Flow {
-    /// IP protocol.
-    pub protocol: String,
-    /// Client address.
-    pub source: IpAddr,
-    /// Client port.
-    pub source_port: u16,
-    /// VIP address.
-    pub destination: IpAddr,
-    /// VIP port.
-    pub destination_port: u16,
-    /// Backend that it goes to; `-` where the backend is gone.
-    pub backend: String,
-    /// Seconds since it was entered.
+    /// Name of the service.
+    pub service: String,
+    /// Address, port and protocol of the VIP.
+    pub vip: String,
+    /// Slot of the VIP's ring.
+    pub slot: usize,
+    /// Backend that it goes to.
+    pub backend: IpAddr,
+    /// It has sent more than what opened it.
+    pub established: bool,
+    /// Seconds since it was last seen, where it is established, else since it began.
     pub age_seconds: u64,
 }
 

@@ -13,7 +13,7 @@ use crate::desired::{Backend, Desired, Encap, Service};
 use crate::ids::{Ids, NextHopKey, RingMembers};
 use crate::network::{IfIndex, Network};
 use crate::rib::Source;
-use crate::tables::{BackendId, Outer, RING_SLOTS, Ring, VipId, VipKey};
+use crate::tables::{BackendId, Outer, RING_SLOTS, Ring, Slot, VipId, VipKey};
 
 /// IPv4 and IPv6 headers, and what VXLAN puts behind them: UDP, VXLAN and the inner Ethernet header (RFC 7348 §5).
 const IPV4_BYTES: u32 = 20;
@@ -58,7 +58,7 @@ pub(super) fn vips<'a>(
         }
     }
     let too_many_vips = |_| CompileError::TooMany { what: "VIPs", limit: Ids::LAST_VIP as usize };
-    let too_many_backends = |_| CompileError::TooMany { what: "backends", limit: Ids::LAST_OTHER as usize };
+    let too_many_backends = |_| CompileError::TooMany { what: "backends", limit: Ids::LAST_BACKEND as usize };
     let mut vips = Vec::with_capacity(by_key.len());
     for (key, (service, index)) in by_key {
         let id = VipId(ids.vips.get(&key).map_err(too_many_vips)?);
@@ -178,7 +178,7 @@ pub(super) fn rings(vips: &[Vip<'_>], ids: &mut Ids) -> BTreeMap<VipId, Ring> {
     let mut to_build: BTreeMap<Vec<(IpAddr, u16)>, Vec<&Vip<'_>>> = BTreeMap::new();
     for vip in vips {
         let members = members(vip);
-        match ids.rings.get(&vip.id).filter(|(built_from, _)| *built_from == members) {
+        match ids.rings.get(&vip.id).filter(|(built_from, _)| built_from.as_ref() == Some(&members)) {
             Some((_, ring)) => {
                 rings.insert(vip.id, Ring::clone(ring));
             }
@@ -191,17 +191,37 @@ pub(super) fn rings(vips: &[Vip<'_>], ids: &mut Ids) -> BTreeMap<VipId, Ring> {
     for (keys, vips) in to_build {
         let slots = slots(&keys);
         for vip in vips {
-            let backend = |index: &u32| vip.backends.get(*index as usize).map_or(BackendId(0), |(id, _)| *id);
-            let ring: Ring = if slots.is_empty() {
-                vec![BackendId(0); RING_SLOTS].into()
-            } else {
-                slots.iter().map(backend).collect()
-            };
-            ids.rings.insert(vip.id, (members(vip), Ring::clone(&ring)));
+            let former = ids.rings.get(&vip.id).map(|(_, ring)| ring);
+            let ring = ring(vip, &slots, former);
+            ids.rings.insert(vip.id, (Some(members(vip)), Ring::clone(&ring)));
             rings.insert(vip.id, ring);
         }
     }
     rings
+}
+
+/// The ring with these slots, indices of the VIP's backends, after the former one. A slot that changes keeps who it had before for the
+/// flows that began then. Where it changes once more, that stays: what began in between is remembered flow by flow. A backend that
+/// is gone is nobody's.
+fn ring(vip: &Vip<'_>, slots: &[u32], former: Option<&Ring>) -> Ring {
+    let backend = |index: &u32| vip.backends.get(*index as usize).map_or(BackendId(0), |(id, _)| *id);
+    if slots.is_empty() {
+        return vec![Slot::default(); RING_SLOTS].into();
+    }
+    let Some(former) = former else { return slots.iter().map(|index| Slot::from(backend(index))).collect() };
+    let mut serving = vec![false; vip.backends.iter().map(|(id, _)| id.0 as usize + 1).max().unwrap_or(0)];
+    for (id, _) in &vip.backends {
+        if let Some(serves) = serving.get_mut(id.0 as usize) {
+            *serves = true;
+        }
+    }
+    let serves = |id: &BackendId| serving.get(id.0 as usize) == Some(&true);
+    let slot = |(index, former): (&u32, &Slot)| {
+        let now = backend(index);
+        let before = [former.before(), former.now()].into_iter().find(serves).unwrap_or(now);
+        if former.has_changed() || before != now { Slot::changed(now, before) } else { Slot::from(now) }
+    };
+    slots.iter().zip(former.iter()).map(slot).collect()
 }
 
 fn members(vip: &Vip<'_>) -> RingMembers {

@@ -8,8 +8,9 @@ use crate::prog::bench::Label;
 use crate::prog::kernel::Vary;
 use crate::result::Scale;
 
-/// A configuration and its cases.
+/// A configuration, the one that was in force before it, and its cases.
 pub(super) struct Setting {
+    pub(super) before: Option<fn() -> World>,
     pub(super) world: fn() -> World,
     pub(super) cases: Vec<Case>,
 }
@@ -137,19 +138,26 @@ fn tcp4(source: &str, destination: &str) -> String {
     format!("{ETH} / ip4 {source} > {destination} / tcp 40000 > 80 / data 10")
 }
 
+/// What opens connections of many clients.
+fn syn4() -> String {
+    format!("{ETH} / ip4 {CLIENTS} > 192.0.2.10 / tcp 0 > 80 S / data 10")
+}
+
 fn tcp6(destination: &str) -> String {
     format!("{ETH} / ip6 2001:db8:9::7 > {destination} / tcp 40000 > 80")
 }
 
 /// Every configuration, in the order of the report.
 pub(super) fn all() -> Vec<Setting> {
-    let setting = |world, cases| Setting { world, cases };
+    let setting = |world, cases| Setting { before: None, world, cases };
+    let change = |before, world, cases| Setting { before: Some(before), world, cases };
     vec![
         setting(|| worlds::router(1), forwarding()),
         setting(worlds::vlan_router, vlan()),
         setting(worlds::full_router, fib()),
-        setting(|| worlds::balancer(4 * MANY), balancing()),
-        setting(|| worlds::balancer(MANY), new_flows()),
+        setting(|| worlds::balancer(100), balancing()),
+        change(|| worlds::balancer(100), || worlds::balancer(99), after_change()),
+        change(|| worlds::balancer(1), || worlds::balancer(100), all_changed()),
         setting(|| worlds::policy(1), vec![policy(1)]),
         setting(|| worlds::policy(10), vec![policy(10)]),
         setting(|| worlds::policy(100), vec![policy(100)]),
@@ -201,9 +209,18 @@ fn balancing() -> Vec<Case> {
     vec![
         case("lb/ipip4-hot", "VIP with 100 IPIP backends, one flow", tcp4(CLIENT, "192.0.2.10"))
             .scale(family, "flows", 1),
-        case("lb/ipip4-64k", "the same VIP, 65,536 flows, flow table of 262,144", tcp4(CLIENTS, "192.0.2.10"))
+        case("lb/ipip4-64k", "the same VIP, 65,536 flows", tcp4(CLIENTS, "192.0.2.10"))
             .flows(Flows::Ip4Source(MANY))
-            .scale(family, "flows", MANY),
+            .scale(family, "flows", MANY)
+            .rival("baseline/lru-hit-64k"),
+        case("lb/ipip4-1m", "the same VIP, 2^20 flows", tcp4(CLIENTS, "192.0.2.10"))
+            .flows(Flows::Ip4Source(1 << 20))
+            .scale(family, "flows", 1 << 20)
+            .rival("baseline/lru-hit-1m"),
+        case("lb/ipip4-new", "every packet opens a flow, 2^24 of them", syn4())
+            .flows(Flows::Ip4Source(1 << 24))
+            .scale(family, "flows", 1 << 24)
+            .rival("baseline/lru-insert"),
         case("lb/ipip6-hot", "IPv6 in IPv6, one flow", tcp6("2001:db8:100::10")),
         case("lb/ip4-on-ip6-hot", "IPv4 VIP, IPv6 backends, one flow", tcp4(CLIENT, "192.0.2.11")),
         case("lb/vxlan-hot", "VXLAN backends, one flow", tcp4(CLIENT, "192.0.2.12")),
@@ -213,10 +230,25 @@ fn balancing() -> Vec<Case> {
     ]
 }
 
-fn new_flows() -> Vec<Case> {
-    let frame = format!("{ETH} / ip4 {CLIENTS} > 192.0.2.10 / tcp 0 > 80 S / data 10");
-    let about = "every packet opens a flow, 2^24 of them; full flow table of 65,536";
-    vec![case("lb/new-flow", about, frame).flows(Flows::Ip4Source(1 << 24)).rival("baseline/lru-insert")]
+/// One of the backends is gone, and with it the slots of others that have changed.
+fn after_change() -> Vec<Case> {
+    let about = "one of 100 backends has gone, 65,536 flows, those of changed slots remembered";
+    let case = case("lb/ipip4-64k-after-change", about, tcp4(CLIENTS, "192.0.2.10"));
+    vec![case.flows(Flows::Ip4Source(MANY)).rival("baseline/lru-hit-64k")]
+}
+
+/// Ninety-nine backends are new, and nearly every slot has changed.
+fn all_changed() -> Vec<Case> {
+    let hot = "99 of 100 backends are new, one flow, remembered";
+    let many = "the same, 65,536 flows, all remembered in a table of 262,144";
+    let new = "the same, every packet opens a flow, 2^24 of them, in a table that is full";
+    vec![
+        case("lb/remembered-hot", hot, tcp4(CLIENT, "192.0.2.10")),
+        case("lb/remembered-64k", many, tcp4(CLIENTS, "192.0.2.10"))
+            .flows(Flows::Ip4Source(MANY))
+            .rival("baseline/lru-hit-64k"),
+        case("lb/remembered-new", new, syn4()).flows(Flows::Ip4Source(1 << 24)).rival("baseline/lru-insert"),
+    ]
 }
 
 fn policy(rules: u32) -> Case {

@@ -46,23 +46,31 @@ pub(super) fn labels() -> Vec<Label> {
 /// Loads the configurations of the cases that `wanted` names.
 pub(super) fn prepare(wanted: impl Fn(&str) -> bool) -> anyhow::Result<Vec<Bench>> {
     let mut benches = Vec::new();
-    for Setting { world, cases } in cases::all() {
+    for Setting { before, world, cases } in cases::all() {
         let cases: Vec<Case> = cases.into_iter().filter(|case| wanted(&case.label.case)).collect();
         if let Some(first) = cases.first() {
-            let made =
-                load(&world(), &cases).with_context(|| format!("the configuration of case {}", first.label.case));
+            let made = load(before.map(|before| before()).as_ref(), &world(), &cases);
+            let made = made.with_context(|| format!("the configuration of case {}", first.label.case));
             benches.extend(made?);
         }
     }
     Ok(benches)
 }
 
-/// Puts a configuration in force in a dataplane of its own, without an interface, and the bench's programs over its maps.
-fn load(world: &World, cases: &[Case]) -> anyhow::Result<Vec<Bench>> {
-    let compiled = model::compile(&world.desired, &world.network, &world.rib, &mut Ids::default())?;
-    ensure!(compiled.notices.is_empty(), "the configuration does not take effect as it stands: {:?}", compiled.notices);
+/// Puts a configuration in force in a dataplane of its own, without an interface, and the bench's programs over its maps; after the one
+/// before it, where there is one.
+fn load(before: Option<&World>, world: &World, cases: &[Case]) -> anyhow::Result<Vec<Bench>> {
     let mut dataplane = Dataplane::open_unpinned()?;
-    dataplane.apply(&compiled.tables, compiled.features, &compiled.parameters, &[])?;
+    let mut ids = Ids::default();
+    let mut generation = |world: &World| {
+        let compiled = model::compile(&world.desired, &world.network, &world.rib, &mut ids)?;
+        let notices = &compiled.notices;
+        ensure!(notices.is_empty(), "the configuration does not take effect as it stands: {notices:?}");
+        dataplane.apply(&compiled.tables, compiled.features, &compiled.parameters, &[])?;
+        Ok(compiled)
+    };
+    before.map(&mut generation).transpose()?;
+    let compiled = generation(world)?;
 
     let destinations = Destinations::of(cases);
     let mut frames = Vec::with_capacity(cases.len());
@@ -78,8 +86,8 @@ fn load(world: &World, cases: &[Case]) -> anyhow::Result<Vec<Bench>> {
     let mut programs: Vec<&str> = cases.iter().flat_map(|case| <[&str; 2]>::from(case.part.programs())).collect();
     programs.dedup();
     let loaded = Loaded::load(image!("pipeline"), &programs, |open| {
-        specialise(open, compiled.features, &compiled.parameters, dataplane.fib_words()?)?;
-        share(open, &dataplane, &compiled.parameters)?;
+        specialise(open, compiled.features, &compiled.parameters, dataplane.fib_words()?, dataplane.flow_lines()?)?;
+        share(open, &dataplane)?;
         let mut table = open.maps_mut().find(|map| map.name() == "destinations").context("no table of destinations")?;
         Ok(table.set_max_entries(u32::try_from(destinations.all.len().max(1))?)?)
     })?;
@@ -168,6 +176,7 @@ fn specialise(
     features: Features,
     parameters: &Parameters,
     [fib4_words, fib6_words]: [u32; 2],
+    flow_lines: u32,
 ) -> anyhow::Result<()> {
     let layout = || "the object has no configuration";
     let mut rodata =
@@ -196,19 +205,17 @@ fn specialise(
     );
     put(std::mem::offset_of!(types::config, fib4_words), &fib4_words.to_ne_bytes())?;
     put(std::mem::offset_of!(types::config, fib6_words), &fib6_words.to_ne_bytes())?;
+    put(std::mem::offset_of!(types::config, flow_lines), &flow_lines.to_ne_bytes())?;
     put(std::mem::offset_of!(types::config, vxlan_port), &parameters.vxlan_port.to_ne_bytes())?;
     put(std::mem::offset_of!(types::config, hash_seed), &parameters.hash_seed.to_ne_bytes())?;
     put(std::mem::offset_of!(types::config, punt_rate), &parameters.punt_rate.to_ne_bytes())
 }
 
 /// Has the bench's programs use the dataplane's maps.
-fn share(open: &mut OpenObject, dataplane: &Dataplane, parameters: &Parameters) -> anyhow::Result<()> {
+fn share(open: &mut OpenObject, dataplane: &Dataplane) -> anyhow::Result<()> {
     for mut map in open.maps_mut() {
         let name = map.name().to_string_lossy().into_owned();
         if let Some((_, shared)) = dataplane.maps().find(|(shared, _)| *shared == name) {
-            if name == "flows" {
-                map.set_max_entries(parameters.flow_table_entries)?;
-            }
             map.reuse_fd(shared).with_context(|| format!("sharing map {name}"))?;
         }
     }

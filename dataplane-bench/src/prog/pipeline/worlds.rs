@@ -128,8 +128,8 @@ pub(super) fn vlan_router() -> World {
     world
 }
 
-/// A router with five VIPs, 192.0.2.10 and up and one of IPv6, and 100 backends behind each.
-pub(super) fn balancer(flows: u32) -> World {
+/// A router with five VIPs, 192.0.2.10 and up and one of IPv6, and the first `backends` of 100 behind each.
+pub(super) fn balancer(backends: u16) -> World {
     let mut world = router(1);
     let routed4 = |n: u16| v4(0x6400_0001 + (u32::from(n) << 8));
     let routed6 = |n: u16| IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 2, 0, 0, 0, 0, n + 1));
@@ -138,7 +138,7 @@ pub(super) fn balancer(flows: u32) -> World {
         world.network.neighbors.insert((EGRESS, attached(n)), Mac([2, 0, 0, 0, 1, n as u8]));
     }
     let mut serve = |name: &str, vip: &str, protocol, address: &dyn Fn(u16) -> IpAddr, encap: Encap| {
-        let backends = (0..BACKENDS).map(|n| Backend { address: address(n), weight: 1, encap });
+        let backends = (0..backends).map(|n| Backend { address: address(n), weight: 1, encap });
         world.desired.services.push(Service {
             name: name.to_owned(),
             addresses: vip.parse().into_iter().collect(),
@@ -155,7 +155,7 @@ pub(super) fn balancer(flows: u32) -> World {
     serve("v4-on-v6", "192.0.2.11", protocol::TCP, &routed6, Encap::Ipip);
     serve("vxlan", "192.0.2.12", protocol::TCP, &routed4, vxlan);
     serve("l2", "192.0.2.13", protocol::TCP, &attached, Encap::L2);
-    world.desired.node.flow_table_entries = flows;
+    world.desired.node.flow_table_entries = 4 * MANY;
     world
 }
 

@@ -42,7 +42,8 @@ pub(super) fn assert_resolved(compiled: &Compiled, rib: &Rib) {
     assert_eq!(tables.vips.values().collect::<BTreeSet<_>>(), tables.rings.keys().collect());
     for (vip, ring) in &tables.rings {
         assert_eq!(ring.len(), RING_SLOTS);
-        let used: BTreeSet<BackendId> = ring.iter().copied().filter(|id| *id != BackendId(0)).collect();
+        let used: BTreeSet<BackendId> =
+            ring.iter().flat_map(|slot| [slot.now(), slot.before()]).filter(|id| *id != BackendId(0)).collect();
         assert!(used.iter().all(|id| tables.backends[id].vip == *vip));
     }
     let zero = tables.vips.values().any(|id| id.0 == 0) || tables.backends.keys().any(|id| id.0 == 0);

@@ -16,8 +16,8 @@ fn shares(compiled: &Compiled, vip: &str) -> Vec<(String, usize)> {
     let ring = &compiled.tables.rings[&compiled.tables.vips[&key]];
     assert_eq!(ring.len(), RING_SLOTS);
     let mut shares = std::collections::BTreeMap::<String, usize>::new();
-    for id in ring.iter() {
-        let name = if *id == BackendId(0) { "none".into() } else { compiled.names.backends[id].1.to_string() };
+    for id in ring.iter().map(|slot| slot.now()) {
+        let name = if id == BackendId(0) { "none".into() } else { compiled.names.backends[&id].1.to_string() };
         *shares.entry(name).or_default() += 1;
     }
     shares.into_iter().collect()
@@ -145,8 +145,41 @@ fn a_backend_that_goes_leaves_the_others_their_slots() {
     let after = world.compile();
     let ring = |compiled: &Compiled| compiled.tables.rings.values().next().unwrap().clone();
     let gone = backend_id(&before, "10.0.0.6");
-    let moved = ring(&before).iter().zip(ring(&after).iter()).filter(|(b, a)| **b != gone && b != a).count();
+    let slots = |compiled: &Compiled| ring(compiled).iter().map(|slot| slot.now()).collect::<Vec<_>>();
+    let moved = slots(&before).iter().zip(slots(&after)).filter(|(b, a)| **b != gone && *b != a).count();
     assert!(moved * 100 < RING_SLOTS * 3, "{moved}");
+}
+
+/// Which slots have changed, and who has their earlier flows, through a history of weights and backends.
+#[test]
+fn a_slot_that_has_changed_knows_whose_it_was() {
+    let mut world = World::two_ports().service("web", &["192.0.2.10"], &["10.0.0.2", "10.0.0.3"]);
+    let ring = |compiled: &Compiled| compiled.tables.rings.values().next().unwrap().clone();
+    let first = world.compile();
+    let [two, three] = ["10.0.0.2", "10.0.0.3"].map(|address| backend_id(&first, address));
+    assert!(ring(&first).iter().all(|slot| !slot.has_changed() && slot.before() == slot.now()));
+
+    world.desired.services[0].backends[1].weight = 3;
+    let second = ring(&world.compile());
+    for (first, second) in ring(&first).iter().zip(second.iter()) {
+        assert_eq!(second.has_changed(), first.now() != second.now());
+        assert_eq!(second.before(), first.now());
+    }
+    // Back again: what began in between is elsewhere.
+    world.desired.services[0].backends[1].weight = 1;
+    let third = ring(&world.compile());
+    for ((first, second), third) in ring(&first).iter().zip(second.iter()).zip(third.iter()) {
+        assert_eq!((third.now(), third.before()), (first.now(), first.now()));
+        assert_eq!(third.has_changed(), second.has_changed());
+    }
+    // Who is gone has no flows.
+    let gone = world.desired.services[0].backends.pop().unwrap();
+    let fourth = ring(&world.compile());
+    assert!(fourth.iter().all(|slot| slot.now() == two && slot.before() == two));
+    world.desired.services[0].backends.push(gone);
+    let fifth = ring(&world.compile());
+    assert!(fifth.iter().all(|slot| slot.before() == two && (slot.now() == two || slot.has_changed())));
+    assert!(fifth.iter().any(|slot| slot.now() != two && slot.now() != three), "an index rests before it is another's");
 }
 
 fn backend_id(compiled: &Compiled, address: &str) -> BackendId {
