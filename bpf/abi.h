@@ -12,7 +12,7 @@
 #include "drop_reasons.h"
 
 enum limits {
-	ABI_VERSION = 5,
+	ABI_VERSION = 6,
 	PORTS_MAX = 64,	      /* ports; index 0 counts packets of unknown ones */
 	QUEUES_PER_PORT = 64, /* slow-path sockets a port */
 	IFINDEX_MAX = 4096,   /* interfaces that can carry the program */
@@ -39,6 +39,11 @@ enum limits {
 	/* Words of a FIB at first; it is replaced by a larger one as it grows. */
 	FIB4_WORDS_MIN = FIB4_DEFAULT_WORD + (1 << 18),
 	FIB6_WORDS_MIN = FIB6_DEFAULT_WORD + (1 << 18),
+	/* A VRF has both families in the layout of IPv6: IPv4 as ::ffff:a.b.c.d, where no IPv6 packet and no IPv6 route goes. */
+	VRFS_MAX = 255,
+	VRF_WORDS_MIN = FIB6_DEFAULT_WORD + (1 << 16), /* of each, at first */
+	VRF_DEFAULT4_WORD = FIB6_DEFAULT_WORD + 1,     /* the group of the IPv4 default route */
+	VRF_UNMATCHED = (1 << 15) - 1,		       /* group of ::ffff:0:0/96 in every VRF: no IPv4 route matches */
 	FIB4_MAX = 1 << 21,
 	FIB6_MAX = 1 << 19,
 	GROUPS_MAX = 32768,
@@ -124,7 +129,7 @@ struct port {
 	__u16 filter; /* first op, FILTER_NONE where no policy applies */
 	__u8 mac[6];
 	__u8 validation; /* enum source_validation */
-	__u8 pad;
+	__u8 vrf;	 /* 0: the default one, else an index of vrfs and 1 more */
 };
 _Static_assert(sizeof(struct port) == 12, "port");
 

@@ -15,6 +15,14 @@
 #define EXPLAIN 0
 #endif
 
+/*
+ * Built with it, packets take their routes from the VRF of their port. No knob either: whoever has no VRFs, which is nearly everybody,
+ * has a program that was built without.
+ */
+#ifndef VRFS
+#define VRFS 0
+#endif
+
 struct config {
 	__u8 decap_ipip;  /* take in IP in IP from configured peers */
 	__u8 decap_vxlan; /* take in VXLAN from configured peers */
@@ -30,8 +38,8 @@ struct config {
 	__u32 fib4_words; /* size of the map */
 	__u32 fib6_words;
 	__u32 flow_lines; /* size of the flow table */
-	__u32 pad2;
-	__u64 hash_seed; /* the node's own, for the choice among next hops */
+	__u32 vrf_words;  /* size of a value of the map */
+	__u64 hash_seed;  /* the node's own, for the choice among next hops */
 };
 
 const volatile struct config config = {
@@ -49,6 +57,7 @@ const volatile struct config config = {
 	.fib6_words = FIB6_WORDS_MIN,
 	.flow_lines = FLOW_LINES_MIN,
 	.hash_seed = 1,
+	.vrf_words = VRF_WORDS_MIN,
 };
 
 /* Names and help of the reasons, for the CLI, the metrics and the documents. */

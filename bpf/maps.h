@@ -142,6 +142,15 @@ struct {
 	__uint(value_size, FIB6_WORDS_MIN * sizeof(__u32));
 } fib6 SEC(".maps");
 
+/* By VRF, the default one aside. Of a size like the above, and of as many entries as there are VRFs. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__uint(max_entries, 1);
+	__uint(key_size, sizeof(__u32));
+	__uint(value_size, VRF_WORDS_MIN * sizeof(__u32));
+} vrfs SEC(".maps");
+
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(max_entries, GROUPS_MAX);

@@ -51,6 +51,7 @@ mod root {
                     name: name.to_owned(),
                     mode: AttachMode::Native,
                     source_validation: SourceValidation::Off,
+                    vrf: None,
                 });
             }
             for backend in 0..1_000 {

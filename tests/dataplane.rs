@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 mod root {
-    use std::collections::BTreeSet;
+    use std::collections::{BTreeMap, BTreeSet};
     use std::net::IpAddr;
     use std::path::PathBuf;
     use std::sync::Arc;
@@ -17,7 +17,7 @@ mod root {
     use model::tables::{
         Adjacency, AdjacencyId, Backend, BackendId, Features, FilterNext, FilterOp, FilterTest, GROUP_BUCKETS, Group,
         GroupId, NextHop, NextHopId, Outer, Parameters, Port, PortId, PortKey, RING_SLOTS, Slot, Tables, TunnelPeer,
-        VipAddress, VipAddressId, VipId, VipKey,
+        VipAddress, VipAddressId, VipId, VipKey, VrfId,
     };
     use testkit::netns::{End, Netns, veth};
 
@@ -49,11 +49,23 @@ mod root {
         let mut t = Tables::default();
         t.ports.insert(
             PortKey { ifindex, vlan: None },
-            Port { id: PortId(1), mac: Mac([2, 0, 0, 0, 0, 1]), filter: Some(0), validation: SourceValidation::Strict },
+            Port {
+                id: PortId(1),
+                mac: Mac([2, 0, 0, 0, 0, 1]),
+                filter: Some(0),
+                validation: SourceValidation::Strict,
+                vrf: VrfId::DEFAULT,
+            },
         );
         t.ports.insert(
             PortKey { ifindex, vlan: Some(100) },
-            Port { id: PortId(2), mac: Mac([2, 0, 0, 0, 0, 1]), filter: None, validation: SourceValidation::Loose },
+            Port {
+                id: PortId(2),
+                mac: Mac([2, 0, 0, 0, 0, 1]),
+                filter: None,
+                validation: SourceValidation::Loose,
+                vrf: VrfId::DEFAULT,
+            },
         );
         t.denylist = BTreeSet::from([net("198.51.100.0/24"), net("2001:db8:bad::/48")]);
         t.filter = vec![FilterOp {
@@ -208,6 +220,62 @@ mod root {
         });
     }
 
+    /// More VRFs than the map has values for, and more prefixes than a value has room for: a larger map and a program that looks
+    /// there; a successor finds every VRF as it was.
+    #[test]
+    fn vrfs_that_outgrow_their_map_move_to_a_larger_one() {
+        let pins = PinDir::new("vrfs");
+        let dir = pins.0.clone();
+        with_veth(move |_, ifindex| {
+            let links = [attach(ifindex, AttachMode::Native)];
+            let mut wanted = tables(ifindex);
+            wanted.denylist.clear();
+            for port in wanted.ports.values_mut() {
+                (port.filter, port.validation) = (None, SourceValidation::Off);
+            }
+            let mut first = Dataplane::open(dir.clone()).unwrap();
+            apply(&mut first, &wanted, &links);
+            let set = |wanted: &mut Tables, vrf: u32| wanted.ports.values_mut().for_each(|port| port.vrf = VrfId(vrf));
+            let route = |prefix: &str, group| (net(prefix), GroupId(group));
+
+            wanted.vrfs.insert(VrfId(1), BTreeMap::from([route("198.51.100.0/24", 2), route("::/8", 3)]));
+            wanted.vrfs.insert(VrfId(3), BTreeMap::from([route("0.0.0.0/0", 3), route("198.51.100.0/24", 1)]));
+            set(&mut wanted, 1);
+            let applied = apply(&mut first, &wanted, &links);
+            assert!(applied.program_replaced, "{applied:?}");
+            let answers = ["198.51.100.7", "20.0.0.1"];
+            assert_eq!(answers.map(|to| found(&mut first, &wanted, ifindex, to)), [Some(2), Some(0)]);
+            set(&mut wanted, 3);
+            assert!(!apply(&mut first, &wanted, &links).program_replaced, "the port alone");
+            assert_eq!(answers.map(|to| found(&mut first, &wanted, ifindex, to)), [Some(1), Some(3)]);
+            set(&mut wanted, 2);
+            apply(&mut first, &wanted, &links);
+            assert_eq!(answers.map(|to| found(&mut first, &wanted, ifindex, to)), [Some(0); 2], "of no VRF");
+            set(&mut wanted, 3);
+
+            let small = first.vrf_usage().capacity;
+            let many = (0u32..12_000).map(|n| (0x0500_0000 + n * 0x3_0007, GroupId(1 + n % 3)));
+            let many =
+                many.map(|(address, group)| (IpNet::new(IpAddr::from(address.to_be_bytes()), 32).unwrap(), group));
+            wanted.vrfs.get_mut(&VrfId(3)).unwrap().extend(many);
+            assert!(apply(&mut first, &wanted, &links).program_replaced);
+            assert!(first.vrf_usage().capacity > small, "{:?}", first.vrf_usage());
+            assert_eq!(answers.map(|to| found(&mut first, &wanted, ifindex, to)), [Some(1), Some(3)]);
+            assert_eq!(apply(&mut first, &wanted, &links), Applied::default(), "and stays there");
+            drop(first);
+
+            let mut second = Dataplane::open(dir).unwrap();
+            assert_eq!(second.adopted().unwrap().vrfs.keys().collect::<Vec<_>>(), [&VrfId(1), &VrfId(3)]);
+            assert_eq!(second.adopted().unwrap().vrfs[&VrfId(3)], wanted.vrfs[&VrfId(3)]);
+            assert_eq!(apply(&mut second, &wanted, &links).writes, 0);
+            wanted.vrfs.remove(&VrfId(3));
+            set(&mut wanted, 1);
+            apply(&mut second, &wanted, &links);
+            assert_eq!(answers.map(|to| found(&mut second, &wanted, ifindex, to)), [Some(2), Some(0)]);
+            assert_eq!(second.vrf_usage().prefixes, 3, "what is left, and what says that nothing of IPv4 matches");
+        });
+    }
+
     #[test]
     fn only_differences_are_written_and_deleted() {
         with_veth(|_, ifindex| {
@@ -232,8 +300,13 @@ mod root {
         with_veth(|_, ifindex| {
             let mut wanted = tables(ifindex);
             wanted.filter = Vec::new();
-            let port =
-                Port { id: PortId(1), mac: Mac([2, 0, 0, 0, 0, 1]), filter: None, validation: SourceValidation::Off };
+            let port = Port {
+                id: PortId(1),
+                mac: Mac([2, 0, 0, 0, 0, 1]),
+                filter: None,
+                validation: SourceValidation::Off,
+                vrf: VrfId::DEFAULT,
+            };
             wanted.ports.insert(PortKey { ifindex, vlan: None }, port);
             let mut dataplane = Dataplane::open_unpinned().unwrap();
             apply(&mut dataplane, &wanted, &[]);
@@ -271,6 +344,7 @@ mod root {
                 name: "eth0".to_owned(),
                 mode: AttachMode::Native,
                 source_validation: SourceValidation::Off,
+                vrf: None,
             }];
             let mut network = Network::default();
             let mac = Mac([2, 0, 0, 0, 0, 1]);

@@ -124,7 +124,7 @@ ALWAYS_INLINE int parse_vxlan(struct xdp_md *ctx, struct packet *pkt, __u8 *vni,
 	return CONTINUE;
 }
 
-/* Invalidates: packet pointers. After it, `pkt` is the inner packet. */
+/* In the default VRF only. Invalidates: packet pointers. After it, `pkt` is the inner packet. */
 ALWAYS_INLINE int decap(struct xdp_md *ctx, struct packet *pkt)
 {
 	int kind = tunnel_kind_of(pkt);
@@ -138,7 +138,7 @@ ALWAYS_INLINE int decap(struct xdp_md *ctx, struct packet *pkt)
 	__u32 vni_key;
 	int action;
 
-	if (!kind || pkt->host_scope)
+	if (!kind || pkt->host_scope || vrf_of(pkt))
 		return CONTINUE;
 	nh = next_hop_of(ctx, pkt, fib_lookup(pkt), 0);
 	if (!nh || nh->kind != NH_RECEIVE)

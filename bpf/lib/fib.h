@@ -102,12 +102,32 @@ ALWAYS_INLINE __u32 fib_find(const __u32 *word, __u32 words, __u32 roots_a_line,
 	return ref >> FIB_KIND_SHIFT ? 0 : ref;
 }
 
+/* The same in a VRF, whose table has both families. What has no route there has none. */
+ALWAYS_INLINE __u32 vrf_group(__u32 vrf, const struct ip_addr *address, int is_ipv6, int *by_default)
+{
+	__u32 index = vrf - 1, group;
+	const __u32 *word = bpf_map_lookup_elem(&vrfs, &index);
+
+	*by_default = 0;
+	if (!word)
+		return 0;
+	group = fib_find(word, config.vrf_words, FIB6_ROOTS_A_LINE,
+			 (__u64)bpf_ntohl(address->word[0]) << 32 | bpf_ntohl(address->word[1]),
+			 (__u64)bpf_ntohl(address->word[2]) << 32 | bpf_ntohl(address->word[3]), FIB6_BLOCKS);
+	if (group && group != VRF_UNMATCHED)
+		return group;
+	*by_default = 1;
+	return word[is_ipv6 ? FIB6_DEFAULT_WORD : VRF_DEFAULT4_WORD];
+}
+
 /* The group of the longest prefix that `address` matches, 0 where there is none; `by_default` is set where that is the default route's. */
-ALWAYS_INLINE __u32 fib_group(const struct ip_addr *address, int is_ipv6, int *by_default)
+ALWAYS_INLINE __u32 fib_group(__u32 vrf, const struct ip_addr *address, int is_ipv6, int *by_default)
 {
 	__u32 zero = 0, group = 0;
 	const __u32 *word;
 
+	if (vrf)
+		return vrf_group(vrf, address, is_ipv6, by_default);
 	if (is_ipv6) {
 		word = bpf_map_lookup_elem(&fib6, &zero);
 		if (word)
@@ -134,7 +154,7 @@ ALWAYS_INLINE __u32 fib_group(const struct ip_addr *address, int is_ipv6, int *b
 ALWAYS_INLINE __u32 fib_lookup(const struct packet *pkt)
 {
 	int by_default;
-	__u32 group = fib_group(&pkt->dst, pkt->is_ipv6, &by_default);
+	__u32 group = fib_group(vrf_of(pkt), &pkt->dst, pkt->is_ipv6, &by_default);
 
 	trace_step(STAGE_FIB, group, 0);
 	return group;

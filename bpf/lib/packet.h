@@ -66,6 +66,7 @@ struct packet {
 	__u8 host_scope; /* never forwarded: group or link-local destination */
 	__u8 validation; /* the port's */
 	__u8 opens;	 /* a connection: known where a flow is looked up */
+	__u8 vrf;	 /* the port's */
 };
 
 struct {
@@ -74,6 +75,12 @@ struct {
 	__type(key, __u32);
 	__type(value, struct packet);
 } scratch SEC(".maps");
+
+/* The packet's VRF, 0 for the default one. */
+ALWAYS_INLINE __u32 vrf_of(const struct packet *pkt)
+{
+	return VRFS ? pkt->vrf : 0;
+}
 
 /* Any part of a fragmented packet. */
 ALWAYS_INLINE int is_fragment(const struct packet *pkt)

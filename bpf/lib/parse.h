@@ -47,6 +47,8 @@ ALWAYS_INLINE void set_port(struct packet *pkt, const struct port *port)
 	pkt->filter = port ? port->filter : FILTER_NONE;
 	if (config.source_validation)
 		pkt->validation = port ? port->validation : VALIDATE_OFF;
+	if (VRFS)
+		pkt->vrf = port ? port->vrf : 0;
 }
 
 ALWAYS_INLINE int mac_equal(const __u8 *a, const __u8 *b)

@@ -20,7 +20,7 @@ ALWAYS_INLINE int validate_source(struct packet *pkt)
 
 	if (!config.source_validation || pkt->validation == VALIDATE_OFF || has_no_route(pkt))
 		return CONTINUE;
-	group = fib_group(&pkt->src, pkt->is_ipv6, &by_default);
+	group = fib_group(vrf_of(pkt), &pkt->src, pkt->is_ipv6, &by_default);
 	found = bpf_map_lookup_elem(&origins, &group);
 	ports = found ? *found : 0;
 	/* No way back for `loose`, but where it stands in for routes that found no room: those may come from anywhere. */

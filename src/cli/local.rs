@@ -74,6 +74,7 @@ fn meaning(feature: &str) -> &'static str {
         "source_validation" => "sources are let in where a route leads back to them",
         "vip" => "VIPs are balanced over backends",
         "vlan" => "VLAN tags are taken off and put on",
+        "vrf" => "ports take their routes from VRFs",
         "slow_path" => "ARP, ND and ICMP errors by AF_XDP workers",
         _ => "",
     }

@@ -13,7 +13,7 @@ use model::network::{IfIndex, Mac};
 use model::tables::{
     Adjacency, AdjacencyId, Backend, BackendId, FilterNext, FilterOp, FilterTest, Group, GroupId, NextHop, NextHopId,
     Origins, Outer, Port, PortId, PortKey, RING_SLOTS, Ring, Slot, Tables, TunnelPeer, VipAddress, VipAddressId, VipId,
-    VipKey,
+    VipKey, VrfId,
 };
 use tables::vips::{Bucket, Entry, Vips};
 
@@ -229,7 +229,7 @@ fn port(port: &Port, filter_base: usize) -> types::port {
             .map_or(types::limits::FILTER_NONE.0 as u16, |first| first.saturating_add(filter_base as u16)),
         mac: port.mac.0,
         validation: validation(port.validation),
-        pad: 0,
+        vrf: port.vrf.0 as u8,
     }
 }
 
@@ -508,7 +508,7 @@ fn decode_port(p: &types::port, filter_base: usize) -> Port {
         (u32::from(p.filter) != types::limits::FILTER_NONE.0).then(|| p.filter.saturating_sub(filter_base as u16));
     let known = [SourceValidation::Loose, SourceValidation::Strict, SourceValidation::Feasible];
     let validation = known.into_iter().find(|known| validation(*known) == p.validation).unwrap_or_default();
-    Port { id: PortId(p.id.into()), mac: Mac(p.mac), filter, validation }
+    Port { id: PortId(p.id.into()), mac: Mac(p.mac), filter, validation, vrf: VrfId(p.vrf.into()) }
 }
 
 fn decode_backend(b: &types::backend) -> Backend {

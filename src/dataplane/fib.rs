@@ -3,18 +3,18 @@
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, Ipv6Addr};
-use std::os::fd::{AsFd as _, AsRawFd as _};
-use std::thread::{self, JoinHandle};
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
-use libbpf_rs::{MapCore as _, MapFlags, MapHandle, MapType};
+use libbpf_rs::{MapCore as _, MapHandle, MapType};
 use model::compile::Changed;
-use model::tables::GroupId;
-use tables::fib::{BLOCK_REACH, Depth, Family, Fib, Full, Ip4, Ip6, LINE, Prefix, ROOT_BITS, Retired};
+use model::tables::{GroupId, VrfId};
+use tables::fib::{BLOCK_REACH, Depth, Family, Fib, Full, Ip4, Ip6, LINE, Prefix, ROOT_BITS, Retired, Usage};
 
 use super::abi::types::limits;
 use super::error::Error;
+use super::grace::{All, Grace, Waits};
 use super::mapped::Mapped;
+use super::vrf::{self, Vrfs};
 
 // One layout, two languages.
 const _: () = {
@@ -34,8 +34,10 @@ const BYTES_PER_PREFIX: [usize; 2] = [2, 32];
 /// Words that a prefix takes at least, in a full table, beside these lines; IPv4 may need no others.
 const FEWEST_WORDS: [usize; 2] = [0, 4];
 
-/// Names of the maps.
-pub(super) const MAPS: [&str; 2] = ["fib4", "fib6"];
+/// Names of the maps: of the default VRF's families, and of the other VRFs.
+pub(super) const MAPS: [&str; 3] = ["fib4", "fib6", "vrfs"];
+/// The last of them, where a map that is outgrown is told of.
+pub(super) const VRFS: usize = 2;
 
 /// The wanted prefixes of both families.
 pub(super) type Wanted = BTreeMap<IpNet, GroupId>;
@@ -45,12 +47,16 @@ pub(super) type Wanted = BTreeMap<IpNet, GroupId>;
 pub(super) struct Fibs {
     ip4: Fib<Ip4, Mapped>,
     ip6: Fib<Ip6, Mapped>,
+    vrfs: Vrfs,
     grace: Grace,
     /// The present prefixes of the family are known: what an earlier process has left are only answers.
     known: [bool; 2],
     /// The family was filled with what is wanted in this generation.
     filled: [bool; 2],
 }
+
+/// The wanted prefixes of the other VRFs.
+pub(super) type WantedByVrf = BTreeMap<VrfId, Wanted>;
 
 /// A table has no room left.
 #[derive(Clone, Copy, Debug)]
@@ -76,21 +82,23 @@ fn count(wanted: &Wanted, family: usize) -> usize {
     wanted.keys().filter(|net| net.addr().is_ipv4() == (family == 0)).count()
 }
 
-fn words_of(map: &MapHandle) -> usize {
+pub(super) fn words_of(map: &MapHandle) -> usize {
     map.value_size() as usize / size_of::<u32>()
 }
 
-fn mapped(map: &MapHandle, name: &'static str) -> Result<Mapped, Error> {
-    Mapped::new(map, words_of(map)).map_err(|source| Error::Map { map: name, operation: "mmap", source: source.into() })
+/// One value of a map.
+pub(super) fn mapped(map: &MapHandle, name: &'static str, index: usize) -> Result<Mapped, Error> {
+    let failed = |source: std::io::Error| Error::Map { map: name, operation: "mmap", source: source.into() };
+    Mapped::new(map, words_of(map), index).map_err(failed)
 }
 
 /// Opens what is in a map; what is no table is cleared, and packets go without these routes until the first generation.
-fn open<F: Family>(map: &MapHandle, name: &'static str) -> Result<Fib<F, Mapped>, Error> {
-    if let Some(fib) = Fib::adopt(mapped(map, name)?) {
+pub(super) fn open<F: Family>(map: &MapHandle, name: &'static str, index: usize) -> Result<Fib<F, Mapped>, Error> {
+    if let Some(fib) = Fib::adopt(mapped(map, name, index)?) {
         return Ok(fib);
     }
-    tracing::error!(map = name, "the pinned table is damaged and is made anew");
-    let words = mapped(map, name)?;
+    tracing::error!(map = name, index, "the pinned table is damaged and is made anew");
+    let words = mapped(map, name, index)?;
     tables::fib::Words::words(&words).iter().for_each(|word| word.store(0, std::sync::atomic::Ordering::Release));
     Ok(Fib::new(words))
 }
@@ -119,11 +127,12 @@ fn of_family<F: Family>(
 
 impl Fibs {
     /// The tables in these maps.
-    pub(super) fn open(ip4: &MapHandle, ip6: &MapHandle) -> Result<Self, Error> {
-        let [name4, name6] = MAPS;
+    pub(super) fn open([ip4, ip6, vrfs]: [&MapHandle; 3]) -> Result<Self, Error> {
+        let [name4, name6, _] = MAPS;
         Ok(Self {
-            ip4: open(ip4, name4)?,
-            ip6: open(ip6, name6)?,
+            ip4: open(ip4, name4, 0)?,
+            ip6: open(ip6, name6, 0)?,
+            vrfs: Vrfs::open(vrfs)?,
             grace: Grace::new()?,
             known: [false; 2],
             filled: [false; 2],
@@ -141,6 +150,22 @@ impl Fibs {
         ip4.chain(ip6).collect()
     }
 
+    /// The same of the other VRFs.
+    pub(super) fn answers_by_vrf(&self) -> WantedByVrf {
+        self.vrfs.answers()
+    }
+
+    /// Every table, and who waits for their readers.
+    fn parts(&mut self) -> (All<'_>, &mut Grace) {
+        let default: [&mut dyn Waits; 2] = [&mut self.ip4, &mut self.ip6];
+        (default.into_iter().chain(self.vrfs.waits()).collect(), &mut self.grace)
+    }
+
+    fn begin_to_wait(&mut self) {
+        let (mut all, grace) = self.parts();
+        grace.begin(&mut all);
+    }
+
     /// Begins a generation: what was filled with another one's prefixes does not count.
     pub(super) fn begin(&mut self) {
         self.filled = [false; 2];
@@ -149,7 +174,8 @@ impl Fibs {
     /// Inserts and replaces what has changed; the first time, when only answers are known, it makes everything as wanted.
     /// Tells how many stores it took.
     pub(super) fn write(&mut self, wanted: &Wanted, changed: &Changed) -> Result<usize, Outgrown> {
-        self.grace.poll(&mut self.ip4, &mut self.ip6);
+        let (mut all, grace) = self.parts();
+        grace.poll(&mut all);
         let before = self.stores();
         let [known4, known6] = self.known;
         let [filled4, filled6] = self.filled;
@@ -174,18 +200,34 @@ impl Fibs {
             self.with_patience(1, |fibs| remove_old(&mut fibs.ip6, wanted, changed, key6))?;
         }
         self.filled = [false; 2];
-        self.grace.begin(&mut self.ip4, &mut self.ip6);
+        self.begin_to_wait();
+        Ok(self.stores() - before)
+    }
+
+    /// Makes the other VRFs answer as is wanted, but for what is to be taken away. Tells how many stores it took.
+    pub(super) fn write_vrfs(&mut self, wanted: &WantedByVrf) -> Result<usize, Outgrown> {
+        let before = self.stores();
+        self.with_patience(VRFS, |fibs| fibs.vrfs.write(wanted))?;
+        Ok(self.stores() - before)
+    }
+
+    /// Takes away what is not wanted any more in the other VRFs; tells how many stores it took.
+    pub(super) fn take_away_from_vrfs(&mut self, wanted: &WantedByVrf) -> Result<usize, Outgrown> {
+        let before = self.stores();
+        self.with_patience(VRFS, |fibs| fibs.vrfs.take_away(wanted))?;
+        self.begin_to_wait();
         Ok(self.stores() - before)
     }
 
     fn stores(&self) -> usize {
-        self.ip4.stores() + self.ip6.stores()
+        self.ip4.stores() + self.ip6.stores() + self.vrfs.stores()
     }
 
     /// Changes a family; where there is no room, once more with what has been retired in the meantime.
     fn with_patience(&mut self, family: usize, change: impl Fn(&mut Self) -> Result<(), Full>) -> Result<(), Outgrown> {
         change(self).or_else(|_| {
-            self.grace.wait(&mut self.ip4, &mut self.ip6);
+            let (mut all, grace) = self.parts();
+            grace.wait(&mut all);
             change(self).map_err(|full| Outgrown { family, words: full.capacity })
         })
     }
@@ -205,8 +247,15 @@ impl Fibs {
 
     /// A larger table for what is wanted, filled, which [`take`](Self::take) puts in the place of the one that is outgrown.
     /// Programs of the former map look on there.
-    pub(super) fn larger(&self, outgrown: Outgrown, wanted: &Wanted) -> Result<Larger, Error> {
+    pub(super) fn larger(
+        &self,
+        outgrown: Outgrown,
+        (wanted, of_vrfs): (&Wanted, &WantedByVrf),
+    ) -> Result<Larger, Error> {
         let Outgrown { family, words } = outgrown;
+        if family == VRFS {
+            return vrf::larger(&self.vrfs, of_vrfs).map(|(map, vrfs)| Larger::Vrfs(map, vrfs));
+        }
         let prefixes = count(wanted, family);
         let (least, bytes) = match family {
             0 => (limits::FIB4_WORDS_MIN, BYTES_PER_PREFIX[0]),
@@ -229,33 +278,37 @@ impl Fibs {
 
     /// Goes on with a larger table.
     pub(super) fn take(&mut self, larger: Larger) {
-        let family = usize::from(matches!(larger, Larger::Ip6(..)));
-        match larger {
-            Larger::Ip4(_, fib) => self.ip4 = fib,
-            Larger::Ip6(_, fib) => self.ip6 = fib,
-        }
+        let family = match larger {
+            Larger::Ip4(_, fib) => {
+                self.ip4 = fib;
+                0
+            }
+            Larger::Ip6(_, fib) => {
+                self.ip6 = fib;
+                1
+            }
+            Larger::Vrfs(_, vrfs) => {
+                self.vrfs = vrfs;
+                VRFS
+            }
+        };
         for flag in [&mut self.known, &mut self.filled].into_iter().filter_map(|flags| flags.get_mut(family)) {
             *flag = true;
         }
         // What of the former table waits is of no use to the new one.
-        if let Some(waiting) = &mut self.grace.waiting {
-            match family {
-                0 => waiting.ip4 = Retired::default(),
-                _ => waiting.ip6 = Retired::default(),
-            }
-        }
+        self.grace.forget(|table| table.min(VRFS) == family);
     }
 
     /// Lets blocks go home whose places the last readers have left; true where nothing is left to do. Never waits for readers.
     pub(super) fn fold(&mut self) -> bool {
-        self.grace.begin(&mut self.ip4, &mut self.ip6);
-        if self.grace.waiting.is_some() {
+        self.begin_to_wait();
+        if self.grace.is_waiting() {
             return false;
         }
         // More than move at a time.
-        self.ip4.reclaim(Retired::default());
-        self.ip6.reclaim(Retired::default());
-        self.ip4.is_settled() && self.ip6.is_settled()
+        let (all, _) = self.parts();
+        all.into_iter().for_each(|table| table.reclaim(Retired::default()));
+        self.ip4.is_settled() && self.ip6.is_settled() && self.vrfs.are_settled()
     }
 
     /// How far look-ups in both families go.
@@ -264,8 +317,13 @@ impl Fibs {
     }
 
     /// Prefixes, and bytes in use and reserved, of both families.
-    pub(super) fn usage(&self) -> [tables::fib::Usage; 2] {
+    pub(super) fn usage(&self) -> [Usage; 2] {
         [self.ip4.usage(), self.ip6.usage()]
+    }
+
+    /// The same of all other VRFs together.
+    pub(super) fn usage_of_vrfs(&self) -> Usage {
+        self.vrfs.usage()
     }
 }
 
@@ -274,6 +332,7 @@ impl Fibs {
 pub(super) enum Larger {
     Ip4(MapHandle, Fib<Ip4, Mapped>),
     Ip6(MapHandle, Fib<Ip6, Mapped>),
+    Vrfs(MapHandle, Vrfs),
 }
 
 impl Larger {
@@ -282,18 +341,19 @@ impl Larger {
         match self {
             Self::Ip4(..) => MAPS[0],
             Self::Ip6(..) => MAPS[1],
+            Self::Vrfs(..) => MAPS[VRFS],
         }
     }
 
     /// Another handle of the map.
     pub(super) fn map(&self) -> Result<MapHandle, Error> {
-        let (Self::Ip4(map, _) | Self::Ip6(map, _)) = self;
+        let (Self::Ip4(map, _) | Self::Ip6(map, _) | Self::Vrfs(map, _)) = self;
         MapHandle::try_from(map).map_err(|source| Error::Map { map: self.name(), operation: "duplicate", source })
     }
 
     /// Its size.
     pub(super) fn words(&self) -> usize {
-        let (Self::Ip4(map, _) | Self::Ip6(map, _)) = self;
+        let (Self::Ip4(map, _) | Self::Ip6(map, _) | Self::Vrfs(map, _)) = self;
         words_of(map)
     }
 }
@@ -307,12 +367,13 @@ fn filled<F: Family>(
     words: usize,
     wanted: impl Iterator<Item = (Prefix<F>, u16)>,
 ) -> Result<Option<Placed<F>>, Error> {
-    let map = new_map(name, words)?;
-    let mut fib = Fib::new(mapped(&map, name)?);
+    let map = new_map(name, words, 1)?;
+    let mut fib = Fib::new(mapped(&map, name, 0)?);
     Ok(fib.replace(wanted).is_ok().then_some((map, fib)))
 }
 
-fn new_map(name: &'static str, words: usize) -> Result<MapHandle, Error> {
+/// A new map of so many values.
+pub(super) fn new_map(name: &'static str, words: usize, values: u32) -> Result<MapHandle, Error> {
     let failed = |source| Error::Map { map: name, operation: "create", source };
     let opts = libbpf_rs::libbpf_sys::bpf_map_create_opts {
         sz: size_of::<libbpf_rs::libbpf_sys::bpf_map_create_opts>() as libbpf_rs::libbpf_sys::size_t,
@@ -324,7 +385,7 @@ fn new_map(name: &'static str, words: usize) -> Result<MapHandle, Error> {
         wanted: words,
         limit: u32::MAX as usize / size_of::<u32>(),
     })?;
-    MapHandle::create(MapType::Array, Some(name), 4, bytes, 1, &opts).map_err(failed)
+    MapHandle::create(MapType::Array, Some(name), 4, bytes, values, &opts).map_err(failed)
 }
 
 /// Inserts what has changed and is wanted. Where the present prefixes are not known, everything becomes as wanted.
@@ -343,15 +404,7 @@ fn insert_new<F: Family>(
             let group = |net: &IpNet| Some((key(net)?, wanted.get(net)?.0 as u16));
             prefixes.iter().filter_map(group).collect()
         }
-        Changed::Everything => {
-            // Both sides are ascending.
-            let mut present = fib.routes().peekable();
-            let mut is_new = |(prefix, group): &(Prefix<F>, u16)| {
-                while present.next_if(|(before, _)| before < prefix).is_some() {}
-                present.next_if(|(same, _)| same == prefix).is_none_or(|(_, before)| before != *group)
-            };
-            of_family::<F>(wanted, key).filter(|route| is_new(route)).collect()
-        }
+        Changed::Everything => new_routes(fib, of_family::<F>(wanted, key)),
     };
     new.into_iter().try_for_each(|((address, length), group)| fib.insert(address, length, group).map(drop))
 }
@@ -367,93 +420,33 @@ fn remove_old<F: Family>(
         Changed::Prefixes(prefixes) => {
             prefixes.iter().filter(|net| !wanted.contains_key(*net)).filter_map(key).collect()
         }
-        Changed::Everything => {
-            let mut wanted = of_family::<F>(wanted, key).peekable();
-            let mut is_old = |prefix: &Prefix<F>| {
-                while wanted.next_if(|(before, _)| before < prefix).is_some() {}
-                wanted.peek().is_none_or(|(next, _)| next != prefix)
-            };
-            fib.routes().map(|(prefix, _)| prefix).filter(|prefix| is_old(prefix)).collect()
-        }
+        Changed::Everything => old_routes(fib, of_family::<F>(wanted, key)),
     };
     old.into_iter().try_for_each(|(address, length)| fib.remove(address, length).map(drop))
 }
 
-/// Waiting until no program can be looking at retired memory. The kernel waits for running programs when an entry of a map of
-/// maps is replaced, before the call returns: that is asked of a map that nobody else knows.
-#[derive(Debug)]
-struct Grace {
-    outer: MapHandle,
-    inner: MapHandle,
-    waiting: Option<Waiting>,
+/// Those of the wanted routes, ascending, that a table does not have.
+pub(super) fn new_routes<F: Family>(
+    fib: &Fib<F, Mapped>,
+    wanted: impl Iterator<Item = (Prefix<F>, u16)>,
+) -> Vec<(Prefix<F>, u16)> {
+    let mut present = fib.routes().peekable();
+    let mut is_new = |(prefix, group): &(Prefix<F>, u16)| {
+        while present.next_if(|(before, _)| before < prefix).is_some() {}
+        present.next_if(|(same, _)| same == prefix).is_none_or(|(_, before)| before != *group)
+    };
+    wanted.filter(|route| is_new(route)).collect()
 }
 
-#[derive(Debug)]
-struct Waiting {
-    ip4: Retired,
-    ip6: Retired,
-    thread: JoinHandle<Result<(), libbpf_rs::Error>>,
-}
-
-impl Grace {
-    fn new() -> Result<Self, Error> {
-        let failed = |source| Error::Map { map: "grace", operation: "create", source };
-        let mut opts = libbpf_rs::libbpf_sys::bpf_map_create_opts {
-            sz: size_of::<libbpf_rs::libbpf_sys::bpf_map_create_opts>() as libbpf_rs::libbpf_sys::size_t,
-            ..Default::default()
-        };
-        let inner = MapHandle::create(MapType::Array, Some("grace_inner"), 4, 4, 1, &opts).map_err(failed)?;
-        opts.inner_map_fd = inner.as_fd().as_raw_fd() as u32;
-        let outer = MapHandle::create(MapType::ArrayOfMaps, Some("grace"), 4, 4, 1, &opts).map_err(failed)?;
-        Ok(Self { outer, inner, waiting: None })
-    }
-
-    /// Takes memory back whose readers have gone.
-    fn poll(&mut self, ip4: &mut Fib<Ip4, Mapped>, ip6: &mut Fib<Ip6, Mapped>) {
-        if self.waiting.as_ref().is_some_and(|waiting| waiting.thread.is_finished()) {
-            self.finish(ip4, ip6);
-        }
-    }
-
-    /// Starts to wait for the readers of what has been retired, on a thread of its own; nothing to do while one waits.
-    fn begin(&mut self, ip4: &mut Fib<Ip4, Mapped>, ip6: &mut Fib<Ip6, Mapped>) {
-        self.poll(ip4, ip6);
-        if self.waiting.is_some() {
-            return;
-        }
-        let retired = (ip4.retired(), ip6.retired());
-        if retired.0.is_empty() && retired.1.is_empty() {
-            return;
-        }
-        let maps = MapHandle::try_from(&self.outer).and_then(|outer| Ok((outer, MapHandle::try_from(&self.inner)?)));
-        let thread = thread::spawn(move || {
-            let (outer, inner) = maps?;
-            let inner = inner.as_fd().as_raw_fd();
-            outer.update(&0u32.to_ne_bytes(), &inner.to_ne_bytes(), MapFlags::ANY)
-        });
-        self.waiting = Some(Waiting { ip4: retired.0, ip6: retired.1, thread });
-    }
-
-    /// Waits for everything that has been retired, and for what is retired when blocks move to where it was.
-    fn wait(&mut self, ip4: &mut Fib<Ip4, Mapped>, ip6: &mut Fib<Ip6, Mapped>) {
-        self.finish(ip4, ip6);
-        self.begin(ip4, ip6);
-        while self.waiting.is_some() {
-            self.finish(ip4, ip6);
-            self.begin(ip4, ip6);
-        }
-    }
-
-    fn finish(&mut self, ip4: &mut Fib<Ip4, Mapped>, ip6: &mut Fib<Ip6, Mapped>) {
-        let Some(waiting) = self.waiting.take() else { return };
-        match waiting.thread.join() {
-            Ok(Ok(())) => {
-                ip4.reclaim(waiting.ip4);
-                ip6.reclaim(waiting.ip6);
-            }
-            // Without the kernel's word the memory stays unused; a larger map takes over when there is none left.
-            Ok(Err(error)) => tracing::error!(%error, "waiting for running programs failed"),
-            Err(_) => tracing::error!("waiting for running programs failed"),
-        }
-    }
+/// The prefixes of a table that no wanted route, ascending, has.
+pub(super) fn old_routes<F: Family>(
+    fib: &Fib<F, Mapped>,
+    wanted: impl Iterator<Item = (Prefix<F>, u16)>,
+) -> Vec<Prefix<F>> {
+    let mut wanted = wanted.peekable();
+    let mut is_old = |prefix: &Prefix<F>| {
+        while wanted.next_if(|(before, _)| before < prefix).is_some() {}
+        wanted.peek().is_none_or(|(next, _)| next != prefix)
+    };
+    fib.routes().map(|(prefix, _)| prefix).filter(|prefix| is_old(prefix)).collect()
 }

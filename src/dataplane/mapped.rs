@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64};
 use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
 use tables::fib::Words;
 
-/// The words of a `BPF_F_MMAPABLE` array map of one value, shared with the programs in the kernel.
+/// The words of a value of a `BPF_F_MMAPABLE` array map, shared with the programs in the kernel.
 #[derive(Debug)]
 pub(super) struct Mapped {
     base: NonNull<AtomicU32>,
@@ -22,15 +22,16 @@ unsafe impl Send for Mapped {}
 unsafe impl Sync for Mapped {}
 
 impl Mapped {
-    /// Maps the first `words` words of the map's value.
+    /// Maps one value of a map whose values have `words` words: a whole number of pages, where there are several.
     ///
     /// # Errors
     /// What the kernel says: the map is not mmapable, or smaller.
-    pub(super) fn new(map: impl AsFd, words: usize) -> io::Result<Self> {
+    pub(super) fn new(map: impl AsFd, words: usize, index: usize) -> io::Result<Self> {
         let bytes = words.checked_mul(size_of::<AtomicU32>()).ok_or(io::ErrorKind::InvalidInput)?;
+        let offset = bytes.checked_mul(index).ok_or(io::ErrorKind::InvalidInput)? as u64;
         // SAFETY: a new mapping at an address of the kernel's choice touches no memory of this process.
         let base = unsafe {
-            mmap(ptr::null_mut(), bytes, ProtFlags::READ | ProtFlags::WRITE, MapFlags::SHARED, map.as_fd(), 0)
+            mmap(ptr::null_mut(), bytes, ProtFlags::READ | ProtFlags::WRITE, MapFlags::SHARED, map.as_fd(), offset)
         }?;
         let base = NonNull::new(base.cast()).ok_or(io::ErrorKind::AddrNotAvailable)?;
         Ok(Self { base, words })

@@ -11,11 +11,13 @@ mod error;
 mod explain;
 mod fib;
 mod flow;
+mod grace;
 mod link;
 mod mapped;
 mod object;
 mod pins;
 mod reconcile;
+mod vrf;
 
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -84,6 +86,9 @@ fn since_boot_ns() -> u64 {
     u64::try_from(now.tv_sec).unwrap_or(0) * 1_000_000_000 + u64::try_from(now.tv_nsec).unwrap_or(0)
 }
 
+/// Prefixes that are wanted: the default VRF's, and those of the others.
+type Wanted<'a> = (&'a fib::Wanted, &'a fib::WantedByVrf);
+
 /// The kernel side of margay.
 #[derive(Debug)]
 pub struct Dataplane {
@@ -120,7 +125,11 @@ impl Dataplane {
         let dir = pins.as_ref().map(Pins::maps_dir);
         let (maps, found) = SharedMaps::open(dir.as_deref())?;
         let kernel = if found { Kernel::read(&maps)? } else { Kernel::new(&maps)? };
-        let adopted = found.then(|| Tables { fib: kernel.fibs().answers(), ..encode::decode(kernel.state()) });
+        let adopted = found.then(|| Tables {
+            fib: kernel.fibs().answers(),
+            vrfs: kernel.fibs().answers_by_vrf(),
+            ..encode::decode(kernel.state())
+        });
         Ok(Self {
             pins,
             maps,
@@ -172,9 +181,9 @@ impl Dataplane {
         let mut applied = Applied::default();
         self.kernel.fibs_mut().begin();
         if *changed == Changed::Everything {
-            self.make_room(&tables.fib)?;
+            self.make_room((&tables.fib, &tables.vrfs))?;
         }
-        let knobs = Knobs::new(features, parameters, self.maps.fib_words()?);
+        let knobs = Knobs::new(features, parameters, self.maps.sizes()?);
         let resized = self.maps.flow_lines()? != knobs.flow_lines;
         // The successor is verified before the tables move: what cannot be loaded changes nothing.
         let maps_dir = self.pins.as_ref().map(Pins::maps_dir);
@@ -182,11 +191,12 @@ impl Dataplane {
         let stale = resized || self.instance.as_ref().is_none_or(|instance| instance.knobs != knobs);
         let mut successor = if stale { Some(Instance::load(&self.maps, knobs)?) } else { None };
 
-        let fib = (&tables.fib, changed);
+        let wanted = (&tables.fib, &tables.vrfs);
+        let fib = (&tables.fib, &tables.vrfs, changed);
         while let Err(failure) = self.kernel.write(&self.maps, &desired, fib, &mut applied.writes) {
             let Failure::Outgrown(outgrown) = failure else { return Err(failure.into_error()) };
-            self.give_more_room(outgrown, &tables.fib)?;
-            successor = Some(Instance::load(&self.maps, Knobs { fib_words: self.maps.fib_words()?, ..knobs })?);
+            self.give_more_room(outgrown, wanted)?;
+            successor = Some(Instance::load(&self.maps, Knobs { sizes: self.maps.sizes()?, ..knobs })?);
         }
         if let Some(successor) = successor {
             self.instance = Some(successor);
@@ -196,7 +206,7 @@ impl Dataplane {
         applied.links_changed += self.reconcile_links(attach, applied.program_replaced)?;
         while let Err(failure) = self.kernel.clear(&self.maps, &desired, fib, &mut applied.writes) {
             let Failure::Outgrown(outgrown) = failure else { return Err(failure.into_error()) };
-            self.move_to_more_room(outgrown, &tables.fib, knobs, &mut applied)?;
+            self.move_to_more_room(outgrown, wanted, knobs, &mut applied)?;
         }
         // What was remembered in the meantime.
         former.map_or(Ok(()), |former| former.hand_over(&self.maps))?;
@@ -204,8 +214,8 @@ impl Dataplane {
     }
 
     /// Gives tables that are to hold far more than they can larger maps at once, before they are filled in vain.
-    fn make_room(&mut self, wanted: &fib::Wanted) -> Result<(), Error> {
-        while let Some(outgrown) = self.kernel.fibs().too_small_for(wanted) {
+    fn make_room(&mut self, wanted: Wanted<'_>) -> Result<(), Error> {
+        while let Some(outgrown) = self.kernel.fibs().too_small_for(wanted.0) {
             self.give_more_room(outgrown, wanted)?;
         }
         Ok(())
@@ -229,7 +239,7 @@ impl Dataplane {
         let mut applied = Applied::default();
         self.kernel.fibs_mut().begin();
         while let Err(outgrown) = self.kernel.apply_routes((fib, changed), &mut applied.writes) {
-            self.move_to_more_room(outgrown, fib, knobs, &mut applied)?;
+            self.move_to_more_room(outgrown, (fib, &BTreeMap::new()), knobs, &mut applied)?;
         }
         Ok(applied)
     }
@@ -239,12 +249,12 @@ impl Dataplane {
     fn move_to_more_room(
         &mut self,
         outgrown: fib::Outgrown,
-        wanted: &fib::Wanted,
+        wanted: Wanted<'_>,
         knobs: Knobs,
         applied: &mut Applied,
     ) -> Result<(), Error> {
         self.give_more_room(outgrown, wanted)?;
-        let knobs = Knobs { fib_words: self.maps.fib_words()?, ..knobs };
+        let knobs = Knobs { sizes: self.maps.sizes()?, ..knobs };
         self.instance = Some(Instance::load(&self.maps, knobs)?);
         self.explainer = None;
         applied.program_replaced = true;
@@ -254,7 +264,7 @@ impl Dataplane {
     }
 
     /// Puts a larger map, filled, in the place of a FIB that has no room.
-    fn give_more_room(&mut self, outgrown: fib::Outgrown, wanted: &fib::Wanted) -> Result<(), Error> {
+    fn give_more_room(&mut self, outgrown: fib::Outgrown, wanted: Wanted<'_>) -> Result<(), Error> {
         let larger = self.kernel.fibs().larger(outgrown, wanted)?;
         let dir = self.pins.as_ref().map(Pins::maps_dir);
         self.maps.replace(dir.as_deref(), larger.name(), larger.map()?)?;
@@ -280,7 +290,7 @@ impl Dataplane {
     /// # Errors
     /// [`Error::NoMap`] for an object of another build.
     pub fn fib_words(&self) -> Result<[u32; 2], Error> {
-        self.maps.fib_words()
+        Ok(self.maps.sizes()?.fib_words)
     }
 
     /// Brings parts of the FIB that changes have led out of their cache lines back, as far as the last packets have left the
@@ -292,6 +302,11 @@ impl Dataplane {
     /// How far look-ups in the IPv4 and the IPv6 FIB go.
     pub fn fib_depth(&self) -> [&tables::fib::Depth; 2] {
         self.kernel.fibs().depth()
+    }
+
+    /// What all VRFs but the default one take together.
+    pub fn vrf_usage(&self) -> tables::fib::Usage {
+        self.kernel.fibs().usage_of_vrfs()
     }
 
     /// What the IPv4 and the IPv6 FIB take.

@@ -26,6 +26,9 @@ struct Aligned<T: ?Sized>(T);
 /// What is attached, and the same source built to record a packet's way.
 static UPLINK: &Aligned<[u8]> = &Aligned(*include_bytes!(concat!(env!("OUT_DIR"), "/xdp_uplink.bpf.o")));
 static EXPLAIN: &Aligned<[u8]> = &Aligned(*include_bytes!(concat!(env!("OUT_DIR"), "/xdp_explain.bpf.o")));
+/// Both built for nodes with VRFs.
+static UPLINK_VRFS: &Aligned<[u8]> = &Aligned(*include_bytes!(concat!(env!("OUT_DIR"), "/xdp_uplink_vrfs.bpf.o")));
+static EXPLAIN_VRFS: &Aligned<[u8]> = &Aligned(*include_bytes!(concat!(env!("OUT_DIR"), "/xdp_explain_vrfs.bpf.o")));
 
 /// Maps that belong to one program instance alone.
 const PRIVATE: [&str; 3] = ["punt_buckets", "scratch", "trace"];
@@ -122,11 +125,15 @@ impl SharedMaps {
         Ok(())
     }
 
-    /// Words of the IPv4 and of the IPv6 FIB.
-    pub(super) fn fib_words(&self) -> Result<[u32; 2], Error> {
-        let [ip4, ip6] = MAPS;
+    /// What the maps that grow hold now.
+    pub(super) fn sizes(&self) -> Result<Sizes, Error> {
+        let [ip4, ip6, vrfs] = MAPS;
         let words = |name| Ok::<u32, Error>(self.get(name)?.value_size() / size_of::<u32>() as u32);
-        Ok([words(ip4)?, words(ip6)?])
+        Ok(Sizes {
+            fib_words: [words(ip4)?, words(ip6)?],
+            vrf_words: words(vrfs)?,
+            vrfs: self.get(vrfs)?.max_entries(),
+        })
     }
 
     /// Lines of the flow table.
@@ -152,7 +159,7 @@ impl Former {
 
 fn mapped_flows(map: &MapHandle) -> Result<Mapped, Error> {
     let words = map.value_size() as usize / size_of::<u32>();
-    Mapped::new(map, words).map_err(|source| Error::Map { map: "flows", operation: "mmap", source: source.into() })
+    Mapped::new(map, words, 0).map_err(|source| Error::Map { map: "flows", operation: "mmap", source: source.into() })
 }
 
 fn load(source: libbpf_rs::Error) -> Error {
@@ -168,6 +175,17 @@ pub(super) fn flow_lines(parameters: &Parameters) -> u32 {
     tables::flows::lines_for(parameters.flow_table_entries as usize, types::limits::FLOW_LINES_MIN.0 as usize) as u32
 }
 
+/// Sizes of the maps that grow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Sizes {
+    /// Words of the IPv4 and of the IPv6 FIB.
+    pub(super) fib_words: [u32; 2],
+    /// Words of a VRF.
+    pub(super) vrf_words: u32,
+    /// VRFs that there is room for.
+    vrfs: u32,
+}
+
 /// What an instance is specialised for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Knobs {
@@ -177,8 +195,8 @@ pub(super) struct Knobs {
     pub(super) vxlan_port: u16,
     /// Punts a second, reason and core.
     pub(super) punt_rate: u32,
-    /// Words of the FIB's maps.
-    pub(super) fib_words: [u32; 2],
+    /// Sizes of the maps that grow.
+    pub(super) sizes: Sizes,
     /// Lines of the flow table.
     pub(super) flow_lines: u32,
     /// The node's own, in the choice among next hops.
@@ -188,10 +206,10 @@ pub(super) struct Knobs {
 }
 
 impl Knobs {
-    pub(super) fn new(features: Features, parameters: &Parameters, fib_words: [u32; 2]) -> Self {
+    pub(super) fn new(features: Features, parameters: &Parameters, sizes: Sizes) -> Self {
         let Parameters { vxlan_port, punt_rate, hash_seed, .. } = *parameters;
         let flow_lines = flow_lines(parameters);
-        Self { features, vxlan_port, punt_rate, fib_words, flow_lines, hash_seed, explain: false }
+        Self { features, vxlan_port, punt_rate, sizes, flow_lines, hash_seed, explain: false }
     }
 
     /// Writes the knobs into the initial value of the read-only data.
@@ -210,10 +228,11 @@ impl Knobs {
         put(offset_of!(types::config, source_validation), &[u8::from(f.source_validation)])?;
         put(offset_of!(types::config, slow_path), &[u8::from(f.slow_path)])?;
         put(offset_of!(types::config, vxlan_port), &self.vxlan_port.to_ne_bytes())?;
-        let [fib4_words, fib6_words] = self.fib_words;
+        let [fib4_words, fib6_words] = self.sizes.fib_words;
         put(offset_of!(types::config, fib4_words), &fib4_words.to_ne_bytes())?;
         put(offset_of!(types::config, fib6_words), &fib6_words.to_ne_bytes())?;
         put(offset_of!(types::config, flow_lines), &self.flow_lines.to_ne_bytes())?;
+        put(offset_of!(types::config, vrf_words), &self.sizes.vrf_words.to_ne_bytes())?;
         put(offset_of!(types::config, hash_seed), &self.hash_seed.to_ne_bytes())?;
         put(offset_of!(types::config, punt_rate), &self.punt_rate.to_ne_bytes())
     }
@@ -229,7 +248,12 @@ pub(super) struct Instance {
 impl Instance {
     /// Verifies and loads the object with these knobs over the shared maps.
     pub(super) fn load(maps: &SharedMaps, knobs: Knobs) -> Result<Self, Error> {
-        let mut object = open_object(if knobs.explain { EXPLAIN } else { UPLINK })?;
+        let mut object = open_object(match (knobs.features.vrf, knobs.explain) {
+            (false, false) => UPLINK,
+            (false, true) => EXPLAIN,
+            (true, false) => UPLINK_VRFS,
+            (true, true) => EXPLAIN_VRFS,
+        })?;
         for mut map in object.maps_mut() {
             let name = map.name().to_string_lossy().into_owned();
             if let Some(shared) = maps.maps.get(&name) {

@@ -14,7 +14,7 @@ use super::abi;
 use super::counters;
 use super::encode::{self, Encoded, Entries, FILTER_HALF, Table};
 use super::error::Error;
-use super::fib::{Fibs, MAPS, Outgrown, Wanted};
+use super::fib::{Fibs, MAPS, Outgrown, Wanted, WantedByVrf};
 use super::object::SharedMaps;
 
 /// Entries that a batch of reads takes at once.
@@ -68,8 +68,8 @@ impl Kernel {
     }
 
     fn open_fibs(maps: &SharedMaps) -> Result<Fibs, Error> {
-        let [ip4, ip6] = MAPS;
-        Fibs::open(maps.get(ip4)?, maps.get(ip6)?)
+        let [ip4, ip6, vrfs] = MAPS;
+        Fibs::open([maps.get(ip4)?, maps.get(ip6)?, maps.get(vrfs)?])
     }
 
     /// Reads back what an earlier process left in pinned maps.
@@ -106,13 +106,13 @@ impl Kernel {
         &mut self.fibs
     }
 
-    /// Writes what is new in `desired` and, where it has changed, in `fib`, and adds the number of writes to `writes`. What
+    /// Writes what is new in `desired`, in the VRFs and, where it has changed, in `fib`, and adds the number of writes to `writes`. What
     /// is not wanted any more stays until [`clear`](Self::clear). After a failure the next call goes on from there.
     pub(super) fn write(
         &mut self,
         maps: &SharedMaps,
         desired: &Encoded,
-        (fib, changed): (&Wanted, &Changed),
+        (fib, vrfs, changed): (&Wanted, &WantedByVrf, &Changed),
         writes: &mut usize,
     ) -> Result<(), Failure> {
         for table in Table::ORDER {
@@ -122,6 +122,7 @@ impl Kernel {
             *writes += self.write_new(maps, table, desired)?;
             if table == Table::Groups {
                 *writes += self.fibs.write(fib, changed)?;
+                *writes += self.fibs.write_vrfs(vrfs)?;
             }
         }
         Ok(())
@@ -132,11 +133,12 @@ impl Kernel {
         &mut self,
         maps: &SharedMaps,
         desired: &Encoded,
-        (fib, changed): (&Wanted, &Changed),
+        (fib, vrfs, changed): (&Wanted, &WantedByVrf, &Changed),
         writes: &mut usize,
     ) -> Result<(), Failure> {
         for table in Table::ORDER.into_iter().rev() {
             if table == Table::Groups {
+                *writes += self.fibs.take_away_from_vrfs(vrfs)?;
                 *writes += self.fibs.take_away(fib, changed)?;
             }
             *writes += self.delete_old(maps, table, desired)?;

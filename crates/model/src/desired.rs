@@ -18,6 +18,8 @@ pub struct Desired {
     pub node: Node,
     /// Load-balanced services, one entry a `VirtualService` document.
     pub services: Vec<Service>,
+    /// Routing tables beside the default one.
+    pub vrfs: Vec<Vrf>,
     /// Tunnels whose packets are decapsulated.
     pub tunnels: Vec<Tunnel>,
     /// Configured routes.
@@ -168,6 +170,15 @@ pub enum SourceValidation {
     Feasible,
 }
 
+/// A routing table for the interfaces that name it, apart from all others (`VRF`).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Vrf {
+    /// Document name.
+    pub name: String,
+    /// The kernel's routing table that it takes routes from; none where absent.
+    pub table: Option<u32>,
+}
+
 /// One interface that margay forwards on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Interface {
@@ -177,6 +188,8 @@ pub struct Interface {
     pub mode: AttachMode,
     /// Which sources it lets in.
     pub source_validation: SourceValidation,
+    /// The VRF that it belongs to; the default one where absent.
+    pub vrf: Option<String>,
 }
 
 /// A port that stays open whatever the policy says.
@@ -268,6 +281,8 @@ pub struct StaticRoute {
     pub action: RouteAction,
     /// Announce it over BGP.
     pub advertise: bool,
+    /// The VRF that it is in; the default one where absent.
+    pub vrf: Option<String>,
 }
 
 /// What a route does.
@@ -437,4 +452,11 @@ pub struct BgpPeer {
     pub password: Option<String>,
     /// GTSM (RFC 5082): accept only packets with at least 255 - n + 1 hops left.
     pub ttl_security: Option<u8>,
+}
+
+impl Node {
+    /// The VRF of the interface called `name`; `None` for the default one.
+    pub fn vrf_of(&self, name: &str) -> Option<&str> {
+        self.interfaces.iter().find(|interface| interface.name == name)?.vrf.as_deref()
+    }
 }

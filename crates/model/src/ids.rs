@@ -18,7 +18,7 @@ use tables::buckets::spread;
 use crate::network::IfIndex;
 use crate::tables::{
     AdjacencyId, BackendId, Group, GroupId, NextHop, NextHopId, Origins, PortId, PortKey, Ring, Tables, VipAddress,
-    VipAddressId, VipId, VipKey,
+    VipAddressId, VipId, VipKey, VrfId,
 };
 
 /// What a next hop stands for. The order is that of the buckets: address, then interface.
@@ -73,19 +73,20 @@ pub(crate) enum Leads {
 /// stays its own.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct KnownGateways {
-    former: BTreeMap<IpAddr, Option<IfIndex>>,
-    present: BTreeMap<IpAddr, Option<IfIndex>>,
+    former: BTreeMap<(VrfId, IpAddr), Option<IfIndex>>,
+    present: BTreeMap<(VrfId, IpAddr), Option<IfIndex>>,
 }
 
 impl KnownGateways {
-    pub(crate) fn remember(&mut self, key: GatewayKey) {
-        self.present.insert(key.address, key.ifindex);
+    pub(crate) fn remember(&mut self, vrf: VrfId, key: GatewayKey) {
+        self.present.insert((vrf, key.address), key.ifindex);
     }
 
     /// The gateway as it was, with a weight of 1.
-    pub(crate) fn last(&mut self, address: IpAddr) -> GatewayKey {
-        let ifindex = self.present.get(&address).or_else(|| self.former.get(&address)).copied().flatten();
-        self.present.insert(address, ifindex);
+    pub(crate) fn last(&mut self, vrf: VrfId, address: IpAddr) -> GatewayKey {
+        let known = (vrf, address);
+        let ifindex = self.present.get(&known).or_else(|| self.former.get(&known)).copied().flatten();
+        self.present.insert(known, ifindex);
         GatewayKey { address, ifindex, weight: 1 }
     }
 
@@ -104,6 +105,8 @@ pub(crate) struct Exhausted;
 pub struct Limits {
     /// Prefixes of the IPv4 and of the IPv6 FIB, as far as learned routes are concerned.
     pub prefixes: [usize; 2],
+    /// Prefixes of both families of every other VRF, likewise.
+    pub vrf_prefixes: usize,
     /// Next-hop groups.
     pub groups: usize,
     /// Next hops, and as many adjacencies.
@@ -117,6 +120,7 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             prefixes: [1 << 21, 1 << 19],
+            vrf_prefixes: 1 << 17,
             groups: Ids::LAST_GROUP as usize,
             next_hops: Ids::LAST_OTHER as usize,
             set_aside: 2_048,
@@ -203,6 +207,13 @@ impl<K: Ord + Clone> Pool<K> {
         self.live.insert(key.clone(), Entry { id, generation: self.generation });
         self.fresh.push(key.clone());
         Ok(id)
+    }
+
+    /// Another key for what `former` stands for.
+    fn rename(&mut self, former: &K, key: K) {
+        if let Some(entry) = self.live.remove(former) {
+            self.live.insert(key, entry);
+        }
     }
 
     fn is_live(&self, key: &K) -> bool {
@@ -431,6 +442,14 @@ impl From<IfIndex> for Loss {
     }
 }
 
+/// What a VRF is known by.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum VrfKey {
+    Named(String),
+    /// Found after a restart, which tells no names: its ports say which one it is.
+    Adopted(VrfId),
+}
+
 /// Backends of a ring with their addresses and weights.
 pub(crate) type RingMembers = Vec<(BackendId, IpAddr, u16)>;
 
@@ -438,6 +457,9 @@ pub(crate) type RingMembers = Vec<(BackendId, IpAddr, u16)>;
 #[derive(Clone, Debug)]
 pub struct Ids {
     pub(crate) ports: Pool<PortKey>,
+    pub(crate) vrfs: Pool<VrfKey>,
+    /// The VRFs of the ports that a former process left.
+    adopted_vrfs: BTreeMap<PortKey, VrfId>,
     pub(crate) vips: Pool<VipKey>,
     pub(crate) vip_addresses: Pool<IpAddr>,
     pub(crate) backends: Pool<(VipKey, IpAddr)>,
@@ -459,10 +481,12 @@ impl Default for Ids {
 impl Ids {
     /// Highest port index; 0 counts packets of interfaces that are no port.
     pub const LAST_PORT: u32 = 63;
+    /// Highest VRF index.
+    pub const LAST_VRF: u32 = 255;
     /// Highest VIP index.
     pub const LAST_VIP: u32 = 4_095;
-    /// Highest index of next-hop groups: what a value of the FIB has room for.
-    pub const LAST_GROUP: u32 = tables::fib::GROUP_MAX as u32;
+    /// Highest index of next-hop groups: what a value of the FIB has room for, but for one that stands for none in the tables of VRFs.
+    pub const LAST_GROUP: u32 = tables::fib::GROUP_MAX as u32 - 1;
     /// Highest index of backends: what a slot of a ring has room for.
     pub const LAST_BACKEND: u32 = 32_767;
     /// Highest index of next hops and adjacencies.
@@ -485,6 +509,8 @@ impl Ids {
             _ => None,
         });
         Self {
+            vrfs: Pool::adopt(Self::LAST_VRF, tables.vrfs.keys().map(|id| (VrfKey::Adopted(*id), id.0))),
+            adopted_vrfs: tables.ports.iter().map(|(key, port)| (*key, port.vrf)).collect(),
             ports: Pool::adopt(Self::LAST_PORT, tables.ports.iter().map(|(key, port)| (*key, port.id.0))),
             vips: Pool::adopt(Self::LAST_VIP, tables.vips.iter().map(|(key, id)| (*key, id.0))),
             vip_addresses: Pool::adopt(Self::LAST_VIP, vip_addresses),
@@ -500,6 +526,7 @@ impl Ids {
     /// Opens a generation.
     pub(crate) fn begin(&mut self) {
         self.ports.begin();
+        self.vrfs.begin();
         self.vips.begin();
         self.vip_addresses.begin();
         self.backends.begin();
@@ -511,6 +538,8 @@ impl Ids {
     /// Ends a generation that compiled: what it did not ask for is freed.
     pub(crate) fn commit(&mut self) {
         self.ports.commit();
+        self.vrfs.commit();
+        self.adopted_vrfs.clear();
         self.vips.commit();
         self.vip_addresses.commit();
         self.backends.commit();
@@ -525,6 +554,7 @@ impl Ids {
     /// Ends a generation that did not: as if it had never been begun.
     pub(crate) fn roll_back(&mut self) {
         self.ports.roll_back();
+        self.vrfs.roll_back();
         self.vips.roll_back();
         self.vip_addresses.roll_back();
         self.backends.roll_back();
@@ -595,6 +625,17 @@ impl Ids {
         self.ports.get(&key).map(PortId)
     }
 
+    /// The VRF called `name`, which these ports are in.
+    pub(crate) fn vrf(&mut self, name: &str, ports: &[PortKey]) -> Result<VrfId, Exhausted> {
+        let key = VrfKey::Named(name.to_owned());
+        let adopted = ports.iter().filter_map(|port| self.adopted_vrfs.get(port)).map(|id| VrfKey::Adopted(*id));
+        let adopted = adopted.filter(|known| self.vrfs.is_live(known)).min();
+        if let Some(known) = adopted.filter(|_| !self.vrfs.is_live(&key)) {
+            self.vrfs.rename(&known, key.clone());
+        }
+        self.vrfs.get(&key).map(VrfId)
+    }
+
     pub(crate) fn next_hop(&mut self, key: NextHopKey) -> Result<NextHopId, Exhausted> {
         self.next_hops.get(&key).map(NextHopId)
     }
@@ -616,7 +657,11 @@ impl GroupPool {
         // Of groups with the same content, a gateway's own has the fewest prefixes: routes that lost their other gateways have
         // the rest.
         let mut prefixes: BTreeMap<GroupId, usize> = BTreeMap::new();
-        tables.fib.values().for_each(|group| *prefixes.entry(*group).or_default() += 1);
+        tables
+            .fib
+            .values()
+            .chain(tables.vrfs.values().flat_map(BTreeMap::values))
+            .for_each(|group| *prefixes.entry(*group).or_default() += 1);
         in_range.sort_by_key(|(id, _)| (prefixes.get(id).copied().unwrap_or(0), **id));
         for (id, group) in in_range {
             let buckets: Option<Vec<NextHopKey>> =

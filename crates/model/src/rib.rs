@@ -205,6 +205,9 @@ pub struct Rib {
     martians: BTreeMap<Origin, BTreeSet<IpNet>>,
     changed: Vec<IpNet>,
     sets_changed: Vec<SetId>,
+    /// What the kernel's other tables hold, by number: VRFs take their routes from there.
+    tables: BTreeMap<u32, Rib>,
+    tables_changed: bool,
 }
 
 /// How many prefixes of each length there are.
@@ -253,6 +256,25 @@ impl Rib {
         match Way::through(gateways) {
             Some(way) => self.set(prefix, Source::Adopted, way, Alternatives::new()),
             None => self.remove(prefix, Origin::Adopted),
+        }
+    }
+
+    /// What is known of another table of the kernel.
+    pub fn table(&self, table: u32) -> Option<&Self> {
+        self.tables.get(&table)
+    }
+
+    /// Puts the route of another table of the kernel in the place of the former one, with what the routes behind it lead by; `None` takes
+    /// it away.
+    pub fn set_in_table(&mut self, table: u32, prefix: IpNet, way: Option<(Way, Alternatives)>) {
+        let of_table = self.tables.entry(table).or_default();
+        match way {
+            Some((way, alternatives)) => of_table.set_kernel_beside(prefix, way, alternatives),
+            None => of_table.remove(prefix, Origin::Kernel),
+        }
+        self.tables_changed |= of_table.has_changes();
+        if of_table.is_empty() && of_table.martians(Origin::Kernel).is_empty() {
+            self.tables.remove(&table);
         }
     }
 
@@ -357,6 +379,7 @@ impl Rib {
                 self.sets_changed.push(id);
             }
         }
+        self.tables.values_mut().for_each(Self::forget_unused_sets);
     }
 
     /// Prefixes with their routes, best first, by prefix.
@@ -413,8 +436,13 @@ impl Rib {
             })
     }
 
-    /// What is different since the last call.
+    /// What is different since the last call; of other tables nothing is told but that there is something.
     pub fn take_changes(&mut self) -> RibChanges {
+        self.tables_changed = false;
+        for table in self.tables.values_mut() {
+            table.changed.clear();
+            table.sets_changed.clear();
+        }
         let mut prefixes = std::mem::take(&mut self.changed);
         prefixes.sort_unstable();
         prefixes.dedup();
@@ -423,13 +451,13 @@ impl Rib {
 
     /// True where [`take_changes`](Self::take_changes) has something to tell.
     pub fn has_changes(&self) -> bool {
-        !self.sets_changed.is_empty() || !self.changed.is_empty()
+        !self.sets_changed.is_empty() || !self.changed.is_empty() || self.tables_changed
     }
 
     /// True where no way out is new or has gone since [`take_changes`](Self::take_changes), and no prefix for which
     /// `matters` has changed.
     pub(crate) fn only_routes_changed(&self, matters: impl Fn(&IpNet) -> bool) -> bool {
-        self.sets_changed.is_empty() && !self.changed.iter().any(matters)
+        self.sets_changed.is_empty() && !self.tables_changed && !self.changed.iter().any(matters)
     }
 }
 

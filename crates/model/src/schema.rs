@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use crate::load::{CALICO, MARGAY};
 use crate::resources::calico::{BgpConfigurationSpec, BgpPeerSpec, GlobalNetworkPolicySpec, HostEndpointSpec};
 use crate::resources::common::Resource;
-use crate::resources::margay::{DenylistSpec, NodeSpec, StaticRouteSpec, TunnelSpec, VirtualServiceSpec};
+use crate::resources::margay::{DenylistSpec, NodeSpec, StaticRouteSpec, TunnelSpec, VirtualServiceSpec, VrfSpec};
 
 /// The schema of each kind, by the kind's name.
 pub fn schemas() -> BTreeMap<&'static str, Schema> {
@@ -22,6 +22,7 @@ pub fn schemas() -> BTreeMap<&'static str, Schema> {
         kind::<TunnelSpec>(MARGAY, "Tunnel"),
         kind::<StaticRouteSpec>(MARGAY, "StaticRoute"),
         kind::<DenylistSpec>(MARGAY, "Denylist"),
+        kind::<VrfSpec>(MARGAY, "VRF"),
         kind::<BgpConfigurationSpec>(CALICO, "BGPConfiguration"),
         kind::<BgpPeerSpec>(CALICO, "BGPPeer"),
         kind::<GlobalNetworkPolicySpec>(CALICO, "GlobalNetworkPolicy"),

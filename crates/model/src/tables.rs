@@ -17,7 +17,7 @@ pub use ::tables::maglev::RING_SLOTS;
 macro_rules! id {
     ($(#[$doc:meta])* $name:ident) => {
         $(#[$doc])*
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
         #[serde(transparent)]
         pub struct $name(pub u32);
     };
@@ -25,6 +25,10 @@ macro_rules! id {
 id!(
     /// Index of a port; 0 counts packets of interfaces that have none.
     PortId
+);
+id!(
+    /// Index of a VRF; 0 is the default one.
+    VrfId
 );
 id!(
     /// Index of a VIP and of its ring.
@@ -71,6 +75,13 @@ pub struct Port {
     pub filter: Option<u16>,
     /// Which sources it lets in.
     pub validation: SourceValidation,
+    /// Where its packets' routes are.
+    pub vrf: VrfId,
+}
+
+impl VrfId {
+    /// The VRF of whatever names none.
+    pub const DEFAULT: Self = Self(0);
 }
 
 /// The ports that packets from where a group leads to may come in by, one bit each; the bit of port 0, which is none, says that there is
@@ -361,6 +372,8 @@ pub struct Tables {
     pub backends: BTreeMap<BackendId, Backend>,
     /// Forwarding: prefix (host bits zero) to group.
     pub fib: BTreeMap<IpNet, GroupId>,
+    /// The same of every VRF but the default one.
+    pub vrfs: BTreeMap<VrfId, BTreeMap<IpNet, GroupId>>,
     /// Next-hop groups.
     pub groups: BTreeMap<GroupId, Group>,
     /// Next hops.
@@ -386,6 +399,8 @@ pub struct Features {
     pub vip: bool,
     /// VLAN tags.
     pub vlan: bool,
+    /// VRFs.
+    pub vrf: bool,
     /// AF_XDP slow path.
     pub slow_path: bool,
 }
@@ -400,6 +415,7 @@ impl Features {
         source_validation: true,
         vip: true,
         vlan: true,
+        vrf: true,
         slow_path: true,
     };
 }

@@ -56,7 +56,9 @@ fn documentation_is_valid() {
     assert_eq!(desired.tunnels[1].kind, TunnelKind::Vxlan { vni: 4096 });
     assert_eq!(desired.denylist.len(), 2);
     let gateway = Gateway { address: "10.0.0.2".parse().unwrap(), interface: Some("eth0".to_owned()), weight: 1 };
-    assert_eq!(desired.static_routes[1].action, RouteAction::Via(vec![gateway]));
+    assert_eq!(desired.static_routes[2].action, RouteAction::Via(vec![gateway]));
+    assert_eq!(desired.vrfs, [Vrf { name: "blue".to_owned(), table: Some(10) }]);
+    assert_eq!(desired.static_routes[0].vrf.as_deref(), Some("blue"));
     assert_eq!(desired.policies[0].endpoints, ["uplink"]);
     let rules = &desired.policies[0].rules;
     assert_eq!(rules[0].destination.ports, [PortRange { first: 23, last: 23 }, PortRange { first: 6000, last: 6100 }]);
@@ -91,6 +93,7 @@ fn defaults() {
             name: "eth0".to_owned(),
             mode: AttachMode::Native,
             source_validation: SourceValidation::Off,
+            vrf: None,
         }],
         encap_source_v4: Some("10.0.0.1".parse().unwrap()),
         ..Node::default()

@@ -16,7 +16,7 @@ use super::gateway::{ABSENT, BEHIND, SERVER, Topology};
 const VIP: [&str; 2] = ["203.0.113.80", "2001:db8:80::80"];
 
 fn route(prefix: &str, action: RouteAction) -> StaticRoute {
-    StaticRoute { name: prefix.to_owned(), prefix: prefix.parse().unwrap(), action, advertise: false }
+    StaticRoute { name: prefix.to_owned(), prefix: prefix.parse().unwrap(), action, advertise: false, vrf: None }
 }
 
 fn via(address: &str) -> RouteAction {
@@ -29,6 +29,7 @@ fn desired(interfaces: &[&str]) -> Desired {
         name: (*name).to_owned(),
         mode: AttachMode::Native,
         source_validation: SourceValidation::Off,
+        vrf: None,
     };
     Desired {
         node: Node {

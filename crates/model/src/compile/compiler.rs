@@ -249,12 +249,15 @@ impl Compiler {
         let LeftOut { prefixes, groups } = self.left_out(rib);
         let Compiled { notices, routing, .. } = &mut self.compiled;
         notices.retain(|notice| !counts_routes(notice));
+        notices.extend(routing.leaving.iter().filter_map(|leaving| leaving.notice(rib)));
+        notices.extend(routing.of_vrfs.iter().cloned());
         let full = prefixes.into_iter().filter(|routes| *routes > 0);
         notices.extend(full.map(|routes| Notice::FibFull { routes }));
         notices.extend((groups > 0).then_some(Notice::GroupsFull { routes: groups }));
         for (of, origin) in [(Origin::Kernel, "the kernel"), (Origin::Bgp, "BGP")] {
             let martians = rib.martians(of);
-            let notice = |first: &IpNet| Notice::Martians { origin, routes: martians.len(), first: *first };
+            let notice =
+                |first: &IpNet| Notice::Martians { origin: origin.to_owned(), routes: martians.len(), first: *first };
             notices.extend(martians.first().map(notice));
         }
         if !routing.unreachable.is_empty() {
@@ -281,6 +284,8 @@ fn counts_routes(notice: &Notice) -> bool {
             | Notice::GroupsFull { .. }
             | Notice::BgpGatewayUnreachable { .. }
             | Notice::Martians { .. }
+            | Notice::RoutesLeaveVrf { .. }
+            | Notice::VrfFull { .. }
     )
 }
 

@@ -19,7 +19,7 @@ use crate::network::{IfIndex, Network};
 use crate::rib::{Learned, Rib, Source};
 use crate::tables::{
     Adjacency, Backend, BackendId, Features, Group, GroupId, NextHop, NextHopId, Origins, Parameters, PortId, Tables,
-    TunnelPeer, VipId,
+    TunnelPeer, VipId, VrfId,
 };
 
 mod compiler;
@@ -30,13 +30,15 @@ mod routes;
 mod services;
 #[cfg(test)]
 mod tests;
+mod vrfs;
 
 pub use compiler::{Changed, Compiler, LeftOut};
 pub use filter::{FILTER_OPS_MAX, FilterOrigin};
 pub use notice::{BackendProblem, CompileError, Notice};
 use ports::Ports;
-use routes::{Routes, SetIndex};
+use routes::{Routes, Scope, SetIndex, Sets};
 use services::Vip;
+use vrfs::{Leaving, Vrfs};
 
 /// Source prefixes that fit the denylist.
 const DENYLIST_MAX: usize = 1 << 20;
@@ -73,6 +75,8 @@ pub struct Compiled {
 pub struct Names {
     /// Interface of each port.
     pub ports: BTreeMap<PortId, String>,
+    /// VRFs, the default one aside.
+    pub vrfs: BTreeMap<VrfId, String>,
     /// `VirtualService` of each VIP.
     pub vips: BTreeMap<VipId, String>,
     /// `VirtualService` and address of each backend.
@@ -100,6 +104,12 @@ pub struct Routing {
     watched: BTreeSet<IpAddr>,
     /// Gateways that nothing leads to.
     unreachable: BTreeSet<IpAddr>,
+    /// Routes by interfaces of other VRFs.
+    leaving: Vec<Leaving>,
+    /// How many routes of the other VRFs do not take effect.
+    of_vrfs: Vec<Notice>,
+    /// What forwards in the other VRFs.
+    vrfs: BTreeMap<VrfId, BTreeMap<IpNet, (Source, GroupId)>>,
 }
 
 impl Routing {
@@ -128,6 +138,12 @@ impl Compiled {
     /// Where the route of a prefix that forwards comes from, and its group.
     pub fn best_route(&self, prefix: IpNet, rib: &Rib) -> Option<(Source, GroupId)> {
         self.routing.best(prefix, rib)
+    }
+
+    /// Routes of a VRF that forward, by prefix; nothing of the default one.
+    pub fn vrf_routes(&self, vrf: VrfId) -> &BTreeMap<IpNet, (Source, GroupId)> {
+        static NONE: BTreeMap<IpNet, (Source, GroupId)> = BTreeMap::new();
+        self.routing.vrfs.get(&vrf).unwrap_or(&NONE)
     }
 }
 
@@ -176,9 +192,13 @@ fn generation(
     let mut notices = Vec::new();
     let mut ports = ports::ports(desired, network, ids, &mut notices)?;
     let filter = filter::filter(desired, network, &mut ports, &mut notices)?;
-    let mut routes = Routes::collect(desired, network, rib, &ports, &mut ids.gateways, &mut notices);
+    let scope = Scope { desired, network, rib, ports: &ports, vrf: VrfId::DEFAULT };
+    let mut routes = Routes::collect(scope, Sets::default(), &mut ids.gateways, &mut notices);
     let vips = services::vips(desired, network, &ports, &mut routes, ids, &mut notices)?;
-    let forwarding = Forwarding::build(network, &ports, &routes, &vips, ids, limits)?;
+    let no_rib = Rib::default();
+    let vrfs = Vrfs::collect(scope, &no_rib, &mut routes.sets, &mut ids.gateways, &mut notices);
+    let forwarding = Forwarding::build(network, &ports, &routes, &vrfs, &vips, ids, limits)?;
+    let tables_of_vrfs = vrfs.tables(&forwarding, limits);
     let failed = |(ifindex, gateway): &(IfIndex, IpAddr)| {
         Some(Notice::GatewayFailed { gateway: *gateway, interface: ports.egress.get(ifindex)?.name.clone() })
     };
@@ -193,6 +213,7 @@ fn generation(
         rings: services::rings(&vips, ids),
         backends: backends(&vips, &forwarding),
         fib: BTreeMap::new(),
+        vrfs: tables_of_vrfs.iter().map(|(vrf, (table, _))| (*vrf, vrfs::groups(table))).collect(),
         groups: forwarding.groups.clone(),
         next_hops: forwarding.next_hops.clone(),
         adjacencies: forwarding.adjacencies.clone(),
@@ -201,6 +222,7 @@ fn generation(
     };
     let names = Names {
         ports: ports.egress.values().filter_map(|e| Some((ports.table.get(&e.key)?.id, e.name.clone()))).collect(),
+        vrfs: ports.vrfs.iter().map(|(name, vrf)| (*vrf, name.clone())).collect(),
         vips: vips.iter().map(|vip| (vip.id, vip.service.name.clone())).collect(),
         backends: vips
             .iter()
@@ -217,7 +239,12 @@ fn generation(
             hash_seed: tables::hash::seed(&desired.node.name),
         },
         announce: services::announce(desired, &vips, &routes),
-        routing: routing(routes, &forwarding),
+        routing: Routing {
+            leaving: Leaving::of(&routes, VrfId::DEFAULT, &ports, network),
+            of_vrfs: vrfs.notices(scope, &tables_of_vrfs),
+            vrfs: tables_of_vrfs.into_iter().map(|(vrf, (table, _))| (vrf, table)).collect(),
+            ..routing(routes, &forwarding)
+        },
         failed_gateways: forwarding.failed,
         wants_another: false,
         attach: ports.attach,
@@ -276,6 +303,7 @@ fn features(desired: &Desired, tables: &Tables) -> Features {
         vip: !tables.vips.is_empty(),
         vlan: tables.ports.keys().any(|key| key.vlan.is_some())
             || tables.adjacencies.values().any(|adjacency| adjacency.vlan.is_some()),
+        vrf: tables.ports.values().any(|port| port.vrf != VrfId::DEFAULT),
         slow_path: !tables.ports.is_empty(),
     }
 }
@@ -309,6 +337,7 @@ impl Forwarding {
         network: &Network,
         ports: &Ports,
         routes: &Routes<'_>,
+        vrfs: &Vrfs<'_>,
         vips: &[Vip<'_>],
         ids: &mut Ids,
         limits: &Limits,
@@ -327,11 +356,13 @@ impl Forwarding {
         let is_covered = |(prefix, route): &(&IpNet, &routes::Route)| {
             route.source == Source::Connected && prefix.prefix_len() == prefix.max_prefix_len()
         };
-        let (neighbors, own): (Vec<_>, Vec<_>) = routes.own.iter().partition(is_covered);
+        let of_all = || std::iter::once(routes).chain(vrfs.routes());
+        let (neighbors, own): (Vec<_>, Vec<_>) = of_all().flat_map(|routes| &routes.own).partition(is_covered);
         let of_backends = vips.iter().flat_map(|vip| vip.backends.iter().map(|(_, backend)| backend.set));
         let first = own.iter().map(|(_, route)| route.set).chain(of_backends).chain(routes.host);
         let first: BTreeSet<SetIndex> = first.collect();
-        let others = routes.learned.iter().copied().flatten().chain(neighbors.iter().map(|(_, route)| route.set));
+        let learned = of_all().flat_map(|routes| routes.learned.iter().copied().flatten());
+        let others = learned.chain(neighbors.iter().map(|(_, route)| route.set));
         let others: BTreeSet<SetIndex> = others.collect();
         let (of_first, mut of_others) = (wanted(&first), wanted(&others));
         of_others.retain(|key, _| !of_first.contains_key(key));
@@ -451,6 +482,9 @@ fn routing(routes: Routes<'_>, forwarding: &Forwarding) -> Routing {
         fallback: [false; 2],
         watched: routes.watched,
         unreachable: routes.unreachable,
+        leaving: Vec::new(),
+        of_vrfs: Vec::new(),
+        vrfs: BTreeMap::new(),
     }
 }
 

@@ -61,6 +61,44 @@ pub enum Notice {
         /// The gateway.
         gateway: IpAddr,
     },
+    /// A static route with a gateway on the interface of another VRF.
+    #[error("StaticRoute {route} ({prefix}) of {vrf} has a gateway on {interface} of {other}: it is left out")]
+    StaticRouteLeavesVrf {
+        /// Document name.
+        route: String,
+        /// Its destination.
+        prefix: IpNet,
+        /// The route's VRF.
+        vrf: String,
+        /// The gateway's interface.
+        interface: String,
+        /// The interface's VRF.
+        other: String,
+    },
+    /// Routes of the kernel with a way out by the interface of another VRF.
+    #[error(
+        "{routes} routes of the kernel in {vrf}, {first} one of them, lead by {interface} of {other}: that way is left out"
+    )]
+    RoutesLeaveVrf {
+        /// The routes' VRF.
+        vrf: String,
+        /// The interface.
+        interface: String,
+        /// The interface's VRF.
+        other: String,
+        /// How many.
+        routes: usize,
+        /// One of them.
+        first: IpNet,
+    },
+    /// Routes beyond the capacity of a VRF, or of the tables behind it.
+    #[error("VRF {vrf} is full: {routes} routes are left out")]
+    VrfFull {
+        /// Its name.
+        vrf: String,
+        /// How many.
+        routes: usize,
+    },
     /// A BGP next hop that nothing leads to.
     #[error("BGP next hop {gateway} cannot be reached: {routes} routes do without it")]
     BgpGatewayUnreachable {
@@ -73,7 +111,7 @@ pub enum Notice {
     #[error("{routes} routes of {origin} are refused, {first} the first: their addresses are never routed (RFC 6890)")]
     Martians {
         /// Who tells of them.
-        origin: &'static str,
+        origin: String,
         /// How many.
         routes: usize,
         /// The lowest of them.
@@ -140,6 +178,10 @@ impl Notice {
         match (self, other) {
             (Self::BgpGatewayUnreachable { gateway, .. }, Self::BgpGatewayUnreachable { gateway: same, .. }) => {
                 gateway == same
+            }
+            (Self::VrfFull { vrf, .. }, Self::VrfFull { vrf: same, .. }) => vrf == same,
+            (Self::RoutesLeaveVrf { vrf, interface, .. }, Self::RoutesLeaveVrf { vrf: same, interface: by, .. }) => {
+                (vrf, interface) == (same, by)
             }
             (Self::FibFull { .. }, Self::FibFull { .. }) | (Self::GroupsFull { .. }, Self::GroupsFull { .. }) => true,
             (Self::Martians { origin, .. }, Self::Martians { origin: same, .. }) => origin == same,

@@ -6,7 +6,7 @@ use super::notice::{CompileError, Notice};
 use crate::desired::{AttachMode, Desired, SourceValidation};
 use crate::ids::Ids;
 use crate::network::{IfIndex, Link, Mac, Network};
-use crate::tables::{Port, PortKey};
+use crate::tables::{Port, PortKey, VrfId};
 
 /// A port as the way out of the node.
 #[derive(Clone, Debug)]
@@ -23,8 +23,29 @@ pub(super) struct Ports {
     pub(super) table: BTreeMap<PortKey, Port>,
     /// By the device that addresses and neighbours belong to: the VLAN device, where there is one.
     pub(super) egress: BTreeMap<IfIndex, Egress>,
+    /// The VRFs of interfaces that are not in the default one.
+    pub(super) in_vrfs: BTreeMap<IfIndex, VrfId>,
+    /// VRFs by name, the default one aside.
+    pub(super) vrfs: BTreeMap<String, VrfId>,
     /// What carries the program, each once, ascending.
     pub(super) attach: Vec<(IfIndex, AttachMode)>,
+}
+
+impl Ports {
+    /// The VRF of an interface, whether it is a port or not.
+    pub(super) fn vrf_of(&self, ifindex: IfIndex) -> VrfId {
+        self.in_vrfs.get(&ifindex).copied().unwrap_or_default()
+    }
+
+    /// A VRF as notices call it.
+    pub(super) fn vrf_in_words(&self, vrf: VrfId) -> String {
+        self.vrf_name(vrf).map_or_else(|| "the default VRF".to_owned(), |name| format!("VRF {name}"))
+    }
+
+    /// The name of a VRF; `None` for the default one.
+    pub(super) fn vrf_name(&self, vrf: VrfId) -> Option<&str> {
+        self.vrfs.iter().find(|(_, id)| **id == vrf).map(|(name, _)| name.as_str())
+    }
 }
 
 /// Finds the configured interfaces. The program of a VLAN device's frames is attached to its parent, in the parent's own
@@ -36,6 +57,7 @@ pub(super) fn ports(
     notices: &mut Vec<Notice>,
 ) -> Result<Ports, CompileError> {
     let mut found: BTreeMap<PortKey, (IfIndex, &Link, SourceValidation)> = BTreeMap::new();
+    let mut of_vrfs: BTreeMap<&str, (Vec<IfIndex>, Vec<PortKey>)> = BTreeMap::new();
     let mut attach: BTreeMap<IfIndex, (bool, AttachMode)> = BTreeMap::new();
     for interface in &desired.node.interfaces {
         let Some((ifindex, link)) = network.link_by_name(&interface.name) else {
@@ -47,6 +69,11 @@ pub(super) fn ports(
             None => PortKey { ifindex, vlan: None },
             Some(vlan) => PortKey { ifindex: vlan.parent, vlan: Some(vlan.id) },
         };
+        if let Some(vrf) = &interface.vrf {
+            let (devices, keys) = of_vrfs.entry(vrf).or_default();
+            devices.push(ifindex);
+            keys.push(key);
+        }
         if let Some(parent) =
             network.links.get(&key.ifindex).filter(|parent| link.vlan.is_some() && parent.vlan.is_some())
         {
@@ -62,9 +89,17 @@ pub(super) fn ports(
     }
 
     let mut ports = Ports { attach: attach.into_iter().map(|(i, (_, mode))| (i, mode)).collect(), ..Ports::default() };
+    for vrf in &desired.vrfs {
+        let (devices, keys) = of_vrfs.remove(vrf.name.as_str()).unwrap_or_default();
+        let too_many = |_| CompileError::TooMany { what: "VRFs", limit: Ids::LAST_VRF as usize };
+        let id = ids.vrf(&vrf.name, &keys).map_err(too_many)?;
+        ports.vrfs.insert(vrf.name.clone(), id);
+        ports.in_vrfs.extend(devices.into_iter().map(|device| (device, id)));
+    }
     for (key, (device, link, validation)) in found {
         let id = ids.port(key).map_err(|_| CompileError::TooMany { what: "ports", limit: Ids::LAST_PORT as usize })?;
-        ports.table.insert(key, Port { id, mac: link.mac, filter: None, validation });
+        let vrf = ports.vrf_of(device);
+        ports.table.insert(key, Port { id, mac: link.mac, filter: None, validation, vrf });
         ports.egress.insert(device, Egress { name: link.name.clone(), key, mac: link.mac, mtu: link.mtu });
     }
     Ok(ports)

@@ -5,6 +5,9 @@
 //! RIB only the sets are gone through, never the routes: a million routes through two gateways are one set to look up.
 //! Gateways of a source are looked up in what better sources have brought, never in its own routes: no route leads to
 //! itself.
+//!
+//! All this within one VRF: of the network, the resources and the routes only what belongs to it is looked at. Where a route of it
+//! leads to another one's interface, it is left out.
 
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
@@ -16,11 +19,11 @@ use smallvec::SmallVec;
 use super::notice::Notice;
 use super::ports::Ports;
 use super::{origins, origins_of};
-use crate::desired::{Desired, Gateway, RouteAction, SourceValidation};
+use crate::desired::{Desired, Gateway, RouteAction, SourceValidation, StaticRoute};
 use crate::ids::{GatewayKey, GroupKey, KnownGateways, Leads, NextHopKey};
 use crate::network::{IfIndex, Network};
-use crate::rib::{self, Alternative, Alternatives, Learned, Origin, Rib, Source, Way};
-use crate::tables::Origins;
+use crate::rib::{self, Alternative, Alternatives, Learned, Origin, Rib, SetId, Source, Way};
+use crate::tables::{Origins, VrfId};
 
 /// Index of a set of next hops in [`Sets`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -130,6 +133,47 @@ pub(super) struct Route {
     pub(super) set: SetIndex,
 }
 
+/// One VRF, and what belongs to it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Scope<'a> {
+    pub(super) desired: &'a Desired,
+    pub(super) network: &'a Network,
+    pub(super) rib: &'a Rib,
+    pub(super) ports: &'a Ports,
+    pub(super) vrf: VrfId,
+}
+
+impl<'a> Scope<'a> {
+    fn holds(&self, ifindex: IfIndex) -> bool {
+        self.ports.vrf_of(ifindex) == self.vrf
+    }
+
+    fn addresses(self) -> impl Iterator<Item = (IfIndex, IpNet)> + 'a {
+        self.network.addresses.iter().filter(move |(ifindex, _)| self.holds(*ifindex)).copied()
+    }
+
+    fn static_routes(self) -> impl Iterator<Item = &'a StaticRoute> {
+        let name = self.ports.vrf_name(self.vrf);
+        self.desired.static_routes.iter().filter(move |route| route.vrf.as_deref() == name)
+    }
+
+    /// A port of this VRF that packets can leave by.
+    fn is_usable(&self, ifindex: IfIndex) -> bool {
+        let up = self.network.links.get(&ifindex).is_some_and(|link| link.up);
+        up && self.ports.egress.contains_key(&ifindex) && self.holds(ifindex)
+    }
+
+    /// No port: the host's stack sends by it, whatever the route's VRF.
+    fn is_elsewhere(&self, ifindex: IfIndex) -> bool {
+        !self.ports.egress.contains_key(&ifindex)
+    }
+
+    /// A port of another VRF.
+    fn is_of_another(&self, ifindex: IfIndex) -> bool {
+        self.ports.egress.contains_key(&ifindex) && !self.holds(ifindex)
+    }
+}
+
 /// Routes of the node itself by prefix, and where the sets of the RIB lead.
 #[derive(Debug)]
 pub(super) struct Routes<'a> {
@@ -143,44 +187,42 @@ pub(super) struct Routes<'a> {
     pub(super) watched: BTreeSet<IpAddr>,
     /// Gateways that nothing leads to.
     pub(super) unreachable: BTreeSet<IpAddr>,
-    rib: &'a Rib,
+    /// Sets of the RIB that have a way by an interface of another VRF, by interface.
+    pub(super) leaving: BTreeMap<IfIndex, Vec<SetId>>,
+    pub(super) rib: &'a Rib,
     lengths: [BTreeSet<u8>; 2],
 }
 
 impl<'a> Routes<'a> {
-    /// The node's own routes, and the sets of the RIB looked up.
-    pub(super) fn collect(
-        desired: &Desired,
-        network: &Network,
-        rib: &'a Rib,
-        ports: &Ports,
-        known: &mut KnownGateways,
-        notices: &mut Vec<Notice>,
-    ) -> Self {
+    /// The node's own routes in a VRF, and the sets of its RIB looked up. `sets` are those of other VRFs.
+    pub(super) fn collect(scope: Scope<'a>, sets: Sets, known: &mut KnownGateways, notices: &mut Vec<Notice>) -> Self {
         let mut routes = Self {
             own: BTreeMap::new(),
-            sets: Sets::default(),
+            sets,
             learned: Vec::new(),
             host: None,
             watched: BTreeSet::new(),
             unreachable: BTreeSet::new(),
-            rib,
+            leaving: BTreeMap::new(),
+            rib: scope.rib,
             lengths: Default::default(),
         };
-        let of_vips: BTreeSet<IpAddr> = desired.services.iter().flat_map(|s| &s.addresses).copied().collect();
-        routes.add_own_addresses(network, &of_vips);
+        let is_default = scope.vrf == VrfId::DEFAULT;
+        let services = if is_default { scope.desired.services.as_slice() } else { &[] };
+        let of_vips: BTreeSet<IpAddr> = services.iter().flat_map(|s| &s.addresses).copied().collect();
+        routes.add_own_addresses(scope, &of_vips);
         routes.add_vips(&of_vips);
-        routes.add_subnet_ends(network);
-        routes.add_connected(network, ports);
-        routes.add_static(desired, network, ports, known, notices);
+        routes.add_subnet_ends(scope);
+        routes.add_connected(scope);
+        routes.add_static(scope, known, notices);
         // Ways through the kernel's routes first: they may lead to what BGP has learned.
         for origin in [Origin::Kernel, Origin::Bgp, Origin::Adopted] {
-            routes.add_learned(origin, network, ports, known);
+            routes.add_learned(origin, scope, known);
         }
-        routes.add_neighbors(network, ports);
+        routes.add_neighbors(scope);
         // Where sources are validated, nobody knows where those of routes that found no room come in.
-        let beside = if ports.validate() { Origins::ANY.without(Origins::ROUTED) } else { Origins::NONE };
-        let has_routes = rib.count(Origin::Kernel) > 0;
+        let beside = if scope.ports.validate() { Origins::ANY.without(Origins::ROUTED) } else { Origins::NONE };
+        let has_routes = is_default && scope.rib.count(Origin::Kernel) > 0;
         routes.host = has_routes.then(|| routes.sets.direct_beside(NextHopKey::Host, beside));
         routes
     }
@@ -225,8 +267,8 @@ impl<'a> Routes<'a> {
     }
 
     /// Own addresses first: what is both, as in overlapping prefixes, is this node's.
-    fn add_own_addresses(&mut self, network: &Network, of_vips: &BTreeSet<IpAddr>) {
-        for (_, net) in &network.addresses {
+    fn add_own_addresses(&mut self, scope: Scope<'_>, of_vips: &BTreeSet<IpAddr>) {
+        for (_, net) in scope.addresses() {
             let vip = of_vips.get(&net.addr()).copied();
             let set = self.sets.direct(NextHopKey::Receive { vip });
             self.insert(net.addr().into(), Source::Local, set);
@@ -241,9 +283,9 @@ impl<'a> Routes<'a> {
     }
 
     /// Network and broadcast addresses.
-    fn add_subnet_ends(&mut self, network: &Network) {
+    fn add_subnet_ends(&mut self, scope: Scope<'_>) {
         let host = self.sets.direct(NextHopKey::Host);
-        for (_, net) in &network.addresses {
+        for (_, net) in scope.addresses() {
             if net.addr().is_ipv4() && net.prefix_len() < 31 {
                 self.insert(net.network().into(), Source::Local, host);
                 self.insert(net.broadcast().into(), Source::Local, host);
@@ -252,29 +294,22 @@ impl<'a> Routes<'a> {
     }
 
     /// Of the same prefix on several interfaces, the lowest index comes first.
-    fn add_connected(&mut self, network: &Network, ports: &Ports) {
-        for (ifindex, net) in &network.addresses {
-            let up = network.links.get(ifindex).is_some_and(|link| link.up);
+    fn add_connected(&mut self, scope: Scope<'_>) {
+        for (ifindex, net) in scope.addresses() {
+            let up = scope.network.links.get(&ifindex).is_some_and(|link| link.up);
             if !up || is_link_local(net.addr()) || net.prefix_len() == net.max_prefix_len() {
                 continue;
             }
-            let on_port = ports.egress.contains_key(ifindex);
-            let hop = if on_port { NextHopKey::Glean { ifindex: *ifindex } } else { NextHopKey::Host };
+            let on_port = scope.ports.egress.contains_key(&ifindex);
+            let hop = if on_port { NextHopKey::Glean { ifindex } } else { NextHopKey::Host };
             let set = self.sets.direct(hop);
             self.insert(net.trunc(), Source::Connected, set);
         }
     }
 
-    fn add_static(
-        &mut self,
-        desired: &Desired,
-        network: &Network,
-        ports: &Ports,
-        known: &mut KnownGateways,
-        notices: &mut Vec<Notice>,
-    ) {
+    fn add_static(&mut self, scope: Scope<'_>, known: &mut KnownGateways, notices: &mut Vec<Notice>) {
         let mut resolved = Vec::new();
-        for route in &desired.static_routes {
+        for route in scope.static_routes() {
             let set = match &route.action {
                 RouteAction::Blackhole => self.sets.direct(NextHopKey::Blackhole),
                 RouteAction::Prohibit => self.sets.direct(NextHopKey::Prohibit),
@@ -283,13 +318,14 @@ impl<'a> Routes<'a> {
                     let mut usable = Vec::new();
                     for gateway in gateways {
                         let weight = u32::from(gateway.weight);
-                        match self.static_gateway(gateway, network, ports) {
+                        notices.extend(leaves(route, gateway, scope));
+                        match self.static_gateway(gateway, scope) {
                             Some(ifindex) => usable.push(on_link(gateway.address, ifindex, weight)),
-                            None => unusable.push(GatewayKey { weight, ..known.last(gateway.address) }),
+                            None => unusable.push(GatewayKey { weight, ..known.last(scope.vrf, gateway.address) }),
                         }
                     }
                     all.extend(usable.iter().map(|(key, _)| *key).chain(unusable.iter().copied()));
-                    usable.iter().for_each(|(key, _)| known.remember(*key));
+                    usable.iter().for_each(|(key, _)| known.remember(scope.vrf, *key));
                     let (name, prefix) = (route.name.clone(), route.prefix);
                     if usable.is_empty() {
                         notices.push(Notice::StaticRouteUnreachable { route: name, prefix });
@@ -311,23 +347,21 @@ impl<'a> Routes<'a> {
     }
 
     /// The interface that a configured gateway is on.
-    fn static_gateway(&self, gateway: &Gateway, network: &Network, ports: &Ports) -> Option<IfIndex> {
+    fn static_gateway(&self, gateway: &Gateway, scope: Scope<'_>) -> Option<IfIndex> {
         match &gateway.interface {
-            Some(name) => {
-                network.link_by_name(name).map(|(ifindex, _)| ifindex).filter(|i| ports.is_usable(*i, network))
-            }
+            Some(name) => scope.network.link_by_name(name).map(|(ifindex, _)| ifindex).filter(|i| scope.is_usable(*i)),
             None => self.gleaned(gateway.address),
         }
     }
 
     /// Where the sets of one origin lead.
-    fn add_learned(&mut self, origin: Origin, network: &Network, ports: &Ports, known: &mut KnownGateways) {
+    fn add_learned(&mut self, origin: Origin, scope: Scope<'_>, known: &mut KnownGateways) {
         let mut looked_up: BTreeMap<IpAddr, Option<(GatewayKey, Hops)>> = BTreeMap::new();
         let rib = self.rib;
         let mut resolved = Vec::new();
         for (id, learned) in rib.sets().filter(|(_, set)| set.origin == origin) {
-            let alternatives = self.alternatives(&learned.alternatives, network, ports, &mut looked_up);
-            let beside = |hops: &[(NextHopKey, u32)]| alternatives.without(origins_of(hops, ports));
+            let alternatives = self.alternatives(&learned.alternatives, scope, &mut looked_up);
+            let beside = |hops: &[(NextHopKey, u32)]| alternatives.without(origins_of(hops, scope.ports));
             let one = |sets: &mut Sets, hop| sets.direct_beside(hop, beside(&[(hop, 1)]));
             let way = match &learned.way {
                 Way::Gateways(gateways) => {
@@ -336,9 +370,7 @@ impl<'a> Routes<'a> {
                     for gateway in gateways {
                         let rib::Gateway { address, ifindex, weight } = *gateway;
                         let found = match ifindex {
-                            Some(ifindex) => {
-                                ports.is_usable(ifindex, network).then(|| on_link(address, ifindex, weight))
-                            }
+                            Some(ifindex) => scope.is_usable(ifindex).then(|| on_link(address, ifindex, weight)),
                             None => {
                                 let recursive = looked_up.entry(address);
                                 let found = recursive.or_insert_with(|| self.recursive_gateway(address)).clone();
@@ -347,17 +379,16 @@ impl<'a> Routes<'a> {
                         };
                         let as_told = || match ifindex {
                             Some(_) => GatewayKey { address, ifindex, weight },
-                            None => GatewayKey { weight, ..known.last(address) },
+                            None => GatewayKey { weight, ..known.last(scope.vrf, address) },
                         };
                         all.push(found.as_ref().map_or_else(as_told, |(key, _)| *key));
                         usable.extend(found);
                     }
-                    usable.iter().for_each(|(key, _)| known.remember(*key));
+                    usable.iter().for_each(|(key, _)| known.remember(scope.vrf, *key));
                     if usable.is_empty() {
                         // The kernel forwards where margay has no port; what a former process forwarded is nobody's now.
-                        let elsewhere = |gateway: &rib::Gateway| {
-                            gateway.ifindex.is_some_and(|ifindex| !ports.egress.contains_key(&ifindex))
-                        };
+                        let elsewhere =
+                            |gateway: &rib::Gateway| gateway.ifindex.is_some_and(|ifindex| scope.is_elsewhere(ifindex));
                         let host = origin == Origin::Kernel && gateways.iter().all(elsewhere);
                         host.then(|| one(&mut self.sets, NextHopKey::Host))
                     } else {
@@ -365,17 +396,18 @@ impl<'a> Routes<'a> {
                         Some(self.sets.gateways(&all, &usable, beside(&hops)))
                     }
                 }
-                Way::Link(ifindex) if ports.is_usable(*ifindex, network) => {
+                Way::Link(ifindex) if scope.is_usable(*ifindex) => {
                     Some(one(&mut self.sets, NextHopKey::Glean { ifindex: *ifindex }))
                 }
-                Way::Link(ifindex) => {
-                    (!ports.egress.contains_key(ifindex)).then(|| one(&mut self.sets, NextHopKey::Host))
-                }
+                Way::Link(ifindex) => scope.is_elsewhere(*ifindex).then(|| one(&mut self.sets, NextHopKey::Host)),
                 Way::Host => Some(one(&mut self.sets, NextHopKey::Host)),
                 Way::Blackhole => Some(self.sets.direct(NextHopKey::Blackhole)),
                 Way::Prohibit => Some(self.sets.direct(NextHopKey::Prohibit)),
                 Way::Unreachable => Some(self.sets.direct(NextHopKey::Unreachable)),
             };
+            if origin == Origin::Kernel {
+                self.note_leaving(id, &learned.way, scope);
+            }
             resolved.push((id, way));
         }
         self.unreachable.extend(looked_up.iter().filter(|(_, found)| found.is_none()).map(|(gateway, _)| *gateway));
@@ -394,24 +426,39 @@ impl<'a> Routes<'a> {
     fn alternatives(
         &self,
         alternatives: &Alternatives,
-        network: &Network,
-        ports: &Ports,
+        scope: Scope<'_>,
         looked_up: &mut BTreeMap<IpAddr, Option<(GatewayKey, Hops)>>,
     ) -> Origins {
         let mut all = Origins::NONE;
         for alternative in alternatives {
             match alternative {
-                Alternative::Link(ifindex) if ports.is_usable(*ifindex, network) => {
-                    all |= origins(&NextHopKey::Glean { ifindex: *ifindex }, ports);
+                Alternative::Link(ifindex) if scope.is_usable(*ifindex) => {
+                    all |= origins(&NextHopKey::Glean { ifindex: *ifindex }, scope.ports);
                 }
                 Alternative::Link(_) => {}
                 Alternative::Gateway(address) => {
                     let found = looked_up.entry(*address).or_insert_with(|| self.recursive_gateway(*address));
-                    all |= found.as_ref().map_or(Origins::NONE, |(_, hops)| origins_of(hops, ports));
+                    all |= found.as_ref().map_or(Origins::NONE, |(_, hops)| origins_of(hops, scope.ports));
                 }
             }
         }
-        all.among(ports.asking_for_alternatives())
+        all.among(scope.ports.asking_for_alternatives())
+    }
+
+    /// Remembers a set with a way by another VRF's interface.
+    fn note_leaving(&mut self, id: SetId, way: &Way, scope: Scope<'_>) {
+        let gateways = match way {
+            Way::Gateways(gateways) => gateways.as_slice(),
+            _ => &[],
+        };
+        let link = match way {
+            Way::Link(ifindex) => Some(*ifindex),
+            _ => None,
+        };
+        let ifindexes: BTreeSet<IfIndex> = gateways.iter().filter_map(|gateway| gateway.ifindex).chain(link).collect();
+        for ifindex in ifindexes.into_iter().filter(|ifindex| scope.is_of_another(*ifindex)) {
+            self.leaving.entry(ifindex).or_default().push(id);
+        }
     }
 
     /// A gateway that was learned without its link: on one, or behind a static or kernel route.
@@ -427,8 +474,9 @@ impl<'a> Routes<'a> {
     }
 
     /// Resolved neighbours refine the prefix that they would be gleaned from, and no other route.
-    fn add_neighbors(&mut self, network: &Network, ports: &Ports) {
-        let on_ports = network.neighbors.keys().filter(|(ifindex, _)| ports.egress.contains_key(ifindex));
+    fn add_neighbors(&mut self, scope: Scope<'_>) {
+        let on_port = |ifindex: &IfIndex| scope.ports.egress.contains_key(ifindex) && scope.holds(*ifindex);
+        let on_ports = scope.network.neighbors.keys().filter(|(ifindex, _)| on_port(ifindex));
         let on_ports: Vec<_> = on_ports.collect();
         self.watched.extend(on_ports.iter().map(|(_, address)| *address));
         let refining = on_ports.into_iter().filter(|(ifindex, address)| self.gleaned(*address) == Some(*ifindex));
@@ -459,11 +507,19 @@ impl Ports {
         }
         asking
     }
+}
 
-    /// A port that packets can leave by.
-    fn is_usable(&self, ifindex: IfIndex, network: &Network) -> bool {
-        self.egress.contains_key(&ifindex) && network.links.get(&ifindex).is_some_and(|link| link.up)
-    }
+/// What to say of a gateway whose interface is in another VRF than its route.
+fn leaves(route: &StaticRoute, gateway: &Gateway, scope: Scope<'_>) -> Option<Notice> {
+    let interface = gateway.interface.as_ref()?;
+    let (ifindex, _) = scope.network.link_by_name(interface).filter(|(ifindex, _)| scope.is_of_another(*ifindex))?;
+    Some(Notice::StaticRouteLeavesVrf {
+        route: route.name.clone(),
+        prefix: route.prefix,
+        vrf: scope.ports.vrf_in_words(scope.vrf),
+        interface: interface.clone(),
+        other: scope.ports.vrf_in_words(scope.ports.vrf_of(ifindex)),
+    })
 }
 
 fn on_link(address: IpAddr, ifindex: IfIndex, weight: u32) -> (GatewayKey, Hops) {

@@ -9,7 +9,7 @@ use tables::maglev;
 use super::notice::{BackendProblem, CompileError, Notice};
 use super::ports::{Egress, Ports};
 use super::routes::{Routes, SetIndex, is_link_local};
-use crate::desired::{Backend, Desired, Encap, Service};
+use crate::desired::{Backend, Desired, Encap, Service, StaticRoute};
 use crate::ids::{Ids, NextHopKey, RingMembers};
 use crate::network::{IfIndex, Network};
 use crate::rib::Source;
@@ -248,7 +248,8 @@ fn ring_key(address: IpAddr) -> [u8; 16] {
 pub(super) fn announce(desired: &Desired, vips: &[Vip<'_>], routes: &Routes<'_>) -> BTreeSet<IpNet> {
     let vips = vips.iter().filter(|vip| vip.service.advertise && !vip.backends.is_empty());
     let of_vips = vips.map(|vip| IpNet::from(vip.key.address));
-    let of_static = desired.static_routes.iter().filter(|route| route.advertise).map(|route| route.prefix.trunc());
+    let advertised = |route: &&StaticRoute| route.advertise && route.vrf.is_none();
+    let of_static = desired.static_routes.iter().filter(advertised).map(|route| route.prefix.trunc());
     let installed =
         of_static.filter(|prefix| routes.own.get(prefix).is_some_and(|route| route.source == Source::Static));
     let configured = desired.bgp.iter().flat_map(|bgp| &bgp.advertise).map(|prefix| prefix.trunc());

@@ -287,6 +287,11 @@ fn peer(item: &Item<BgpPeerSpec>, me: &Me<'_>, check: &mut Checker<'_>) -> Optio
         _ => None,
     };
     let Place { address, interface, port } = place?;
+    if let Some(name) = &interface
+        && let Some(vrf) = me.node.filter(|_| mine).and_then(|node| node.vrf_of(name))
+    {
+        check.error(&at.key("peerIP"), format!("{name} is in VRF {vrf}: BGP is in the default VRF only"));
+    }
     let asn = asn?;
     mine.then(|| BgpPeer {
         name: item.document.name.clone(),

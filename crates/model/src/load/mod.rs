@@ -9,6 +9,7 @@ mod check;
 mod diagnostic;
 mod policy;
 mod service;
+mod vrf;
 
 use std::collections::HashMap;
 
@@ -22,7 +23,7 @@ use crate::document::deserialize::{one_of, read};
 use crate::document::{Mark, Path, Tree, Value, parse};
 use crate::resources::calico::{BgpConfigurationSpec, BgpPeerSpec, GlobalNetworkPolicySpec, HostEndpointSpec};
 use crate::resources::common::{Metadata, Resource};
-use crate::resources::margay::{DenylistSpec, NodeSpec, StaticRouteSpec, TunnelSpec, VirtualServiceSpec};
+use crate::resources::margay::{DenylistSpec, NodeSpec, StaticRouteSpec, TunnelSpec, VirtualServiceSpec, VrfSpec};
 
 /// Largest file that is read, in bytes.
 pub const MAX_FILE_BYTES: usize = 32 << 20;
@@ -114,6 +115,7 @@ struct Documents {
     tunnels: Vec<Item<TunnelSpec>>,
     routes: Vec<Item<StaticRouteSpec>>,
     denylists: Vec<Item<DenylistSpec>>,
+    vrfs: Vec<Item<VrfSpec>>,
     bgp_configurations: Vec<Item<BgpConfigurationSpec>>,
     bgp_peers: Vec<Item<BgpPeerSpec>>,
     host_endpoints: Vec<Item<HostEndpointSpec>>,
@@ -130,7 +132,7 @@ pub(crate) const MARGAY: &str = "margay.io/v1";
 /// API group and version of Calico's kinds.
 pub(crate) const CALICO: &str = "projectcalico.org/v3";
 /// Kinds of [`MARGAY`].
-const MARGAY_KINDS: [&str; 5] = ["Node", "VirtualService", "Tunnel", "StaticRoute", "Denylist"];
+const MARGAY_KINDS: [&str; 6] = ["Node", "VirtualService", "Tunnel", "StaticRoute", "Denylist", "VRF"];
 /// Kinds of [`CALICO`] that are read.
 const CALICO_KINDS: [&str; 4] = ["BGPConfiguration", "BGPPeer", "GlobalNetworkPolicy", "HostEndpoint"];
 /// Calico's other kinds.
@@ -255,6 +257,7 @@ impl Documents {
             "Tunnel" => push(&mut self.tunnels, document, report),
             "StaticRoute" => push(&mut self.routes, document, report),
             "Denylist" => push(&mut self.denylists, document, report),
+            "VRF" => push(&mut self.vrfs, document, report),
             "BGPConfiguration" => push(&mut self.bgp_configurations, document, report),
             "BGPPeer" => push(&mut self.bgp_peers, document, report),
             "GlobalNetworkPolicy" => push(&mut self.policies, document, report),
@@ -299,9 +302,13 @@ impl Documents {
         let labels = selected.map(|item| item.metadata.labels.clone()).unwrap_or_default();
         let host_endpoints = policy::host_endpoints(&self.host_endpoints, name, report);
         let policies = policy::policies(&self.policies, &host_endpoints, report);
+        let vrfs = vrf::vrfs(&self.vrfs, node.as_ref(), report);
+        let names = self.names.keys().filter(|(kind, _)| *kind == "VRF").map(|(_, name)| name.as_str()).collect();
+        vrf::references(&self.nodes, &self.routes, &names, report);
         let me = bgp::Me { name, labels: &labels, node: node.as_ref() };
         let desired = Desired {
             services: service::services(&self.services, report),
+            vrfs,
             tunnels: service::tunnels(&self.tunnels, report),
             static_routes: service::routes(&self.routes, report),
             denylist: service::denylist(&self.denylists, report),

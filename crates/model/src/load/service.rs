@@ -128,8 +128,12 @@ fn interfaces(spec: &NodeSpec, at: &Path, check: &mut Checker<'_>) -> Vec<Interf
             check.error(&path, format!("interface '{}' is listed twice", interface.name));
         }
     }
-    let interface =
-        |i: &InterfaceSpec| Interface { name: i.name.clone(), mode: i.mode, source_validation: i.source_validation };
+    let interface = |i: &InterfaceSpec| Interface {
+        name: i.name.clone(),
+        mode: i.mode,
+        source_validation: i.source_validation,
+        vrf: i.vrf.clone(),
+    };
     spec.interfaces.iter().map(interface).collect()
 }
 
@@ -362,21 +366,22 @@ pub(super) fn tunnels(items: &[Item<TunnelSpec>], report: &mut Report) -> Vec<Tu
 }
 
 pub(super) fn routes(items: &[Item<StaticRouteSpec>], report: &mut Report) -> Vec<StaticRoute> {
-    let mut seen: BTreeMap<IpNet, &Item<StaticRouteSpec>> = BTreeMap::new();
+    let mut seen: BTreeMap<(Option<&str>, IpNet), &Item<StaticRouteSpec>> = BTreeMap::new();
     let mut result = Vec::with_capacity(items.len());
     for item in items {
         let mut check = Checker { document: &item.document, report };
         let at = Path::spec().key("prefix");
         let prefix = check.prefix(&at, item.spec.prefix);
-        if let Some(other) = seen.get(&prefix) {
+        let key = (item.spec.vrf.as_deref(), prefix);
+        if let Some(other) = seen.get(&key) {
             let message = format!("{prefix} is already routed by {}", other.document.place(&at));
             check.error_help(&at, message, "put all next hops into one StaticRoute");
         } else {
-            seen.insert(prefix, item);
+            seen.insert(key, item);
         }
         if let Some(action) = route_action(&item.spec, prefix, &mut check) {
-            let advertise = item.spec.advertise.unwrap_or(false);
-            result.push(StaticRoute { name: item.document.name.clone(), prefix, action, advertise });
+            let (advertise, vrf) = (item.spec.advertise.unwrap_or(false), item.spec.vrf.clone());
+            result.push(StaticRoute { name: item.document.name.clone(), prefix, action, advertise, vrf });
         }
     }
     result.sort_by(|a, b| a.name.cmp(&b.name));

@@ -14,7 +14,7 @@ mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{LazyLock, Mutex, PoisonError};
 
 use ipnet::IpNet;
 use tables::hash;
@@ -22,10 +22,13 @@ use tables::{buckets, maglev};
 
 use self::parse::{ETHERTYPE_ARP, ETHERTYPE_IPV4, ETHERTYPE_IPV6, Ethernet, Fragment, Packet, Tag};
 use self::route::{Action, Hop, Path, Routes};
-use crate::desired::{Backend, Desired, Encap, Service, SourceValidation, TunnelKind, protocol};
+use crate::desired::{Backend, Desired, Encap, Service, SourceValidation, TunnelKind, Vrf, protocol};
 use crate::network::{IfIndex, Link, Network};
 use crate::rib::{Rib, Source};
 use crate::verdict::{DropReason, PuntReason, Verdict};
+
+/// What a VRF without a table of the kernel's knows.
+static NO_RIB: LazyLock<Rib> = LazyLock::new(Rib::default);
 
 /// What must become of a frame.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -96,7 +99,10 @@ struct Ring<'a> {
 
 /// The judge of one configuration.
 pub struct Oracle<'a> {
+    /// The default VRF.
     routes: Routes<'a>,
+    /// The others, by name.
+    vrfs: BTreeMap<&'a str, Routes<'a>>,
     decap_ipip: bool,
     decap_vxlan: bool,
     /// Rings by place in `Desired::services`, made when first asked for.
@@ -108,8 +114,14 @@ impl<'a> Oracle<'a> {
     #[must_use]
     pub fn new(desired: &'a Desired, network: &'a Network, rib: &'a Rib) -> Self {
         let any = |wanted: fn(&TunnelKind) -> bool| desired.tunnels.iter().any(|tunnel| wanted(&tunnel.kind));
+        let of_default = Routes { desired, network, rib, vrf: None, left_out: BTreeSet::new() };
+        let vrf = |vrf: &'a Vrf| {
+            let rib = vrf.table.and_then(|table| rib.table(table)).unwrap_or(&NO_RIB);
+            (vrf.name.as_str(), Routes { vrf: Some(vrf.name.as_str()), rib, ..of_default.clone() })
+        };
         Self {
-            routes: Routes { desired, network, rib, left_out: BTreeSet::new() },
+            vrfs: desired.vrfs.iter().map(vrf).collect(),
+            routes: of_default,
             decap_ipip: any(|kind| *kind == TunnelKind::Ipip),
             decap_vxlan: any(|kind| matches!(kind, TunnelKind::Vxlan { .. })),
             rings: Mutex::default(),
@@ -156,6 +168,12 @@ impl<'a> Oracle<'a> {
         Judgement { verdict: outcome.verdict, frame: bytes, meta, port: Some(port) }
     }
 
+    /// The routes that packets of a port take.
+    fn routes_of(&self, port: &str) -> &Routes<'a> {
+        let vrf = self.routes.desired.node.vrf_of(port);
+        vrf.and_then(|vrf| self.vrfs.get(vrf)).unwrap_or(&self.routes)
+    }
+
     /// 1.2: the port that frames with these tags belong to.
     fn port(&self, ifindex: IfIndex, tags: &[Tag]) -> Option<(IfIndex, &'a Link)> {
         let links = &self.routes.network.links;
@@ -192,9 +210,12 @@ impl<'a> Oracle<'a> {
         }
         let mut packet = Packet::parse(frame.ethertype, &frame.payload)?;
         self.validate(packet.source, port, &link.name)?;
+        let routes = self.routes_of(&link.name);
         let mut host_scope = ethernet.is_group() || packet.is_host_scope();
         let mut decapsulated = false;
+        // Tunnels and services are in the default VRF.
         if !host_scope
+            && routes.vrf.is_none()
             && let Some(kind) = self.tunnel_kind(&packet)
             && self.is_received(packet.destination)
         {
@@ -208,9 +229,9 @@ impl<'a> Oracle<'a> {
         if host_scope {
             return Ok(Verdict::Pass.into());
         }
-        match self.service(&packet) {
+        match self.service(&packet).filter(|_| routes.vrf.is_none()) {
             Some((index, service)) => self.load_balance(frame, &packet, index, service, ifindex),
-            None => self.route(frame, &packet, decapsulated, ifindex),
+            None => self.route(routes, frame, &packet, decapsulated, ifindex),
         }
     }
 
@@ -221,13 +242,14 @@ impl<'a> Oracle<'a> {
         if mode == SourceValidation::Off || source.is_unspecified() || parse::is_link_local(source) {
             return Ok(());
         }
+        let routes = self.routes_of(name);
         // Nobody knows where a source comes in whose route found no room.
-        if self.routes.falls_back(source) {
+        if routes.falls_back(source) {
             return Ok(());
         }
         let back = match mode {
-            SourceValidation::Loose => self.routes.lookup_beside_default(source),
-            _ => self.routes.lookup(source),
+            SourceValidation::Loose => routes.lookup_beside_default(source),
+            _ => routes.lookup(source),
         };
         let mut by: Vec<IfIndex> = match back {
             Some(Action::Vip) => return Ok(()),
@@ -239,7 +261,7 @@ impl<'a> Oracle<'a> {
             }
         };
         if mode == SourceValidation::Feasible {
-            by.extend(self.routes.alternatives(source));
+            by.extend(routes.alternatives(source));
         }
         if mode != SourceValidation::Loose && !by.contains(&port) {
             return Err(DropReason::SrcInterface);
@@ -382,12 +404,13 @@ impl<'a> Oracle<'a> {
     /// Stage 4.
     fn route(
         &self,
+        routes: &Routes<'a>,
         frame: &mut Frame,
         packet: &Packet,
         decapsulated: bool,
         ifindex: IfIndex,
     ) -> Result<Outcome, DropReason> {
-        let action = match self.routes.lookup(packet.destination) {
+        let action = match routes.lookup(packet.destination) {
             None => return Ok(Verdict::Punt(PuntReason::NoRoute).into()),
             Some(Action::Receive) if decapsulated && self.tunnel_kind(packet).is_some() => {
                 return Err(DropReason::TunNested);

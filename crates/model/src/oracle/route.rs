@@ -53,12 +53,14 @@ pub(super) struct Path {
     pub inner_mtu: u32,
 }
 
-/// The three inputs, and what of them finds no room.
+/// One VRF of the three inputs, and what of them finds no room.
 #[derive(Clone, Debug)]
 pub(super) struct Routes<'a> {
     pub desired: &'a Desired,
     pub network: &'a Network,
     pub rib: &'a Rib,
+    /// Its name; the default one where absent.
+    pub vrf: Option<&'a str>,
     /// Learned routes that packets do not find; gateways and backends are looked up with them all the same.
     pub left_out: LeftOut,
 }
@@ -71,9 +73,16 @@ impl<'a> Routes<'a> {
         if answering.is_empty() { hops.to_vec() } else { answering }
     }
 
-    /// The link, where it is up and a port.
+    /// The link, where it is up and a port of this VRF.
     pub(super) fn usable_port(&self, ifindex: IfIndex) -> Option<&'a Link> {
-        self.network.links.get(&ifindex).filter(|link| link.up && self.is_port(link))
+        self.network.links.get(&ifindex).filter(|link| link.up && self.is_port(link) && self.is_here(ifindex))
+    }
+
+    /// True where an interface is in this VRF; what is no port is in the default one.
+    fn is_here(&self, ifindex: IfIndex) -> bool {
+        let name = self.network.links.get(&ifindex).map(|link| link.name.as_str());
+        let configured = self.desired.node.interfaces.iter().find(|interface| Some(interface.name.as_str()) == name);
+        configured.and_then(|interface| interface.vrf.as_deref()) == self.vrf
     }
 
     pub(super) fn is_port(&self, link: &Link) -> bool {
@@ -165,8 +174,8 @@ impl<'a> Routes<'a> {
     fn own(&self, destination: IpAddr) -> Vec<(u8, Source, Action)> {
         let host_len = if destination.is_ipv4() { 32 } else { 128 };
         let mut found = Vec::new();
-        let is_vip = self.desired.services.iter().any(|service| service.addresses.contains(&destination));
-        for (ifindex, net) in &self.network.addresses {
+        let is_vip = self.vrf.is_none() && self.desired.services.iter().any(|s| s.addresses.contains(&destination));
+        for (ifindex, net) in self.network.addresses.iter().filter(|(ifindex, _)| self.is_here(*ifindex)) {
             if net.addr() == destination {
                 // Whatever else the address is on another interface, it is this node's.
                 found.insert(0, (host_len, Source::Local, Action::Receive));
@@ -204,6 +213,7 @@ impl<'a> Routes<'a> {
 
     /// Where a learned route leads, if anywhere. The kernel's routes by interfaces that are no ports are the kernel's.
     fn way(&self, source: Source, way: &Way) -> Option<Action> {
+        // An interface that is no port is nobody's but the host's, whatever the route's VRF.
         let elsewhere = |ifindex: &IfIndex| match self.network.links.get(ifindex) {
             Some(link) => !self.is_port(link),
             None => true,
@@ -231,7 +241,8 @@ impl<'a> Routes<'a> {
     }
 
     fn static_routes(&self, destination: IpAddr) -> Vec<(u8, Action)> {
-        let holding = self.desired.static_routes.iter().filter(|route| route.prefix.contains(&destination));
+        let here = self.desired.static_routes.iter().filter(|route| route.vrf.as_deref() == self.vrf);
+        let holding = here.filter(|route| route.prefix.contains(&destination));
         let actions = holding.filter_map(|route| {
             let action = match &route.action {
                 RouteAction::Blackhole => Action::Blackhole,

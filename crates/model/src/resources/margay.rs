@@ -83,6 +83,8 @@ pub struct InterfaceSpec {
     #[serde(default)]
     #[schemars(with = "SourceValidationSchema")]
     pub source_validation: SourceValidation,
+    /// Name of the VRF that it belongs to; the default one where absent.
+    pub vrf: Option<String>,
 }
 
 /// The words of [`SourceValidation`].
@@ -284,8 +286,10 @@ pub struct StaticRouteSpec {
     pub blackhole: Option<bool>,
     /// Drop and answer with ICMP administratively prohibited.
     pub prohibit: Option<bool>,
-    /// Announce it over BGP; false where absent.
+    /// Announce it over BGP; false where absent. Only in the default VRF.
     pub advertise: Option<bool>,
+    /// Name of the VRF that it is in; the default one where absent.
+    pub vrf: Option<String>,
 }
 
 /// One gateway.
@@ -299,6 +303,16 @@ pub struct NextHopSpec {
     /// Its share of the flows, 1 to 256; 1 where absent.
     #[schemars(range(min = 1, max = 256))]
     pub weight: Option<u32>,
+}
+
+/// `VRF`: a routing table for the interfaces that name it, apart from all others.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub struct VrfSpec {
+    /// Number of the kernel's routing table that it takes routes from, 1 to 4294967295, none of the kernel's own (253, 254, 255); none where
+    /// absent.
+    #[schemars(range(min = 1))]
+    pub table: Option<u32>,
 }
 
 /// `Denylist`: sources whose packets are dropped on every interface, before anything else.

@@ -10,7 +10,7 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use model::compile::{Compiler, compile};
 use model::desired::{
     AttachMode, Backend, Encap, EndpointInterface, Failsafe, Gateway, HostEndpoint, IcmpMatch, Interface, Peers,
-    Policy, PortRange, RouteAction, Rule, RuleAction, Service, SourceValidation, StaticRoute, Tunnel, TunnelKind,
+    Policy, PortRange, RouteAction, Rule, RuleAction, Service, SourceValidation, StaticRoute, Tunnel, TunnelKind, Vrf,
     protocol,
 };
 use model::ids::{Ids, Limits};
@@ -33,6 +33,7 @@ impl World {
         world.desired.node.name = "node".to_owned();
         // The bucket of a reason must never run dry: the oracle knows no time.
         world.desired.node.punt_rate = 1_000_000_000;
+        world.vrfs(rng);
         world.links(rng);
         world.addresses(rng);
         world.neighbors(rng);
@@ -48,6 +49,20 @@ impl World {
         world.failures(rng);
         world.limits(rng);
         world
+    }
+
+    fn vrfs(&mut self, rng: &mut Rng) {
+        if rng.chance(30) {
+            let tables = [("blue", Some(100)), ("red", Some(101)), ("bare", None)];
+            let vrf = |(name, table): (&str, _)| Vrf { name: name.to_owned(), table };
+            self.desired.vrfs = tables.map(vrf).into_iter().take(1 + rng.below(3)).collect();
+        }
+    }
+
+    /// A VRF, more often than not the default one.
+    fn vrf(&self, rng: &mut Rng) -> Option<String> {
+        let names = self.desired.vrfs.iter().map(|vrf| vrf.name.clone());
+        if rng.chance(45) { rng.any(names.collect::<Vec<_>>()) } else { None }
     }
 
     fn links(&mut self, rng: &mut Rng) {
@@ -78,7 +93,9 @@ impl World {
     }
 
     fn interface(&mut self, rng: &mut Rng, name: &str) {
+        let vrf = self.vrf(rng);
         self.desired.node.interfaces.push(Interface {
+            vrf,
             name: name.to_owned(),
             mode: AttachMode::Native,
             // Random sources seldom have a way back by the port that they come in by: most ports take any.
@@ -123,6 +140,11 @@ impl World {
             }
             if rng.chance(60) {
                 self.address(index, v6(Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, index.0 as u16), 64));
+            }
+            if !self.desired.vrfs.is_empty() && rng.chance(40) {
+                // As somewhere else, which is right in another VRF.
+                let nets = self.nets(None);
+                rng.any(nets).into_iter().for_each(|net| self.address(index, net));
             }
             if rng.chance(8) {
                 self.address(index, v4(Ipv4Addr::new(169, 254, subnet, 1), 16));
@@ -210,8 +232,8 @@ impl World {
     fn static_routes(&mut self, rng: &mut Rng) {
         let mut prefixes = BTreeSet::new();
         for number in 0..rng.below(10) {
-            let prefix = self.prefix(rng);
-            if !prefixes.insert(prefix) {
+            let (prefix, vrf) = (self.prefix(rng), self.vrf(rng));
+            if !prefixes.insert((prefix, vrf.clone())) {
                 continue;
             }
             let action = match rng.below(8) {
@@ -220,7 +242,7 @@ impl World {
                 _ => RouteAction::Via(self.gateways(rng, prefix)),
             };
             let name = format!("route-{number}");
-            self.desired.static_routes.push(StaticRoute { name, prefix, action, advertise: false });
+            self.desired.static_routes.push(StaticRoute { name, prefix, action, advertise: false, vrf });
         }
     }
 
@@ -283,7 +305,8 @@ impl World {
     }
 
     fn kernel_routes(&mut self, rng: &mut Rng) {
-        for _ in 0..rng.below(6) {
+        let more = if self.desired.vrfs.is_empty() { 0 } else { 10 };
+        for _ in 0..rng.below(6 + more) {
             let prefix = self.prefix(rng);
             let way = match rng.below(9) {
                 0 => Way::Host,
@@ -307,7 +330,11 @@ impl World {
                 }
             };
             let beside = (0..rng.below(3)).map(|_| Alternative::Link(rng.of(self.indexes()))).collect();
-            self.rib.set_kernel_beside(prefix, way, beside);
+            let tables = self.desired.vrfs.iter().map(|vrf| vrf.table).chain([None]);
+            match rng.of(tables.collect::<Vec<_>>()) {
+                Some(table) => self.rib.set_in_table(table, prefix, Some((way, beside))),
+                None => self.rib.set_kernel_beside(prefix, way, beside),
+            }
         }
     }
 
@@ -326,7 +353,7 @@ impl World {
 
     /// Tables that are a little smaller than what is wanted. What the node cannot do without fits in any case.
     fn limits(&mut self, rng: &mut Rng) {
-        if rng.chance(60) {
+        if rng.chance(60) || !self.desired.vrfs.is_empty() {
             return;
         }
         let Ok(whole) = compile(&self.desired, &self.network, &self.rib, &mut Ids::default()) else { return };

@@ -78,6 +78,7 @@ pub(super) fn router(prefixes: u32) -> World {
             name: name.to_owned(),
             mode: AttachMode::Native,
             source_validation: SourceValidation::Off,
+            vrf: None,
         });
     }
     world.network.addresses.extend(ADDRESSES);
@@ -124,6 +125,7 @@ pub(super) fn vlan_router() -> World {
         name,
         mode: AttachMode::Native,
         source_validation: SourceValidation::Off,
+        vrf: None,
     });
     world
 }
@@ -189,6 +191,7 @@ pub(super) fn denylist() -> World {
         prefix,
         action: RouteAction::Blackhole,
         advertise: false,
+        vrf: None,
     }));
     world
 }

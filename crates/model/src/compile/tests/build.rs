@@ -66,6 +66,7 @@ impl World {
             name: name.into(),
             mode: AttachMode::Native,
             source_validation: SourceValidation::Off,
+            vrf: None,
         });
         self
     }
@@ -126,13 +127,14 @@ impl World {
             prefix: net(prefix),
             action,
             advertise: true,
+            vrf: None,
         });
         self
     }
 
     pub(super) fn static_action(mut self, prefix: &str, action: RouteAction) -> Self {
         let name = format!("to {prefix}");
-        self.desired.static_routes.push(StaticRoute { name, prefix: net(prefix), action, advertise: false });
+        self.desired.static_routes.push(StaticRoute { name, prefix: net(prefix), action, advertise: false, vrf: None });
         self
     }
 

@@ -39,6 +39,7 @@ proptest! {
             prefixes: [family(true) + prefixes, family(false) + prefixes],
             groups: whole.tables.groups.len() + 12 + groups,
             next_hops: whole.tables.next_hops.len() + 12 + next_hops,
+            vrf_prefixes: 0,
             set_aside: 10,
         };
         let mut compiler = Compiler::with_limits(Ids::default(), limits);

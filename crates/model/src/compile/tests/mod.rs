@@ -9,3 +9,4 @@ mod limits;
 mod origins;
 mod routes;
 mod services;
+mod vrfs;

@@ -46,6 +46,7 @@ fn world() -> World {
             name: name.to_owned(),
             mode: desired::AttachMode::Native,
             source_validation: SourceValidation::Off,
+            vrf: None,
         })
         .to_vec();
     let link = |name: &str, mac, vlan| Link { name: name.to_owned(), mac, mtu: 1500, up: true, rx_queues: 1, vlan };
@@ -91,7 +92,7 @@ impl World {
 
     fn static_route(mut self, prefix: &str, action: RouteAction) -> Self {
         let name = format!("route-{}", self.desired.static_routes.len());
-        self.desired.static_routes.push(StaticRoute { name, prefix: net(prefix), action, advertise: false });
+        self.desired.static_routes.push(StaticRoute { name, prefix: net(prefix), action, advertise: false, vrf: None });
         self
     }
 

@@ -130,6 +130,7 @@ fn without_a_usable_backend() {
         prefix: net("10.77.0.0/16"),
         action: RouteAction::Blackhole,
         advertise: false,
+        vrf: None,
     });
     assert_eq!(nothing.verdict(&frame(&syn().bytes())), nobody);
 }
