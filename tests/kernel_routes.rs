@@ -8,7 +8,7 @@ use std::fmt::Write as _;
 use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
-use margay::control::netlink::routes::{self, Hearing, Status, Update};
+use margay::control::netlink::routes::{self, Hearing, Settings, Status, Update};
 use model::desired::KernelRoutes;
 use model::network::IfIndex;
 use model::rib::{Gateway, Way};
@@ -99,7 +99,7 @@ impl Lab {
 /// What the owner would hold.
 struct Followed {
     updates: mpsc::Receiver<Update>,
-    settings: watch::Sender<Option<KernelRoutes>>,
+    settings: watch::Sender<Option<Settings>>,
     ways: BTreeMap<IpNet, Way>,
     status: Status,
     /// The smallest number of routes since it was last set.
@@ -113,8 +113,8 @@ impl Followed {
     }
 
     async fn start_with(hearing: Hearing, audit_seconds: u32) -> Self {
-        let (settings, watched) =
-            watch::channel(Some(KernelRoutes { table: MAIN, audit_seconds, alternatives: false }));
+        let main = KernelRoutes { table: MAIN, audit_seconds, alternatives: false };
+        let (settings, watched) = watch::channel(Some(main.into()));
         let (sender, updates) = mpsc::channel(4);
         tokio::spawn(routes::follow(watched, hearing, sender, |update| update));
         let (ways, status) = (BTreeMap::new(), Status::default());
@@ -226,7 +226,7 @@ mod root {
             play(&lab, &mut followed, steps).await;
             assert_eq!(followed.status.dumps, 1, "notifications alone: {:?}", followed.status);
 
-            let settings = |table| Some(KernelRoutes { table, audit_seconds: 0, alternatives: false });
+            let settings = |table| Some(KernelRoutes { table, audit_seconds: 0, alternatives: false }.into());
             followed.settings.send(settings(7)).unwrap();
             let only = BTreeMap::from([("10.0.0.0/8".parse().unwrap(), lab.way("via 10.9.0.2 dev up0"))]);
             followed.until("the other table", PATIENCE, |f| f.ways == only && f.status.synchronised).await;

@@ -141,6 +141,9 @@ struct GetArgs {
     /// Most rows.
     #[arg(long, default_value_t = control::api::types::DEFAULT_LIMIT)]
     limit: usize,
+    /// Of routes: those of a VRF; of the default one where absent.
+    #[arg(long)]
+    vrf: Option<String>,
     /// Of routes: how they differ from another table; exits 3 where they do.
     #[arg(long, value_enum, conflicts_with = "filter")]
     diff: Option<DiffWith>,
@@ -259,7 +262,10 @@ fn status(agent: &AgentArgs, format: Format) -> Result<ExitCode, Error> {
 
 /// What is held and forwarded of the kernel's table; 3 where it is not the same.
 fn kernel_diff(args: &GetArgs) -> Result<ExitCode, Error> {
-    let path = format!("/v1/routes/diff/kernel?limit={}", args.limit);
+    let mut path = format!("/v1/routes/diff/kernel?limit={}", args.limit);
+    if let Some(vrf) = &args.vrf {
+        path += &format!("&vrf={}", rows::escape(vrf));
+    }
     let diff: KernelDiff = Client::new(&args.agent.socket).get(&path)?;
     match args.output.output {
         Format::Json => output::json(&diff)?,
@@ -274,7 +280,10 @@ fn get(args: &GetArgs) -> Result<ExitCode, Error> {
         Some(_) => return Err(Error::Usage("only routes are compared: margay get routes --diff kernel".to_owned())),
         None => {}
     }
-    let filter = Filter { of: args.filter.clone(), limit: Some(args.limit) };
+    if args.vrf.is_some() && args.what != ListKind::Routes {
+        return Err(Error::Usage("only routes are in VRFs: margay get routes --vrf NAME".to_owned()));
+    }
+    let filter = Filter { of: args.filter.clone(), vrf: args.vrf.clone(), limit: Some(args.limit) };
     let list = rows::Lister { client: Client::new(&args.agent.socket), filter, format: args.output.output };
     list.show(args.what)?;
     Ok(ExitCode::SUCCESS)

@@ -43,6 +43,9 @@ impl Lister {
         if let Some(of) = &self.filter.of {
             path += &format!("&of={}", escape(of));
         }
+        if let Some(vrf) = &self.filter.vrf {
+            path += &format!("&vrf={}", escape(vrf));
+        }
         let list: List<R> = self.client.get(&path)?;
         match self.format {
             Format::Json => output::json(&list)?,
@@ -56,7 +59,7 @@ impl Lister {
 }
 
 /// Percent-encodes what is not unreserved (RFC 3986 §2.3).
-fn escape(text: &str) -> String {
+pub(super) fn escape(text: &str) -> String {
     text.bytes().fold(String::new(), |mut out, byte| {
         if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
             out.push(char::from(byte));
@@ -268,7 +271,7 @@ impl Row for RouteDifference {
 
 /// `margay get routes --diff kernel` for people.
 pub(super) fn kernel_diff(diff: &KernelDiff) -> String {
-    let KernelDiff { table, kernel, margay, forwarded, differences } = diff;
+    let KernelDiff { vrf: _, table, kernel, margay, forwarded, differences } = diff;
     let mut out = format!(
         "kernel  {:>9} routes  sha256 {}  table {table}\nmargay  {:>9} routes  sha256 {}  {forwarded} forward\n",
         kernel.routes, kernel.sha256, margay.routes, margay.sha256
@@ -361,7 +364,12 @@ pub(super) fn status(status: &Status) -> String {
             InterfaceState::Missing => "MISSING",
         };
         let mode = format!("{:?}", interface.mode).to_lowercase();
-        line("interface", format!("{} · {state} · {mode} mode", interface.name));
+        let vrf = interface.vrf.as_ref().map(|vrf| format!(" · VRF {vrf}")).unwrap_or_default();
+        line("interface", format!("{} · {state} · {mode} mode{vrf}", interface.name));
+    }
+    for vrf in &status.vrfs {
+        let table = vrf.table.map(|table| format!(" · {} of the kernel's table {table}", vrf.kernel_routes));
+        line("VRF", format!("{} · {} routes{}", vrf.name, vrf.routes, table.unwrap_or_default()));
     }
     for diagnostic in &status.config.diagnostics {
         line("files say", diagnostic.replace('\n', "\n            "));

@@ -35,15 +35,24 @@ pub enum Event {
     Stop,
 }
 
+/// A comparison with one of the kernel's tables.
+#[derive(Debug)]
+pub struct Asked {
+    /// The VRF that follows it; the default one where absent.
+    pub vrf: Option<String>,
+    /// Its number.
+    pub table: u32,
+    /// Differences that the answer lists.
+    pub limit: usize,
+}
+
 /// The kernel's table, dumped to be compared with what is held.
 #[derive(Debug)]
 pub struct KernelTable {
-    /// Its number.
-    pub table: u32,
+    /// What was asked.
+    pub asked: Asked,
     /// The way out of each prefix, or why there is no dump.
     pub ways: Result<BTreeMap<IpNet, Way>, routes::Error>,
-    /// Differences that the answer lists.
-    pub limit: usize,
     /// Dumps that may yet follow where this one differs: what is on its way is no difference.
     pub attempts_left: u32,
     /// Where the answer goes.

@@ -122,7 +122,7 @@ async fn control(options: Options, config: config::Loaded) -> Result<(), RunErro
     ] {
         tokio::spawn(follow_signal(signal(kind)?, events.clone(), event));
     }
-    let (kernel_routes, followed) = watch::channel(config.desired.node.kernel_routes);
+    let (kernel_routes, followed) = watch::channel(netlink::routes::Settings::of(&config.desired));
     tokio::spawn(netlink::routes::follow(followed, Hearing::default(), events.clone(), Event::KernelRoutes));
     let (requests, requested) = mpsc::unbounded_channel();
     tokio::spawn(resolve(Resolver::new()?, requested));

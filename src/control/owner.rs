@@ -8,14 +8,13 @@
 
 use std::time::{Duration, Instant};
 
-use model::desired::KernelRoutes;
 use model::ids::Loss;
 use model::network::Network;
 use tokio::sync::{mpsc, oneshot, watch};
 use tracing::{error, info, warn};
 
 use super::api::{Query, QueryError, Reply};
-use super::event::{Event, KernelTable};
+use super::event::{Asked, Event, KernelTable};
 use super::folding::Folding;
 use super::forwarding::Forwarding;
 use super::neighbors::{Neighbors, Request};
@@ -76,8 +75,8 @@ pub(super) struct Owner {
     folding: Folding,
     requests: mpsc::UnboundedSender<Request>,
     events: mpsc::Sender<Event>,
-    /// Which of the kernel's tables is followed.
-    kernel_routes: watch::Sender<Option<KernelRoutes>>,
+    /// Which of the kernel's tables are followed.
+    kernel_routes: watch::Sender<Option<routes::Settings>>,
     /// When the next generation is compiled; `None` while nothing has changed.
     due: Option<Instant>,
     /// It is due because of changes that settle.
@@ -93,7 +92,7 @@ impl Owner {
         forwarding: Forwarding,
         events: mpsc::Sender<Event>,
         requests: mpsc::UnboundedSender<Request>,
-        kernel_routes: watch::Sender<Option<KernelRoutes>>,
+        kernel_routes: watch::Sender<Option<routes::Settings>>,
     ) -> Self {
         let now = Instant::now();
         let routing = Routing::new(&forwarding, events.clone());
@@ -158,7 +157,7 @@ impl Owner {
             }
             Event::Worker(FromWorker::Resolve { ifindex, address }) => self.resolve_for_worker((ifindex, address)),
             Event::Worker(FromWorker::Failed(failure)) => self.workers.failed(failure.to_string()),
-            Event::Api(Query::KernelDiff { limit }, reply) => self.ask_kernel_table(limit, reply),
+            Event::Api(Query::KernelDiff { vrf, limit }, reply) => self.ask_kernel_table(vrf, limit, reply),
             Event::Api(query, reply) => {
                 // What the RIB says and what forwards are one state in every answer.
                 if self.settling {
@@ -304,30 +303,41 @@ impl Owner {
     }
 
     /// Dumps the kernel's table beside everything else; it comes back as an event.
-    fn ask_kernel_table(&self, limit: usize, reply: oneshot::Sender<Result<Reply, QueryError>>) {
-        match self.routing.kernel().table {
-            Some(table) => self.dump_kernel_table(Duration::ZERO, table, limit, COMPARISONS, reply),
-            None => {
-                let none = "no routing table of the kernel is followed; see kernelRoutes in docs/configuration.md";
-                let _ = reply.send(Err(QueryError::Invalid(none.to_owned())));
+    fn ask_kernel_table(&self, vrf: Option<String>, limit: usize, reply: oneshot::Sender<Result<Reply, QueryError>>) {
+        match self.kernel_table_of(vrf.as_deref()) {
+            Ok(table) => self.dump_kernel_table(Duration::ZERO, Asked { vrf, table, limit }, COMPARISONS, reply),
+            Err(error) => {
+                let _ = reply.send(Err(error));
             }
         }
+    }
+
+    /// The kernel's table that a VRF follows.
+    fn kernel_table_of(&self, vrf: Option<&str>) -> Result<u32, QueryError> {
+        let followed = self.routing.kernel().table.ok_or_else(|| {
+            let none = "no routing table of the kernel is followed; see kernelRoutes in docs/configuration.md";
+            QueryError::Invalid(none.to_owned())
+        })?;
+        let Some(name) = vrf else { return Ok(followed) };
+        answer::vrf(self, name)?;
+        let configured = self.config.loaded.desired.vrfs.iter().find(|vrf| vrf.name == name);
+        let table = configured.and_then(|vrf| vrf.table);
+        table.ok_or_else(|| QueryError::Invalid(format!("VRF {name} follows no routing table of the kernel")))
     }
 
     fn dump_kernel_table(
         &self,
         pause: Duration,
-        table: u32,
-        limit: usize,
+        asked: Asked,
         attempts: u32,
         reply: oneshot::Sender<Result<Reply, QueryError>>,
     ) {
         let events = self.events.clone();
         tokio::spawn(async move {
             tokio::time::sleep(pause).await;
-            let (ways, attempts_left) = (routes::dump(table).await, attempts.saturating_sub(1));
+            let (ways, attempts_left) = (routes::dump(asked.table).await, attempts.saturating_sub(1));
             // Without an owner there is nobody to answer.
-            let _ = events.send(Event::KernelTable(KernelTable { table, ways, limit, attempts_left, reply })).await;
+            let _ = events.send(Event::KernelTable(KernelTable { asked, ways, attempts_left, reply })).await;
         });
     }
 
@@ -335,12 +345,12 @@ impl Owner {
         if self.settling {
             self.next_generation();
         }
-        let KernelTable { table, ways, limit, attempts_left, reply } = dumped;
+        let KernelTable { asked, ways, attempts_left, reply } = dumped;
         let answer = match ways {
             Ok(ways) => {
-                let diff = answer::kernel_diff(self, table, &ways, limit);
+                let diff = answer::kernel_diff(self, &asked, &ways);
                 if diff.differences.total > 0 && attempts_left > 0 {
-                    return self.dump_kernel_table(COMPARISON_PAUSE, table, limit, attempts_left, reply);
+                    return self.dump_kernel_table(COMPARISON_PAUSE, asked, attempts_left, reply);
                 }
                 Ok(Reply::KernelDiff(Box::new(diff)))
             }
@@ -358,8 +368,8 @@ impl Owner {
     fn next_generation(&mut self) {
         self.due = None;
         self.settling = false;
-        let wanted = self.config.loaded.desired.node.kernel_routes;
-        self.kernel_routes.send_if_modified(|followed| std::mem::replace(followed, wanted) != wanted);
+        let wanted = routes::Settings::of(&self.config.loaded.desired);
+        self.kernel_routes.send_if_modified(|followed| std::mem::replace(followed, wanted) != *followed);
         self.routing.configure(&self.config.loaded.desired, &self.network);
         let rib = self.routing.rib_mut();
         if let Err(failure) = self.forwarding.advance(&self.config.loaded.desired, &self.network, rib) {

@@ -128,6 +128,9 @@ impl Routing {
                 None => self.rib.remove(*prefix, Origin::Kernel),
             }
         }
+        for (table, changes) in &update.of_vrfs {
+            changes.iter().for_each(|(prefix, way)| self.rib.set_in_table(*table, *prefix, way.clone()));
+        }
         self.kernel = update.status.clone();
         self.forget_adopted();
         self.rib.has_changes()
@@ -145,7 +148,7 @@ impl Routing {
             self.converged = true;
             self.forget_adopted();
         }
-        self.router_id = self.router_id.or_else(|| lowest_address(network));
+        self.router_id = self.router_id.or_else(|| lowest_address(desired, network));
         let router_id = desired.node.router_id.or(self.router_id);
         self.unidentified = desired.bgp.is_some() && router_id.is_none();
         if self.unidentified {
@@ -194,8 +197,11 @@ impl Routing {
     }
 }
 
-fn lowest_address(network: &Network) -> Option<Ipv4Addr> {
-    let addresses = network.addresses.iter().filter_map(|(_, net)| match net.addr() {
+/// The lowest address of the default VRF, which BGP is in.
+fn lowest_address(desired: &Desired, network: &Network) -> Option<Ipv4Addr> {
+    let in_vrf = |ifindex| network.links.get(ifindex).is_some_and(|link| desired.node.vrf_of(&link.name).is_some());
+    let of_default = network.addresses.iter().filter(|(ifindex, _)| !in_vrf(ifindex));
+    let addresses = of_default.filter_map(|(_, net)| match net.addr() {
         IpAddr::V4(address) if !address.is_loopback() && !address.is_link_local() => Some(address),
         _ => None,
     });
@@ -210,12 +216,13 @@ mod tests {
     #[test]
     fn the_router_is_identified_by_its_lowest_address() {
         let mut network = Network::default();
-        assert_eq!(lowest_address(&network), None);
+        let desired = Desired::default();
+        assert_eq!(lowest_address(&desired, &network), None);
         for (index, net) in
             [(1, "127.0.0.1/8"), (2, "192.0.2.1/24"), (3, "10.0.0.7/24"), (3, "169.254.1.1/16"), (3, "fd00::1/64")]
         {
             network.addresses.insert((IfIndex(index), net.parse().unwrap()));
         }
-        assert_eq!(lowest_address(&network), Some(Ipv4Addr::new(10, 0, 0, 7)));
+        assert_eq!(lowest_address(&desired, &network), Some(Ipv4Addr::new(10, 0, 0, 7)));
     }
 }

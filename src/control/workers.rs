@@ -74,7 +74,7 @@ impl Workers {
             self.tell(&ToWorker::Ports(ports.clone().into()));
         }
         self.ports = ports;
-        let view = NetworkView::from(network);
+        let view = NetworkView::new(network, node);
         if *self.view != view {
             self.view = Arc::new(view);
             self.tell(&ToWorker::View(Arc::clone(&self.view)));

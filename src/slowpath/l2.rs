@@ -89,7 +89,7 @@ mod tests {
     use model::network::IfIndex;
 
     fn link(vlan: Option<u16>) -> LinkView {
-        LinkView { device: IfIndex(2), vlan, mac: Mac([2, 0, 0, 0, 0, 0xee]), mtu: 1500, addresses: vec![] }
+        LinkView { device: IfIndex(2), vlan, mac: Mac([2, 0, 0, 0, 0, 0xee]), mtu: 1500, addresses: vec![], vrf: None }
     }
 
     const GATEWAY: Mac = Mac([2, 0, 0, 0, 0, 0x01]);

@@ -14,4 +14,5 @@ mod root {
     mod kernel_routes;
     mod restart;
     mod routing;
+    mod vrfs;
 }

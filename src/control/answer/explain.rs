@@ -5,14 +5,14 @@ use std::net::IpAddr;
 
 use model::compile::FilterOrigin;
 use model::network::IfIndex;
-use model::tables::{AdjacencyId, BackendId, GROUP_BUCKETS, GroupId, NextHopId, Origins, Outer, PortKey, VipId};
+use model::tables::{AdjacencyId, BackendId, GROUP_BUCKETS, GroupId, NextHopId, Origins, Outer, PortKey, VipId, VrfId};
 use model::verdict::{PuntReason, Verdict};
 use tables::hash::{self, FlowKey};
 
 use super::forwarding::{self, interface_name, members, next_hop};
 use super::policies::protocol_name;
 use super::services::vip_name;
-use super::{frame, help, kernel, policies};
+use super::{best_route, frame, help, kernel, policies};
 use crate::control::api::QueryError;
 use crate::control::api::types::{
     ExplainRequest, Explanation, MAX_FRAME_BYTES, Member, NextHop, NextHopKind, Packet, RoutedBy, Step,
@@ -25,11 +25,11 @@ use crate::dataplane::{PacketFlow, SHORTEST_FRAME, Stage, Step as TableStep, flo
 /// # Errors
 /// [`QueryError`] where the interface is no port, the packet is none, or the kernel refuses to run it.
 pub(super) fn explain(owner: &mut Owner, request: &ExplainRequest) -> Result<Explanation, QueryError> {
-    let (ifindex, frame) = input(owner, request)?;
+    let (ifindex, vrf, frame) = input(owner, request)?;
     let run = owner.forwarding.dataplane_mut().explain(&frame, ifindex).map_err(kernel)?;
     let reasons = owner.forwarding.reasons();
     let (flow, inner_flow) = flows(&frame, &run.steps);
-    let mut names = Namer { owner, flow, inner_flow, route: None };
+    let mut names = Namer { owner, vrf, flow, inner_flow, route: None };
     let steps = run.steps.iter().filter_map(|step| names.step(step)).collect();
     let route = names.route;
     let (verdict, detail) = match run.verdict {
@@ -52,8 +52,8 @@ pub(super) fn explain(owner: &mut Owner, request: &ExplainRequest) -> Result<Exp
     })
 }
 
-/// The frame and the device that it comes in by. Frames of a VLAN come in tagged, by the parent.
-fn input(owner: &Owner, request: &ExplainRequest) -> Result<(IfIndex, Vec<u8>), QueryError> {
+/// The frame, the device that it comes in by, and the VRF whose routes it takes. Frames of a VLAN come in tagged, by the parent.
+fn input(owner: &Owner, request: &ExplainRequest) -> Result<(IfIndex, VrfId, Vec<u8>), QueryError> {
     let names = &owner.forwarding.compiled().names.ports;
     let port = names.iter().find(|(_, name)| **name == request.interface).map(|(id, _)| *id);
     let ports = &owner.forwarding.compiled().tables.ports;
@@ -70,12 +70,13 @@ fn input(owner: &Owner, request: &ExplainRequest) -> Result<(IfIndex, Vec<u8>), 
     if frame.len() < SHORTEST_FRAME {
         return Err(QueryError::Invalid(format!("the frame has {} bytes, {SHORTEST_FRAME} at least", frame.len())));
     }
-    Ok((*ifindex, frame))
+    Ok((*ifindex, port.vrf, frame))
 }
 
 /// Goes along with the packet.
 struct Namer<'a> {
     owner: &'a Owner,
+    vrf: VrfId,
     /// The flow of the packet as it is at this stage, and of the one inside.
     flow: Option<PacketFlow>,
     inner_flow: Option<PacketFlow>,
@@ -121,8 +122,9 @@ impl Namer<'_> {
     }
 
     fn port(&self, id: u32) -> String {
-        let names = &self.owner.forwarding.compiled().names.ports;
-        names.get(&model::tables::PortId(id)).map_or_else(|| "no port".to_owned(), Clone::clone)
+        let names = &self.owner.forwarding.compiled().names;
+        let vrf = names.vrfs.get(&self.vrf).map(|vrf| format!(", VRF {vrf}")).unwrap_or_default();
+        names.ports.get(&model::tables::PortId(id)).map_or_else(|| "no port".to_owned(), |port| format!("{port}{vrf}"))
     }
 
     fn source(&self, step: &TableStep) -> String {
@@ -216,9 +218,10 @@ impl Namer<'_> {
     /// Remembers which route leads to `destination`, and puts it into words. `flow`: what chooses among next hops.
     fn routed(&mut self, destination: IpAddr, group: GroupId, flow: Option<FlowKey>) -> String {
         let compiled = self.owner.forwarding.compiled();
-        let matched = forwarding::longest_match(&compiled.tables, destination).map(|(prefix, _)| prefix);
+        let fib = forwarding::fib_of(compiled, self.vrf);
+        let matched = forwarding::longest_match(fib, destination).map(|(prefix, _)| prefix);
         let prefix = matched.filter(|_| group.0 != 0);
-        let source = prefix.and_then(|prefix| compiled.best_route(prefix, self.owner.routing.rib()));
+        let source = prefix.and_then(|prefix| best_route(self.owner, self.vrf, prefix));
         let source = source.map(|(source, _)| source);
         let members = members(&compiled.tables, &self.owner.network, group);
         let hash = flow.as_ref().map_or(0, hash::flow_hash);
@@ -231,6 +234,7 @@ impl Namer<'_> {
             id => format!("{text}group {id}: {}", members.iter().map(member).collect::<Vec<_>>().join(", ")),
         };
         self.route = Some(RoutedBy {
+            vrf: compiled.names.vrfs.get(&self.vrf).cloned(),
             destination,
             prefix,
             source,

@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 
 use ipnet::IpNet;
+use model::compile::Compiled;
 use model::network::{IfIndex, Network};
-use model::tables::{GroupId, NextHop as TableHop, NextHopId, Tables};
+use model::tables::{GroupId, NextHop as TableHop, NextHopId, Tables, VrfId};
 
 use crate::control::api::types::{Member, Neighbor, NextHop, NextHopKind};
 use crate::control::neighbors::Neighbors;
@@ -65,9 +66,19 @@ pub(super) fn percent(count: usize, of: usize) -> f32 {
 }
 
 /// The FIB entry that packets take to a prefix, where no more specific one has them, or to an address.
-pub(super) fn longest_match(tables: &Tables, to: impl Into<IpNet>) -> Option<(IpNet, GroupId)> {
+pub(super) fn longest_match(fib: &BTreeMap<IpNet, GroupId>, to: impl Into<IpNet>) -> Option<(IpNet, GroupId)> {
     std::iter::successors(Some(to.into()), IpNet::supernet)
-        .find_map(|prefix| tables.fib.get(&prefix.trunc()).map(|group| (prefix.trunc(), *group)))
+        .find_map(|prefix| fib.get(&prefix.trunc()).map(|group| (prefix.trunc(), *group)))
+}
+
+/// The index of the VRF called `name`.
+pub(super) fn vrf_id(compiled: &Compiled, name: &str) -> Option<VrfId> {
+    compiled.names.vrfs.iter().find(|(_, known)| *known == name).map(|(vrf, _)| *vrf)
+}
+
+/// What forwards in a VRF.
+pub(super) fn fib_of(compiled: &Compiled, vrf: VrfId) -> &BTreeMap<IpNet, GroupId> {
+    compiled.tables.vrfs.get(&vrf).unwrap_or(&compiled.tables.fib)
 }
 
 /// All resolved neighbours.
@@ -88,17 +99,16 @@ mod tests {
     #[test]
     fn the_longest_prefix_wins() {
         let fib = [("0.0.0.0/0", 1), ("10.0.0.0/8", 2), ("10.1.0.0/16", 3), ("10.1.2.3/32", 4), ("2001:db8::/32", 5)];
-        let fib = fib.into_iter().map(|(prefix, group)| (prefix.parse().unwrap(), GroupId(group))).collect();
-        let tables = Tables { fib, ..Tables::default() };
-        let group =
-            |address: &str| longest_match(&tables, address.parse::<IpAddr>().unwrap()).map(|(_, group)| group.0);
+        let fib: BTreeMap<IpNet, GroupId> =
+            fib.into_iter().map(|(prefix, group)| (prefix.parse().unwrap(), GroupId(group))).collect();
+        let group = |address: &str| longest_match(&fib, address.parse::<IpAddr>().unwrap()).map(|(_, group)| group.0);
         assert_eq!(group("192.0.2.1"), Some(1));
         assert_eq!(group("10.9.9.9"), Some(2));
         assert_eq!(group("10.1.2.4"), Some(3));
         assert_eq!(group("10.1.2.3"), Some(4));
         assert_eq!(group("2001:db8::1"), Some(5));
         assert_eq!(group("2001:db9::1"), None);
-        let prefix = |prefix: &str| longest_match(&tables, prefix.parse::<IpNet>().unwrap()).map(|(_, group)| group.0);
+        let prefix = |prefix: &str| longest_match(&fib, prefix.parse::<IpNet>().unwrap()).map(|(_, group)| group.0);
         assert_eq!((prefix("10.1.0.0/16"), prefix("10.1.0.0/15"), prefix("10.1.2.0/24")), (Some(3), Some(2), Some(3)));
     }
 }

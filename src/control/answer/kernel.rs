@@ -8,24 +8,31 @@ use model::network::Network;
 use model::rib::{Rib, Source, Way};
 use sha2::{Digest as _, Sha256};
 
-use super::forwarding::interface_name;
+use super::forwarding::{self, interface_name};
 use crate::control::api::types::{DifferenceKind, KernelDiff, List, RouteDifference, TableDigest};
+use crate::control::event::Asked;
 use crate::control::owner::Owner;
 
 /// Compares a dump of the kernel's table with what is held of it and, where no better source has a route to the prefix, with
 /// what forwards. At most `limit` differences are listed; all are counted.
-pub(in crate::control) fn kernel_diff(
-    owner: &Owner,
-    table: u32,
-    kernel: &BTreeMap<IpNet, Way>,
-    limit: usize,
-) -> KernelDiff {
-    let rib = owner.routing.rib();
+pub(in crate::control) fn kernel_diff(owner: &Owner, asked: &Asked, kernel: &BTreeMap<IpNet, Way>) -> KernelDiff {
+    let Asked { vrf, table, limit } = asked;
     let compiled = owner.forwarding.compiled();
+    let of_vrf = vrf.as_ref().map(|name| forwarding::vrf_id(compiled, name).unwrap_or_default());
+    let no_rib = Rib::default();
+    let default = owner.routing.rib();
+    let rib = if of_vrf.is_some() { default.table(*table).unwrap_or(&no_rib) } else { default };
+    let in_force = |prefix: IpNet| match of_vrf {
+        Some(vrf) => compiled.vrf_routes(vrf).get(&prefix).map(|(source, _)| *source),
+        None => {
+            let best = compiled.best_route(prefix, rib);
+            best.filter(|(_, group)| compiled.tables.fib.get(&prefix) == Some(group)).map(|(source, _)| source)
+        }
+    };
     let mut differences = List { items: Vec::new(), total: 0 };
     let mut note = |prefix: IpNet, kind, kernel: Option<&Way>, margay: Option<&Way>| {
         differences.total += 1;
-        if differences.items.len() < limit {
+        if differences.items.len() < *limit {
             let [kernel, margay] = [kernel, margay].map(|way| way.map(|way| shown(way, &owner.network)));
             differences.items.push(RouteDifference { prefix, kind, kernel, margay });
         }
@@ -47,9 +54,7 @@ pub(in crate::control) fn kernel_diff(
                     note(prefix, DifferenceKind::Different, Some(dumped), Some(way));
                     continue;
                 }
-                let best = compiled.best_route(prefix, rib);
-                let in_fib = best.filter(|(_, group)| compiled.tables.fib.get(&prefix) == Some(group));
-                match in_fib.map(|(source, _)| source) {
+                match in_force(prefix) {
                     Some(Source::Kernel) => forwarded += 1,
                     Some(better) if better < Source::Kernel => {}
                     _ => note(prefix, DifferenceKind::NotForwarded, Some(dumped), Some(way)),
@@ -61,7 +66,14 @@ pub(in crate::control) fn kernel_diff(
         theirs.add(*missing, way);
         note(*missing, DifferenceKind::Missing, Some(way), None);
     }
-    KernelDiff { table, kernel: theirs.finish(), margay: ours.finish(), forwarded, differences }
+    KernelDiff {
+        vrf: vrf.clone(),
+        table: *table,
+        kernel: theirs.finish(),
+        margay: ours.finish(),
+        forwarded,
+        differences,
+    }
 }
 
 /// What is held of the kernel's table, by prefix.

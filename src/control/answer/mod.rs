@@ -13,7 +13,8 @@ mod status;
 use std::net::IpAddr;
 
 use ipnet::IpNet;
-use model::tables::NextHopId;
+use model::rib::Source;
+use model::tables::{GroupId, NextHopId, VrfId};
 
 use super::api::types::{DEFAULT_LIMIT, Drop, Filter, List, MAX_LIMIT, NextHop, NextHopKind, Route, WorkerCounter};
 use super::api::{ListKind, Query, QueryError, Reply};
@@ -41,7 +42,7 @@ fn list(owner: &Owner, kind: ListKind, filter: &Filter) -> Result<Reply, QueryEr
     let limit = filter.limit.unwrap_or(DEFAULT_LIMIT).min(MAX_LIMIT);
     let of = filter.of.as_deref();
     Ok(match kind {
-        ListKind::Routes => Reply::Routes(routes(owner, of, limit)?),
+        ListKind::Routes => Reply::Routes(routes(owner, filter, limit)?),
         ListKind::Nexthops => Reply::NextHops(next_hops(owner, of, limit)?),
         ListKind::Neighbors => {
             let rows = forwarding::neighbors(&owner.network, &owner.neighbors);
@@ -83,24 +84,46 @@ fn named(filter: Option<&str>, names: &[&str]) -> bool {
     filter.is_none_or(|filter| names.iter().any(|name| name.eq_ignore_ascii_case(filter)))
 }
 
-fn routes(owner: &Owner, of: Option<&str>, limit: usize) -> Result<List<Route>, QueryError> {
+/// The VRF called `name`.
+///
+/// # Errors
+/// There is none; which there are is told.
+pub(super) fn vrf(owner: &Owner, name: &str) -> Result<VrfId, QueryError> {
     let compiled = owner.forwarding.compiled();
-    let tables = &compiled.tables;
-    let rib = owner.routing.rib();
+    forwarding::vrf_id(compiled, name).ok_or_else(|| {
+        let known: Vec<&str> = compiled.names.vrfs.values().map(String::as_str).collect();
+        let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
+        QueryError::Invalid(format!("there is no VRF '{name}'; VRFs are: {known}"))
+    })
+}
+
+/// Where the route of a prefix that forwards in a VRF comes from, and its group.
+fn best_route(owner: &Owner, vrf: VrfId, prefix: IpNet) -> Option<(Source, GroupId)> {
+    let compiled = owner.forwarding.compiled();
+    match vrf {
+        VrfId::DEFAULT => compiled.best_route(prefix, owner.routing.rib()),
+        _ => compiled.vrf_routes(vrf).get(&prefix).copied(),
+    }
+}
+
+fn routes(owner: &Owner, filter: &Filter, limit: usize) -> Result<List<Route>, QueryError> {
+    let compiled = owner.forwarding.compiled();
+    let vrf = filter.vrf.as_deref().map_or(Ok(VrfId::DEFAULT), |name| vrf(owner, name))?;
+    let (tables, fib) = (&compiled.tables, forwarding::fib_of(compiled, vrf));
     let row = |prefix: IpNet| {
-        let (source, group) = compiled.best_route(prefix, rib)?;
+        let (source, group) = best_route(owner, vrf, prefix)?;
         let next_hops = forwarding::members(tables, &owner.network, group);
         Some(Route { prefix, source, group: group.0, next_hops })
     };
-    let Some(text) = of else {
+    let Some(text) = filter.of.as_deref() else {
         // Of a full table only the rows that are wanted are looked up.
-        let first = tables.fib.keys().take(limit).filter_map(|prefix| row(*prefix));
-        return Ok(List { items: first.collect(), total: tables.fib.len() });
+        let first = fib.keys().take(limit).filter_map(|prefix| row(*prefix));
+        return Ok(List { items: first.collect(), total: fib.len() });
     };
     let wanted = text.parse::<IpNet>().or_else(|_| text.parse::<IpAddr>().map(IpNet::from)).map_err(|_| {
         QueryError::Invalid(format!("'{text}' is neither a prefix nor an address; give 10.0.0.0/8 or 10.0.0.1"))
     })?;
-    let found = forwarding::longest_match(tables, wanted).and_then(|(prefix, _)| row(prefix));
+    let found = forwarding::longest_match(fib, wanted).and_then(|(prefix, _)| row(prefix));
     Ok(List::take(found.into_iter(), limit))
 }
 

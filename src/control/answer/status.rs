@@ -1,12 +1,14 @@
 //! Health at a glance: what is in force, and everything that is wrong.
 
+use std::collections::BTreeMap;
 use std::time::Instant;
 
 use tables::fib::{Depth, Usage};
 
+use super::forwarding;
 use crate::control::api::types::{
     ConfigStatus, FibMemory, InterfaceState, InterfaceStatus, KernelRoutesStatus, Peer, SessionCount, Status,
-    TableSizes,
+    TableSizes, VrfStatus,
 };
 use crate::control::owner::Owner;
 
@@ -35,6 +37,7 @@ pub(super) fn status(owner: &Owner) -> Status {
         },
         problems: problems(owner, &interfaces, &peers),
         interfaces,
+        vrfs: vrfs(owner),
         tables: sizes(owner),
         kernel_routes: kernel_routes(owner),
         sessions,
@@ -89,9 +92,25 @@ pub(super) fn interfaces(owner: &Owner) -> Vec<InterfaceStatus> {
             ifindex: found.map(|(ifindex, _)| ifindex.0),
             mode: interface.mode,
             state,
+            vrf: interface.vrf.clone(),
         }
     };
     owner.config.loaded.desired.node.interfaces.iter().map(status).collect()
+}
+
+fn vrfs(owner: &Owner) -> Vec<VrfStatus> {
+    let compiled = owner.forwarding.compiled();
+    let status = |vrf: &model::desired::Vrf| {
+        let rib = vrf.table.and_then(|table| owner.routing.rib().table(table));
+        let fib = forwarding::vrf_id(compiled, &vrf.name).and_then(|id| compiled.tables.vrfs.get(&id));
+        VrfStatus {
+            name: vrf.name.clone(),
+            table: vrf.table,
+            kernel_routes: rib.map_or(0, |rib| rib.count(model::rib::Origin::Kernel)),
+            routes: fib.map_or(0, BTreeMap::len),
+        }
+    };
+    owner.config.loaded.desired.vrfs.iter().map(status).collect()
 }
 
 /// How far the kernel's routes are followed.
@@ -138,5 +157,6 @@ pub(super) fn sizes(owner: &Owner) -> TableSizes {
         adopted: owner.routing.rib().count(model::rib::Origin::Adopted),
         fib4: memory((usage4, depth4)),
         fib6: memory((usage6, depth6)),
+        vrfs: memory((dataplane.vrf_usage(), &Depth::default())),
     }
 }

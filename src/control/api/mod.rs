@@ -24,6 +24,8 @@ pub enum Query {
     List(ListKind, Filter),
     /// How what is held and forwarded differs from the kernel's table, which is dumped for it.
     KernelDiff {
+        /// The VRF whose table it is; the default one where absent.
+        vrf: Option<String>,
         /// Most differences that are listed.
         limit: usize,
     },

@@ -108,7 +108,7 @@ fn bind(path: &Path) -> Result<UnixListener, ServeError> {
 
 async fn kernel_diff(State(events): State<mpsc::Sender<Event>>, QueryString(filter): QueryString<Filter>) -> Response {
     let limit = filter.limit.unwrap_or(DEFAULT_LIMIT).min(MAX_LIMIT);
-    ask(events, Query::KernelDiff { limit }).await
+    ask(events, Query::KernelDiff { vrf: filter.vrf, limit }).await
 }
 
 async fn explain(State(events): State<mpsc::Sender<Event>>, Json(request): Json<ExplainRequest>) -> Response {

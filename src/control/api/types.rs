@@ -50,6 +50,9 @@ pub struct Filter {
     /// name (VIPs, backends, policies, drops by reason).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub of: Option<String>,
+    /// Name of a VRF, of routes; the default one where absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vrf: Option<String>,
     /// Most rows.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub limit: Option<usize>,
@@ -76,6 +79,8 @@ pub struct Status {
     pub config: ConfigStatus,
     /// Interfaces of the node resource.
     pub interfaces: Vec<InterfaceStatus>,
+    /// VRFs beside the default one.
+    pub vrfs: Vec<VrfStatus>,
     /// Sizes of the tables.
     pub tables: TableSizes,
     /// The kernel's routes.
@@ -110,6 +115,23 @@ pub struct InterfaceStatus {
     pub mode: AttachMode,
     /// What it does.
     pub state: InterfaceState,
+    /// The VRF that it is in; absent for the default one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vrf: Option<String>,
+}
+
+/// One VRF.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VrfStatus {
+    /// Its name.
+    pub name: String,
+    /// The kernel's table that it takes routes from; absent where there is none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub table: Option<u32>,
+    /// Prefixes of that table with a route.
+    pub kernel_routes: usize,
+    /// FIB entries, both families.
+    pub routes: usize,
 }
 
 /// What an interface does.
@@ -151,6 +173,8 @@ pub struct TableSizes {
     pub fib4: FibMemory,
     /// Memory of the IPv6 FIB.
     pub fib6: FibMemory,
+    /// Memory of all VRFs but the default one.
+    pub vrfs: FibMemory,
 }
 
 /// The look-up structure of one family.
@@ -212,6 +236,9 @@ pub struct Route {
 /// The kernel's table, and what is held and forwarded of it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct KernelDiff {
+    /// The VRF that follows it; absent for the default one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vrf: Option<String>,
     /// Number of the kernel's table.
     pub table: u32,
     /// The table as the kernel has just dumped it.
@@ -509,6 +536,9 @@ pub struct Explanation {
 /// a VIP was met.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct RoutedBy {
+    /// The VRF whose routes these are; absent for the default one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vrf: Option<String>,
     /// The address that a route was needed to: the packet's destination, or its backend.
     pub destination: IpAddr,
     /// The longest prefix that holds it; absent where none does.

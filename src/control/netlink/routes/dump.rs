@@ -1,4 +1,4 @@
-//! Dumps of the kernel's table.
+//! Dumps of the kernel's tables.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -8,7 +8,7 @@ use model::rib::Way;
 
 use super::Error;
 use super::socket::{Heard, Netlink};
-use super::table::KernelRoutes;
+use super::tables::Tables;
 use super::wire::{Dumped, Message, messages};
 
 /// Dumps that are tried for one that nothing has interrupted.
@@ -17,26 +17,28 @@ const ATTEMPTS: u32 = 5;
 /// One dump under way.
 pub(super) struct Dump {
     socket: Netlink,
-    table: u32,
+    parts: Vec<(Dumped, u32)>,
     /// Index of what is asked for, also the number of the request.
     at: usize,
 }
 
 impl Dump {
     /// Asks for the first part.
-    pub(super) fn start(table: u32) -> Result<Self, Error> {
-        let dump = Self { socket: Netlink::asking()?, table, at: 0 };
+    pub(super) fn start(tables: Vec<u32>) -> Result<Self, Error> {
+        let of_table = |table: u32| Dumped::OF_TABLE.map(|what| (what, table));
+        let parts = Dumped::BEFORE.map(|what| (what, 0)).into_iter().chain(tables.into_iter().flat_map(of_table));
+        let dump = Self { socket: Netlink::asking()?, parts: parts.collect(), at: 0 };
         dump.ask()?;
         Ok(dump)
     }
 
-    fn what(&self) -> Option<Dumped> {
-        Dumped::ALL.get(self.at).copied()
+    fn what(&self) -> Option<(Dumped, u32)> {
+        self.parts.get(self.at).copied()
     }
 
     fn ask(&self) -> Result<(), Error> {
         match self.what() {
-            Some(what) => Ok(self.socket.ask(what, self.table, self.at as u32)?),
+            Some((what, table)) => Ok(self.socket.ask(what, table, self.at as u32)?),
             None => Ok(()),
         }
     }
@@ -47,7 +49,7 @@ impl Dump {
     }
 
     /// Takes one datagram in; true when the dump is complete.
-    pub(super) fn read(&mut self, routes: &mut KernelRoutes) -> Result<bool, Error> {
+    pub(super) fn read(&mut self, routes: &mut Tables) -> Result<bool, Error> {
         let datagram = match self.socket.hear()? {
             Heard::Datagram(datagram) => datagram,
             Heard::Nothing => return Ok(false),
@@ -87,9 +89,9 @@ impl Dump {
 /// Where it cannot be dumped, or changes too much for a dump to be of one state.
 pub async fn dump(table: u32) -> Result<BTreeMap<IpNet, Way>, Error> {
     for _ in 0..ATTEMPTS {
-        let mut routes = KernelRoutes::new(table);
+        let mut routes = Tables::new(table);
         routes.begin();
-        let mut dump = Dump::start(table)?;
+        let mut dump = Dump::start(routes.numbers())?;
         while !dump.read(&mut routes)? {
             dump.readable().await;
             // A table of a million routes is always readable: others have their turn.

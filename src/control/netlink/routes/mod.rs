@@ -1,4 +1,4 @@
-//! Routes of the kernel: what BIRD, FRR and `ip route` have put into one of its tables, followed live.
+//! Routes of the kernel: what BIRD, FRR and `ip route` have put into one of its tables, or several, followed live.
 //!
 //! ```text
 //! notifications ─┐                                       ┌ at most SLOTS batches unanswered
@@ -15,15 +15,16 @@
 mod dump;
 mod socket;
 mod table;
+mod tables;
 mod wire;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
 use ipnet::IpNet;
-use model::desired;
+use model::desired::{Desired, KernelRoutes};
 use model::rib::{Alternatives, Way};
 use rtnetlink::MulticastGroup;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
@@ -35,7 +36,7 @@ pub use wire::Malformed;
 
 use dump::Dump;
 use socket::{Heard, Netlink};
-use table::KernelRoutes;
+use tables::Tables;
 use wire::messages;
 
 /// Prefixes in one update.
@@ -76,6 +77,29 @@ pub enum Error {
     Unsteady,
 }
 
+/// What is followed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// The default VRF's table, and how often all are audited.
+    pub routes: KernelRoutes,
+    /// Tables of the other VRFs.
+    pub vrfs: BTreeSet<u32>,
+}
+
+impl Settings {
+    /// What the configuration asks for.
+    pub fn of(desired: &Desired) -> Option<Self> {
+        let vrfs = desired.vrfs.iter().filter_map(|vrf| vrf.table).collect();
+        desired.node.kernel_routes.map(|routes| Self { routes, vrfs })
+    }
+}
+
+impl From<KernelRoutes> for Settings {
+    fn from(routes: KernelRoutes) -> Self {
+        Self { routes, vrfs: BTreeSet::new() }
+    }
+}
+
 /// How notifications are heard. Other than the default is for tests.
 #[derive(Clone, Copy, Debug)]
 pub struct Hearing {
@@ -94,11 +118,11 @@ impl Default for Hearing {
 /// How far the kernel's table is followed.
 #[derive(Clone, Debug, Default)]
 pub struct Status {
-    /// The table; `None` where none is followed.
+    /// The default VRF's table; `None` where none is followed.
     pub table: Option<u32>,
-    /// Since it is followed, all its routes have been told.
+    /// Since they are followed, all routes of every table have been told.
     pub synchronised: bool,
-    /// Prefixes with a route.
+    /// Prefixes of the default VRF's table with a route.
     pub routes: usize,
     /// Dumps, audits among them.
     pub dumps: u64,
@@ -114,6 +138,9 @@ pub struct Status {
     pub failure: Option<String>,
 }
 
+/// Ways out by prefix, with what the routes behind them lead by; `None`: there is none any more.
+pub type VrfChanges = Vec<(IpNet, Option<(Way, Alternatives)>)>;
+
 /// What has become different.
 #[derive(Debug, Default)]
 pub struct Update {
@@ -121,6 +148,8 @@ pub struct Update {
     pub changes: Vec<(IpNet, Option<Way>)>,
     /// Of these prefixes, what the routes behind the first lead by, where an interface asks for it.
     pub alternatives: BTreeMap<IpNet, Alternatives>,
+    /// Both of the other VRFs' tables.
+    pub of_vrfs: BTreeMap<u32, VrfChanges>,
     /// With these changes told.
     pub status: Status,
     /// Given back when the update has been dealt with.
@@ -151,9 +180,9 @@ struct Running {
     audit_pause: Duration,
 }
 
-/// Follows the table of the settings until the receiver of events is gone. `wrap` puts an update into its type.
+/// Follows the tables of the settings until the receiver of events is gone. `wrap` puts an update into its type.
 pub async fn follow<E>(
-    settings: watch::Receiver<Option<desired::KernelRoutes>>,
+    settings: watch::Receiver<Option<Settings>>,
     hearing: Hearing,
     events: mpsc::Sender<E>,
     wrap: impl Fn(Update) -> E,
@@ -164,7 +193,7 @@ pub async fn follow<E>(
         events,
         wrap,
         slots: Arc::new(Semaphore::new(SLOTS)),
-        routes: KernelRoutes::new(0),
+        routes: Tables::new(0),
         status: Status::default(),
         alternatives: false,
         news: false,
@@ -173,7 +202,7 @@ pub async fn follow<E>(
         dump_time: Duration::ZERO,
     };
     while !follower.events.is_closed() {
-        let settings = *follower.settings.borrow_and_update();
+        let settings = follower.settings.borrow_and_update().clone();
         let ended = match settings {
             Some(settings) => follower.follow(settings).await,
             None => follower.rest().await,
@@ -189,12 +218,12 @@ pub async fn follow<E>(
 }
 
 struct Follower<E, W> {
-    settings: watch::Receiver<Option<desired::KernelRoutes>>,
+    settings: watch::Receiver<Option<Settings>>,
     hearing: Hearing,
     events: mpsc::Sender<E>,
     wrap: W,
     slots: Arc<Semaphore>,
-    routes: KernelRoutes,
+    routes: Tables,
     status: Status,
     /// What stands behind the first route of a prefix is told, too.
     alternatives: bool,
@@ -245,8 +274,9 @@ impl<E, W: Fn(Update) -> E> Follower<E, W> {
         Ok(())
     }
 
-    /// Follows one table, until the settings change or a socket fails.
-    async fn follow(&mut self, settings: desired::KernelRoutes) -> Result<(), Error> {
+    /// Follows these tables, until the settings change or a socket fails.
+    async fn follow(&mut self, settings: Settings) -> Result<(), Error> {
+        let Settings { routes: settings, vrfs } = settings;
         let groups: &[MulticastGroup] = match self.hearing.routes {
             true => &[
                 MulticastGroup::Link,
@@ -258,11 +288,11 @@ impl<E, W: Fn(Update) -> E> Follower<E, W> {
             false => &[MulticastGroup::Link],
         };
         let mut listener = Netlink::listening(groups, self.hearing.room)?;
-        self.routes.set_table(settings.table);
+        let is_new = self.routes.set(settings.table, &vrfs);
         if std::mem::replace(&mut self.alternatives, settings.alternatives) != settings.alternatives {
             self.routes.tell_alternatives();
         }
-        if self.status.table != Some(settings.table) {
+        if is_new || self.status.table != Some(settings.table) {
             self.complete = false;
             self.status.synchronised = false;
         }
@@ -303,7 +333,7 @@ impl<E, W: Fn(Update) -> E> Follower<E, W> {
                     if let Some((_, reason)) = self.wanted.take() {
                         self.routes.begin();
                         let running = Running { reason, begun: Instant::now(), audit_pause };
-                        dump = Some((Dump::start(settings.table)?, running));
+                        dump = Some((Dump::start(self.routes.numbers())?, running));
                     }
                 }
                 room = room(&self.slots, &self.events), if self.routes.has_changes() || self.news => {
@@ -402,7 +432,7 @@ impl<E, W: Fn(Update) -> E> Follower<E, W> {
 
     /// The next changes, with how things stand once they are told.
     fn update(&mut self, slot: OwnedSemaphorePermit) -> Update {
-        let changes = self.routes.take_changes(BATCH);
+        let (changes, of_vrfs) = self.routes.take_changes(BATCH, self.alternatives);
         let mut alternatives = BTreeMap::new();
         if self.alternatives {
             let of = |(prefix, _): &(IpNet, Option<Way>)| (*prefix, self.routes.alternatives(*prefix));
@@ -415,7 +445,7 @@ impl<E, W: Fn(Update) -> E> Follower<E, W> {
             // To be told with the last of them.
             self.news = true;
         }
-        Update { changes, alternatives, status: self.status.clone(), _slot: Some(slot) }
+        Update { changes, alternatives, of_vrfs, status: self.status.clone(), _slot: Some(slot) }
     }
 
     async fn tell(&mut self) {
@@ -428,7 +458,7 @@ impl<E, W: Fn(Update) -> E> Follower<E, W> {
             None => {
                 self.news = false;
                 self.routes.clear();
-                self.routes.take_changes(usize::MAX);
+                self.routes.take_changes(usize::MAX, false);
             }
         }
     }
