@@ -22,6 +22,12 @@ ALWAYS_INLINE __u32 csum_words(const __u16 *p, int words)
 	return sum;
 }
 
+/* Of a sum of 32-bit words the sum of their halves, which is the same to csum_fold(). */
+ALWAYS_INLINE __u32 csum_halves(__u64 sum)
+{
+	return (sum & 0xffff) + (sum >> 16 & 0xffff) + (sum >> 32);
+}
+
 /* RFC 1624 eqn. 3: a 16-bit word of the header changes from `from` to `to`. */
 ALWAYS_INLINE __u16 csum_replace(__u16 csum, __u16 from, __u16 to)
 {

@@ -150,7 +150,7 @@ ALWAYS_INLINE int to_backend(struct xdp_md *ctx, struct packet *pkt, const struc
 	int action;
 
 	trace_step(STAGE_BACKEND, id, b->outer_kind);
-	if (source_link_local(pkt))
+	if (!pkt->plain && source_link_local(pkt))
 		return drop(pkt, DROP_SRC_INVALID);
 	if (pkt->ttl <= 1)
 		return punt_plain(ctx, pkt, PUNT_TTL_EXCEEDED);
@@ -164,6 +164,11 @@ ALWAYS_INLINE int to_backend(struct xdp_md *ctx, struct packet *pkt, const struc
 		return drop(pkt, DROP_INTERNAL);
 	if (b->outer_kind == OUTER_NONE && !(adj->flags & ADJ_COMPLETE))
 		return punt_neighbor(ctx, pkt, PUNT_NEIGHBOR, nh->ifindex, &nh->address);
+	if (pkt->plain && adj->flags & ADJ_COMPLETE && adj->rewrite_len == 12 && b->outer_kind == OUTER_IPIP &&
+	    !b->outer_ipv6) {
+		count_backend(pkt, id);
+		return send_plain_in_ip4(ctx, pkt, b, adj);
+	}
 
 	action = decrement_ttl(ctx, pkt);
 	if (action != CONTINUE)
