@@ -1,35 +1,38 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * The flow hash: a multiply and a fold a word. The process computes the same (crates/tables), so that it can tell where
+ * The flow hash: a multiply and a fold for two words. The process computes the same (crates/tables), so that it can tell where
  * a flow goes without asking the kernel.
  */
 #pragma once
 
 #include "parse.h"
 
-ALWAYS_INLINE __u64 hash_word(__u64 h, __u32 word)
+ALWAYS_INLINE __u64 hash_words(__u64 h, __u32 high, __u32 low)
 {
-	h = (h ^ word) * 0x9E3779B97F4A7C15ULL;
+	h = (h ^ ((__u64)high << 32 | low)) * 0x9E3779B97F4A7C15ULL;
 	return h ^ (h >> 32);
+}
+
+/* `ports`: host order. */
+ALWAYS_INLINE __u64 hash_upper(__u64 h, __u32 ports, __u8 proto)
+{
+	return hash_words(h, ports >> 24, ports << 8 | proto);
 }
 
 ALWAYS_INLINE __u64 hash_tuple(const struct packet *pkt, __be32 ports)
 {
+	const __be32 *src = pkt->src.word, *dst = pkt->dst.word;
 	__u64 h = 0;
 
 	if (pkt->is_ipv6) {
-#pragma unroll
-		for (int i = 0; i < 4; i++)
-			h = hash_word(h, pkt->src.word[i]);
-#pragma unroll
-		for (int i = 0; i < 4; i++)
-			h = hash_word(h, pkt->dst.word[i]);
+		h = hash_words(h, src[0], src[1]);
+		h = hash_words(h, src[2], src[3]);
+		h = hash_words(h, dst[0], dst[1]);
+		h = hash_words(h, dst[2], dst[3]);
 	} else {
-		h = hash_word(h, pkt->src.word[3]);
-		h = hash_word(h, pkt->dst.word[3]);
+		h = hash_words(h, src[3], dst[3]);
 	}
-	h = hash_word(h, bpf_ntohl(ports));
-	return hash_word(h, pkt->proto);
+	return hash_upper(h, bpf_ntohl(ports), pkt->proto);
 }
 
 ALWAYS_INLINE __u64 flow_hash(const struct packet *pkt)
@@ -58,7 +61,7 @@ ALWAYS_INLINE __u32 hash_to_bucket(__u64 h)
  */
 ALWAYS_INLINE __u64 hash_inside(struct xdp_md *ctx, __u32 off, __u32 end, int is_ipv6, int turned)
 {
-	__u32 words = is_ipv6 ? 4 : 1, l4 = off, ports = 0;
+	__u32 l4 = off, ports = 0;
 	const __be32 *first, *second;
 	const __be32 *upper;
 	__u64 h = 0;
@@ -86,15 +89,18 @@ ALWAYS_INLINE __u64 hash_inside(struct xdp_md *ctx, __u32 off, __u32 end, int is
 		first = turned ? &ip->dst : &ip->src;
 		second = turned ? &ip->src : &ip->dst;
 	}
-	for (__u32 i = 0; i < words; i++)
-		h = hash_word(h, first[i]);
-	for (__u32 i = 0; i < words; i++)
-		h = hash_word(h, second[i]);
+	if (is_ipv6) {
+		h = hash_words(h, first[0], first[1]);
+		h = hash_words(h, first[2], first[3]);
+		h = hash_words(h, second[0], second[1]);
+		h = hash_words(h, second[2], second[3]);
+	} else {
+		h = hash_words(h, *first, *second);
+	}
 	upper = bytes_at(ctx, l4, 4);
 	if (upper && l4 + 4 <= end && has_ports(proto))
 		ports = bpf_ntohl(*upper);
-	h = hash_word(h, turned ? ports >> 16 | ports << 16 : ports);
-	return hash_word(h, proto);
+	return hash_upper(h, turned ? ports >> 16 | ports << 16 : ports, proto);
 }
 
 /* An error about a packet, with the start of that behind eight bytes (RFC 792, RFC 4443 §2.1). */
