@@ -382,9 +382,12 @@ impl<'a> Routes<'a> {
                             None => GatewayKey { weight, ..known.last(scope.vrf, address) },
                         };
                         all.push(found.as_ref().map_or_else(as_told, |(key, _)| *key));
+                        // What was told with its interface needs no memory, and has nothing to say of others.
+                        if let (None, Some((key, _))) = (ifindex, &found) {
+                            known.remember(scope.vrf, *key);
+                        }
                         usable.extend(found);
                     }
-                    usable.iter().for_each(|(key, _)| known.remember(scope.vrf, *key));
                     if usable.is_empty() {
                         // The kernel forwards where margay has no port; what a former process forwarded is nobody's now.
                         let elsewhere =
