@@ -10,6 +10,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
 
 use libbpf_rs::{MapCore, MapHandle, Object, ObjectBuilder, OpenObject};
+use model::ids::Ids;
 use model::tables::{Features, Parameters};
 use serde::Serialize;
 
@@ -141,6 +142,18 @@ impl SharedMaps {
         Ok(self.get("flows")?.value_size() / LINE_BYTES)
     }
 }
+
+// One layout, two languages.
+const _: () = {
+    use tables::flows;
+    use types::{flow_entry, limits};
+    assert!(limits::FLOW_WAYS.0 as usize == flows::WAYS);
+    assert!(limits::BACKENDS_MAX.0 == Ids::LAST_BACKEND + 1);
+    assert!(flow_entry::FLOW_SEEN_SHIFT.0 == flows::SEEN_SHIFT && flow_entry::FLOW_BEGAN_SHIFT.0 == flows::BEGAN_SHIFT);
+    assert!(flow_entry::FLOW_STAMP_MASK.0 as u64 == flows::STAMP_MASK);
+    assert!(flow_entry::FLOW_ESTABLISHED.0 as u64 == flows::ESTABLISHED);
+    assert!(flow_entry::FLOW_BACKEND_SHIFT.0 == flows::BACKEND_SHIFT);
+};
 
 /// Bytes of a line of the flow table.
 const LINE_BYTES: u32 = types::limits::FLOW_WAYS.0 * size_of::<u64>() as u32;

@@ -9,12 +9,16 @@ use crate::hash;
 /// Entries of a line.
 pub const WAYS: usize = 8;
 
-/// Of nanoseconds since boot: the clocks of stamps, of established flows and of others.
-const SEEN_SHIFT: u32 = 32;
-const BEGAN_SHIFT: u32 = 22;
-const STAMP_MASK: u64 = 0x7fff;
-const ESTABLISHED: u64 = 0x8000;
-const BACKEND_SHIFT: u32 = 16;
+/// How far nanoseconds since boot are shifted to the stamp of an established flow.
+pub const SEEN_SHIFT: u32 = 32;
+/// The same, of a flow that is not established.
+pub const BEGAN_SHIFT: u32 = 22;
+/// Bits of a stamp, the lowest of an entry.
+pub const STAMP_MASK: u64 = 0x7fff;
+/// The bit of established flows.
+pub const ESTABLISHED: u64 = 0x8000;
+/// Where the backend begins.
+pub const BACKEND_SHIFT: u32 = 16;
 
 /// What is remembered of a flow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
