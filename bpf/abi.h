@@ -12,14 +12,15 @@
 #include "drop_reasons.h"
 
 enum limits {
-	ABI_VERSION = 6,
+	ABI_VERSION = 7,
 	PORTS_MAX = 64,	      /* ports; index 0 counts packets of unknown ones */
 	QUEUES_PER_PORT = 64, /* slow-path sockets a port */
 	IFINDEX_MAX = 4096,   /* interfaces that can carry the program */
 	VLAN_PORTS_MAX = 1024,
 	FILTER_OPS_MAX = 16384, /* two halves: one in force, one being written */
 	FILTER_NONE = 0xffff,
-	TUNNEL_PEERS_MAX = 16384,
+	TUNNEL_PEERS_MAX = 1 << 18, /* addresses of this node in the prefixes of peers among them */
+	TUNNEL_SOURCES_MAX = 32768, /* two halves: one in force, one being written */
 	DENYLIST_MAX = 1 << 20,
 	VIPS_MAX = 4096,
 	VIP_BUCKETS = 2048, /* of each half of the table */
@@ -183,6 +184,21 @@ struct tunnel_peer_key {
 	struct ip_addr source;
 };
 _Static_assert(sizeof(struct tunnel_peer_key) == 24, "tunnel_peer_key");
+
+/* Which inner sources are behind a peer: these of tunnel_sources. */
+struct tunnel_peer {
+	__u32 own; /* no peer: an address of this node, where no packet comes from */
+	__u32 first;
+	__u32 sources; /* 0: any but addresses of this node and VIPs */
+};
+_Static_assert(sizeof(struct tunnel_peer) == 12, "tunnel_peer");
+
+/* Inner sources from `first` to `last`: high and low half of the address as a number. Those of a peer ascend and do not overlap. */
+struct source_range {
+	__u64 first[2];
+	__u64 last[2];
+};
+_Static_assert(sizeof(struct source_range) == 32, "source_range");
 
 /* ---- load balancing ---------------------------------------------------------------------------------------------- */
 

@@ -36,7 +36,9 @@
 	X(ADJUST_HEAD, "no headroom for the outer header")                                                             \
 	X(INTERNAL, "a table refers to an entry that does not exist")                                                  \
 	X(SRC_UNROUTED, "source validation: no route back to the source")                                              \
-	X(SRC_INTERFACE, "source validation: the route back to the source leads by another interface")
+	X(SRC_INTERFACE, "source validation: the route back to the source leads by another interface")                 \
+	X(TUN_SOURCE, "inner source that the Tunnel does not have behind this peer")                                   \
+	X(TUN_REFLECTED, "tunnel packet from an address of this node, or with one or a VIP as inner source")
 
 /* Third column: what happens where no worker serves the queue: PASS to the host's stack, or DROP as PUNT_NO_WORKER. */
 #define PUNT_REASONS(X)                                                                                                \

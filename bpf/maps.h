@@ -43,8 +43,15 @@ struct {
 	__uint(map_flags, BPF_F_NO_PREALLOC);
 	__uint(max_entries, TUNNEL_PEERS_MAX);
 	__type(key, struct tunnel_peer_key);
-	__type(value, __u32);
+	__type(value, struct tunnel_peer);
 } tunnel_peers SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, TUNNEL_SOURCES_MAX);
+	__type(key, __u32);
+	__type(value, struct source_range);
+} tunnel_sources SEC(".maps");
 
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);

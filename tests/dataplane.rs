@@ -10,14 +10,14 @@ mod root {
     use ipnet::IpNet;
     use margay::dataplane::{Applied, Attach, Count, Dataplane, Error, Stage, detach_all};
     use model::compile::{Compiler, compile};
-    use model::desired::{AttachMode, Desired, Interface, SourceValidation};
+    use model::desired::{AttachMode, Desired, Interface, SourceValidation, TunnelKind};
     use model::ids::{Ids, Limits};
     use model::network::{IfIndex, Link, Mac, Network};
     use model::rib::{Gateway, Origin, Rib, Way};
     use model::tables::{
         Adjacency, AdjacencyId, Backend, BackendId, Features, FilterNext, FilterOp, FilterTest, GROUP_BUCKETS, Group,
-        GroupId, NextHop, NextHopId, Outer, Parameters, Port, PortId, PortKey, RING_SLOTS, Slot, Tables, TunnelPeer,
-        VipAddress, VipAddressId, VipId, VipKey, VrfId,
+        GroupId, InnerSources, NextHop, NextHopId, Outer, Parameters, Port, PortId, PortKey, RING_SLOTS, Slot,
+        SourceRange, Tables, TunnelPeer, VipAddress, VipAddressId, VipId, VipKey, VrfId,
     };
     use testkit::netns::{End, Netns, veth};
 
@@ -74,10 +74,15 @@ mod root {
             on_miss: FilterNext::Allow,
             on_absent: FilterNext::Allow,
         }];
-        t.tunnel_peers = BTreeSet::from([
-            TunnelPeer { vni: None, source: net("10.0.0.0/24") },
-            TunnelPeer { vni: Some(4096), source: net("2001:db8::/64") },
+        t.tunnel_peers = BTreeMap::from([
+            (TunnelPeer { kind: TunnelKind::Ipip, source: net("10.0.0.0/24") }, InnerSources::Any),
+            (TunnelPeer { kind: TunnelKind::Ipip, source: net("10.0.0.1/32") }, InnerSources::Own),
+            (
+                TunnelPeer { kind: TunnelKind::Vxlan { vni: 4096 }, source: net("2001:db8::/64") },
+                InnerSources::Ranges { first: 1, count: 1 },
+            ),
         ]);
+        t.tunnel_sources = vec![SourceRange { first: 1, last: 2 }, SourceRange { first: 7, last: 1 << 100 }];
         t.adjacencies.insert(
             AdjacencyId(1),
             Adjacency {
@@ -165,6 +170,7 @@ mod root {
             adopted.denylist = wanted.denylist.clone();
             adopted.filter = wanted.filter.clone();
             adopted.tunnel_peers = wanted.tunnel_peers.clone();
+            adopted.tunnel_sources = wanted.tunnel_sources.clone();
             assert_eq!(adopted, wanted);
             let applied = apply(&mut second, &wanted, &links);
             assert_eq!((applied.writes, applied.links_changed), (0, 0));

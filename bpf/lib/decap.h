@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
  * Tunnel packets for this node: IP in IP and VXLAN, from configured peers only, one level deep. An open decapsulator is
- * an open relay, so a packet is taken in only where outer source, outer destination and network identifier are all known.
+ * an open relay, so a packet is taken in only where outer source, outer destination and network identifier are all known and
+ * the inner source is one that is behind that peer.
  */
 #pragma once
 
@@ -13,6 +14,7 @@
 #define UDP_LEN 8
 #define ECN_MASK 3
 #define ECN_CE 3
+#define TUNNEL_SOURCE_STEPS 15 /* 2^15 is more than half of TUNNEL_SOURCES_MAX */
 
 /* A packet of an encapsulation that this node takes in: enum tunnel_kind, 0 for none. */
 ALWAYS_INLINE int tunnel_kind_of(const struct packet *pkt)
@@ -24,7 +26,7 @@ ALWAYS_INLINE int tunnel_kind_of(const struct packet *pkt)
 	return 0;
 }
 
-ALWAYS_INLINE int known_peer(struct packet *pkt, int kind, const __u8 *vni)
+ALWAYS_INLINE const struct tunnel_peer *peer_of(const struct packet *pkt, int kind, const __u8 *vni)
 {
 	struct tunnel_peer_key key = {
 		.prefix_len = 32 + 128,
@@ -33,7 +35,87 @@ ALWAYS_INLINE int known_peer(struct packet *pkt, int kind, const __u8 *vni)
 	};
 
 	__builtin_memcpy(key.vni, vni, sizeof(key.vni));
-	return bpf_map_lookup_elem(&tunnel_peers, &key) != NULL;
+	return bpf_map_lookup_elem(&tunnel_peers, &key);
+}
+
+enum source_owner {
+	OWNER_OTHER,
+	OWNER_SELF, /* an address of this node */
+	OWNER_VIP,
+};
+
+/* Whose the packet's source is, by the FIB. Global, so that the verifier walks it once and not on every way that leads here. */
+__noinline int owner_of_source(const struct packet *pkt)
+{
+	const struct group *group;
+	const struct next_hop *nh;
+	int by_default;
+	__u32 id;
+
+	if (!pkt)
+		return OWNER_OTHER;
+	id = fib_group(0, &pkt->src, pkt->is_ipv6, &by_default);
+	group = bpf_map_lookup_elem(&groups, &id);
+	if (!group)
+		return OWNER_OTHER;
+	/* Either has one next hop. */
+	id = group->bucket[0] & (GROUP_SINGLE - 1);
+	nh = bpf_map_lookup_elem(&next_hops, &id);
+	if (!nh)
+		return OWNER_OTHER;
+	return nh->kind == NH_RECEIVE ? OWNER_SELF : nh->kind == NH_VIP ? OWNER_VIP : OWNER_OTHER;
+}
+
+ALWAYS_INLINE int is_above(const __u64 *a, __u64 high, __u64 low)
+{
+	return a[0] > high || (a[0] == high && a[1] > low);
+}
+
+/*
+ * Whether the packet's source is in one of these ranges of tunnel_sources: of those that begin at or before it, the last. A search
+ * of an array: a prefix trie of the kernel's takes several times as long. Global for the same reason.
+ */
+__noinline int source_in_ranges(const struct packet *pkt, __u32 first, __u32 ranges)
+{
+	const struct source_range *range;
+	__u32 begun = 0, rest = ranges, at;
+	__u64 high, low;
+
+	if (!pkt)
+		return 0;
+	high = (__u64)bpf_ntohl(pkt->src.word[0]) << 32 | bpf_ntohl(pkt->src.word[1]);
+	low = (__u64)bpf_ntohl(pkt->src.word[2]) << 32 | bpf_ntohl(pkt->src.word[3]);
+	for (int step = 0; step < TUNNEL_SOURCE_STEPS && rest; step++) {
+		__u32 half = rest / 2;
+
+		at = first + begun + half;
+		range = bpf_map_lookup_elem(&tunnel_sources, &at);
+		if (!range)
+			return 0;
+		if (is_above(range->first, high, low)) {
+			rest = half;
+		} else {
+			begun += half + 1;
+			rest -= half + 1;
+		}
+	}
+	if (!begun)
+		return 0;
+	at = first + begun - 1;
+	range = bpf_map_lookup_elem(&tunnel_sources, &at);
+	return range && (range->last[0] > high || (range->last[0] == high && range->last[1] >= low));
+}
+
+/* The inner packet, freshly parsed: whether what it says of its source can be so behind this peer. */
+ALWAYS_INLINE int decap_source(struct packet *inner, const struct tunnel_peer *peer)
+{
+	int owner = owner_of_source(inner);
+
+	if (owner == OWNER_SELF || (owner == OWNER_VIP && !peer->sources))
+		return drop(inner, DROP_TUN_REFLECTED);
+	if (peer->sources && !source_in_ranges(inner, peer->first, peer->sources))
+		return drop(inner, DROP_TUN_SOURCE);
+	return CONTINUE;
 }
 
 /*
@@ -134,6 +216,7 @@ ALWAYS_INLINE int decap(struct xdp_md *ctx, struct packet *pkt)
 	__u8 outer_tos = pkt->tos;
 	__u8 vni[3] = {};
 	__u16 ethertype = pkt->proto == PROTO_IPIP ? ETH_P_IP : ETH_P_IPV6;
+	const struct tunnel_peer *peer;
 	const struct next_hop *nh;
 	__u32 vni_key;
 	int action;
@@ -153,15 +236,21 @@ ALWAYS_INLINE int decap(struct xdp_md *ctx, struct packet *pkt)
 	}
 	vni_key = (__u32)vni[0] << 16 | (__u32)vni[1] << 8 | vni[2];
 	trace_step(STAGE_DECAP, kind, vni_key);
-	if (!known_peer(pkt, kind, vni)) {
+	peer = peer_of(pkt, kind, vni);
+	if (!peer) {
 		if (kind == TUNNEL_VXLAN && !bpf_map_lookup_elem(&vnis, &vni_key))
 			return drop(pkt, DROP_TUN_VNI_UNKNOWN);
 		return drop(pkt, DROP_TUN_PEER_UNKNOWN);
 	}
+	if (peer->own)
+		return drop(pkt, DROP_TUN_REFLECTED);
 	pkt->l3 = inner;
 	pkt->ethertype = ethertype;
 	pkt->decapsulated = 1;
 	action = parse_ip(ctx, pkt, outer_end);
+	if (action != CONTINUE)
+		return action;
+	action = decap_source(pkt, peer);
 	if (action != CONTINUE)
 		return action;
 	action = decap_ecn(ctx, pkt, outer_tos);

@@ -8,12 +8,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv6Addr};
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
-use model::desired::SourceValidation;
+use model::desired::{SourceValidation, TunnelKind};
 use model::network::{IfIndex, Mac};
 use model::tables::{
-    Adjacency, AdjacencyId, Backend, BackendId, FilterNext, FilterOp, FilterTest, Group, GroupId, NextHop, NextHopId,
-    Origins, Outer, Port, PortId, PortKey, RING_SLOTS, Ring, Slot, Tables, TunnelPeer, VipAddress, VipAddressId, VipId,
-    VipKey, VrfId,
+    Adjacency, AdjacencyId, Backend, BackendId, FilterNext, FilterOp, FilterTest, Group, GroupId, InnerSources,
+    NextHop, NextHopId, Origins, Outer, Port, PortId, PortKey, RING_SLOTS, Ring, Slot, SourceRange, Tables, TunnelPeer,
+    VipAddress, VipAddressId, VipId, VipKey, VrfId,
 };
 use tables::vips::{Bucket, Entry, Vips};
 
@@ -25,6 +25,15 @@ pub(super) type Entries = BTreeMap<Vec<u8>, Vec<u8>>;
 
 /// Ops of one half of the filter map.
 pub(super) const FILTER_HALF: usize = types::limits::FILTER_OPS_MAX.0 as usize / 2;
+/// Ranges of one half of the map of inner sources.
+pub(super) const SOURCES_HALF: usize = types::limits::TUNNEL_SOURCES_MAX.0 as usize / 2;
+
+/// Where what is written as a whole, and comes into force by references to it, begins in its map: in either half.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Bases {
+    pub(super) filter: usize,
+    pub(super) sources: usize,
+}
 
 /// One map whose entries follow from the tables.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -35,6 +44,7 @@ pub(super) enum Table {
     Groups,
     Backends,
     Vips,
+    TunnelSources,
     TunnelPeers,
     Vnis,
     Denylist4,
@@ -46,12 +56,13 @@ pub(super) enum Table {
 
 impl Table {
     /// Every table, what is referred to before what refers to it: the order of writes; deletes go the other way.
-    pub(super) const ORDER: [Self; 13] = [
+    pub(super) const ORDER: [Self; 14] = [
         Self::Adjacencies,
         Self::NextHops,
         Self::Origins,
         Self::Groups,
         Self::Backends,
+        Self::TunnelSources,
         Self::TunnelPeers,
         Self::Vnis,
         Self::Denylist4,
@@ -71,6 +82,7 @@ impl Table {
             Self::Groups => "groups",
             Self::Backends => "backends",
             Self::Vips => "vips",
+            Self::TunnelSources => "tunnel_sources",
             Self::TunnelPeers => "tunnel_peers",
             Self::Vnis => "vnis",
             Self::Denylist4 => "denylist4",
@@ -104,6 +116,7 @@ impl Table {
             Self::Origins | Self::Groups => l::GROUPS_MAX.0,
             Self::Backends => l::BACKENDS_MAX.0,
             Self::Vips => 2 * l::VIP_BUCKETS.0,
+            Self::TunnelSources => l::TUNNEL_SOURCES_MAX.0,
             Self::TunnelPeers | Self::Vnis => l::TUNNEL_PEERS_MAX.0,
             Self::Denylist4 | Self::Denylist6 => l::DENYLIST_MAX.0,
             Self::Filter => l::FILTER_OPS_MAX.0,
@@ -155,6 +168,10 @@ impl Encoded {
         }
         if tables.filter.len() > FILTER_HALF {
             return Err(Error::Full { table: "filter", wanted: tables.filter.len(), limit: FILTER_HALF });
+        }
+        let sources = tables.tunnel_sources.len();
+        if sources > SOURCES_HALF {
+            return Err(Error::Full { table: "tunnel_sources", wanted: sources, limit: SOURCES_HALF });
         }
         Ok(())
     }
@@ -274,14 +291,49 @@ fn filter_op(op: &FilterOp, base: usize) -> types::filter_op {
 }
 
 fn tunnel_peer(peer: &TunnelPeer) -> types::tunnel_peer_key {
-    let kind = if peer.vni.is_some() { types::tunnel_kind::TUNNEL_VXLAN } else { types::tunnel_kind::TUNNEL_IPIP };
+    let (kind, vni) = match peer.kind {
+        TunnelKind::Ipip => (types::tunnel_kind::TUNNEL_IPIP, 0),
+        TunnelKind::Vxlan { vni } => (types::tunnel_kind::TUNNEL_VXLAN, vni),
+    };
     let family = if peer.source.addr().is_ipv6() { types::tunnel_kind::TUNNEL_SOURCE6.0 } else { 0 };
     types::tunnel_peer_key {
         prefix_len: 32 + mapped_prefix_len(peer.source),
         kind: (kind.0 | family) as u8,
-        vni: vni_bytes(peer.vni.unwrap_or(0)),
+        vni: vni_bytes(vni),
         source: ip_addr(peer.source.network()),
     }
+}
+
+fn inner_sources(inner: InnerSources, base: usize) -> types::tunnel_peer {
+    match inner {
+        InnerSources::Own => types::tunnel_peer { own: 1, ..Default::default() },
+        InnerSources::Any => types::tunnel_peer::default(),
+        InnerSources::Ranges { first, count } => {
+            types::tunnel_peer { own: 0, first: first.saturating_add(base as u32), sources: count }
+        }
+    }
+}
+
+fn source_range(range: &SourceRange) -> types::source_range {
+    let halves = |address: u128| [(address >> 64) as u64, address as u64];
+    types::source_range { first: halves(range.first), last: halves(range.last) }
+}
+
+/// The entries of the inner sources, written from `base` on.
+pub(super) fn sources(tables: &Tables, base: usize) -> Entries {
+    let entry = |(index, range): (u32, &SourceRange)| {
+        (abi::bytes_of(&index).to_vec(), abi::bytes_of(&source_range(range)).to_vec())
+    };
+    (base as u32..).zip(&tables.tunnel_sources).map(entry).collect()
+}
+
+/// The half of the map of inner sources that the peers use.
+pub(super) fn sources_base(entries: &Encoded) -> usize {
+    let peers = entries.table(Table::TunnelPeers).values();
+    let upper = peers
+        .filter_map(|bytes| abi::from_bytes::<types::tunnel_peer>(bytes))
+        .any(|peer| peer.first as usize >= SOURCES_HALF);
+    if upper { SOURCES_HALF } else { 0 }
 }
 
 // One layout, two languages.
@@ -425,14 +477,14 @@ fn adjacency(adj: &Adjacency) -> types::adjacency {
     }
 }
 
-/// Map entries of `tables`, the filter from op `filter_base` on, VIPs where they are in `present`.
+/// Map entries of `tables`, from `bases` on what has halves, VIPs where they are in `present`.
 ///
 /// # Errors
 /// [`Error::Full`] where a table does not fit its map.
-pub(super) fn encode(tables: &Tables, filter_base: usize, present: &Encoded) -> Result<Encoded, Error> {
+pub(super) fn encode(tables: &Tables, bases: Bases, present: &Encoded) -> Result<Encoded, Error> {
     let mut e = Encoded { rings: tables.rings.clone(), ..Default::default() };
     for (key, value) in &tables.ports {
-        let value = port(value, filter_base);
+        let value = port(value, bases.filter);
         match key.vlan {
             None => e.put(Table::Ports, &key.ifindex.0, &value),
             Some(vlan) => {
@@ -447,13 +499,16 @@ pub(super) fn encode(tables: &Tables, filter_base: usize, present: &Encoded) -> 
         }
     }
     if !tables.filter.is_empty() {
-        e.entries.insert(Table::Filter, filter(tables, filter_base));
+        e.entries.insert(Table::Filter, filter(tables, bases.filter));
     }
-    for peer in &tables.tunnel_peers {
-        e.put(Table::TunnelPeers, &tunnel_peer(peer), &1u32);
-        if let Some(vni) = peer.vni {
+    for (peer, inner) in &tables.tunnel_peers {
+        e.put(Table::TunnelPeers, &tunnel_peer(peer), &inner_sources(*inner, bases.sources));
+        if let TunnelKind::Vxlan { vni } = peer.kind {
             e.put(Table::Vnis, &vni, &1u32);
         }
+    }
+    if !tables.tunnel_sources.is_empty() {
+        e.entries.insert(Table::TunnelSources, sources(tables, bases.sources));
     }
     let vips = vips(tables, present.table(Table::Vips))?;
     if !vips.is_empty() {

@@ -176,7 +176,7 @@ impl Dataplane {
         parameters: &Parameters,
         attach: &[Attach],
     ) -> Result<Applied, Error> {
-        let desired = encode::encode(tables, self.kernel.filter_base_for(tables), self.kernel.state())?;
+        let desired = encode::encode(tables, self.kernel.bases_for(tables), self.kernel.state())?;
         self.attach = attach.to_vec();
         let mut applied = Applied::default();
         self.kernel.fibs_mut().begin();

@@ -12,7 +12,7 @@ use model::tables::{Group, GroupId, RING_SLOTS, Ring, VipId};
 
 use super::abi;
 use super::counters;
-use super::encode::{self, Encoded, Entries, FILTER_HALF, Table};
+use super::encode::{self, Bases, Encoded, Entries, FILTER_HALF, SOURCES_HALF, Table};
 use super::error::Error;
 use super::fib::{Fibs, MAPS, Outgrown, Wanted, WantedByVrf};
 use super::object::SharedMaps;
@@ -89,11 +89,15 @@ impl Kernel {
         &self.state
     }
 
-    /// Where the next policy is written: in place while it does not change, else the half that is not in force.
-    pub(super) fn filter_base_for(&self, tables: &model::tables::Tables) -> usize {
-        let current = encode::filter_base(&self.state);
-        let same = encode::filter(tables, current) == *self.state.table(Table::Filter);
-        if same { current } else { FILTER_HALF - current }
+    /// Where the next policy and inner sources are written: in place while they do not change, else the half that is not in force.
+    pub(super) fn bases_for(&self, tables: &model::tables::Tables) -> Bases {
+        let (filter, sources) = (encode::filter_base(&self.state), encode::sources_base(&self.state));
+        let same_filter = encode::filter(tables, filter) == *self.state.table(Table::Filter);
+        let same_sources = encode::sources(tables, sources) == *self.state.table(Table::TunnelSources);
+        Bases {
+            filter: if same_filter { filter } else { FILTER_HALF - filter },
+            sources: if same_sources { sources } else { SOURCES_HALF - sources },
+        }
     }
 
     /// The FIB of both families.

@@ -248,7 +248,7 @@ pub enum Encap {
 }
 
 /// Which encapsulation a tunnel carries.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum TunnelKind {
     /// IP protocols 4 and 41, any pair of families.
     Ipip,
@@ -268,6 +268,8 @@ pub struct Tunnel {
     pub kind: TunnelKind,
     /// Outer sources that are accepted; the outer destination must be an address of this node.
     pub peers: Vec<IpNet>,
+    /// Inner sources that are behind these peers; where absent, any but addresses of this node and VIPs.
+    pub sources: Option<Vec<IpNet>>,
 }
 
 /// A configured route (`StaticRoute`).

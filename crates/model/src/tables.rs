@@ -8,7 +8,7 @@ use std::sync::Arc;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use crate::desired::SourceValidation;
+use crate::desired::{SourceValidation, TunnelKind};
 use crate::network::{IfIndex, Mac};
 
 pub use ::tables::buckets::GROUP_BUCKETS;
@@ -178,13 +178,38 @@ pub struct FilterOp {
     pub on_absent: FilterNext,
 }
 
-/// Outer sources that are accepted for one encapsulation.
+/// Outer sources that packets of one encapsulation are judged by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct TunnelPeer {
-    /// `None` for IP in IP, the network identifier for VXLAN.
-    pub vni: Option<u32>,
-    /// Outer source prefix.
+    /// Encapsulation.
+    pub kind: TunnelKind,
+    /// Outer source prefix; the longest match counts.
     pub source: IpNet,
+}
+
+/// Which inner sources may come from a peer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum InnerSources {
+    /// None: no peer, but an address of this node among those of peers.
+    Own,
+    /// Any but addresses of this node and VIPs.
+    Any,
+    /// Those in some of [`Tables::tunnel_sources`].
+    Ranges {
+        /// Index of the first.
+        first: u32,
+        /// At least one.
+        count: u32,
+    },
+}
+
+/// Addresses from the first to the last as numbers, IPv4 as ::ffff:a.b.c.d.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct SourceRange {
+    /// First address.
+    pub first: u128,
+    /// Last address.
+    pub last: u128,
 }
 
 /// A VIP: packets to it are load-balanced.
@@ -362,8 +387,10 @@ pub struct Tables {
     pub filter: Vec<FilterOp>,
     /// By which ports packets may come from where a group leads to; empty where no port validates sources. See [`Origins`].
     pub origins: BTreeMap<GroupId, Origins>,
-    /// Accepted tunnel peers.
-    pub tunnel_peers: BTreeSet<TunnelPeer>,
+    /// Tunnel peers.
+    pub tunnel_peers: BTreeMap<TunnelPeer, InnerSources>,
+    /// Inner sources behind them; those of one peer ascend and do not overlap.
+    pub tunnel_sources: Vec<SourceRange>,
     /// VIPs.
     pub vips: BTreeMap<VipKey, VipId>,
     /// Rings of the VIPs.

@@ -155,6 +155,10 @@ reasons! {
         SrcUnrouted = "SRC_UNROUTED",
         /// Source validation: the route back to the source leads by another interface.
         SrcInterface = "SRC_INTERFACE",
+        /// Inner source that the Tunnel does not have behind this peer.
+        TunSource = "TUN_SOURCE",
+        /// Tunnel packet from an address of this node, or with one or a VIP as inner source.
+        TunReflected = "TUN_REFLECTED",
     }
 }
 

@@ -19,7 +19,7 @@ use crate::network::{IfIndex, Network};
 use crate::rib::{Learned, Rib, Source};
 use crate::tables::{
     Adjacency, Backend, BackendId, Features, Group, GroupId, NextHop, NextHopId, Origins, Parameters, PortId, Tables,
-    TunnelPeer, VipId, VrfId,
+    VipId, VrfId,
 };
 
 mod compiler;
@@ -30,6 +30,7 @@ mod routes;
 mod services;
 #[cfg(test)]
 mod tests;
+mod tunnels;
 mod vrfs;
 
 pub use compiler::{Changed, Compiler, LeftOut};
@@ -42,8 +43,6 @@ use vrfs::{Leaving, Vrfs};
 
 /// Source prefixes that fit the denylist.
 const DENYLIST_MAX: usize = 1 << 20;
-/// Prefixes that fit the table of tunnel peers.
-const TUNNEL_PEERS_MAX: usize = 16_384;
 
 /// One generation.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -205,10 +204,12 @@ fn generation(
     notices.extend(forwarding.failed.iter().filter_map(failed));
     notices.sort_unstable();
 
+    let (tunnel_peers, tunnel_sources) = tunnels::tunnels(scope)?;
     let tables = Tables {
         denylist: fits("denylist prefixes", DENYLIST_MAX, desired.denylist.iter().map(IpNet::trunc).collect())?,
         filter: filter.ops,
-        tunnel_peers: fits("tunnel peers", TUNNEL_PEERS_MAX, tunnel_peers(desired))?,
+        tunnel_peers,
+        tunnel_sources,
         vips: vips.iter().map(|vip| (vip.key, vip.id)).collect(),
         rings: services::rings(&vips, ids),
         backends: backends(&vips, &forwarding),
@@ -279,17 +280,6 @@ fn origins_of(hops: &[(NextHopKey, u32)], ports: &Ports) -> Origins {
 
 fn fits<T>(what: &'static str, limit: usize, set: BTreeSet<T>) -> Result<BTreeSet<T>, CompileError> {
     if set.len() > limit { Err(CompileError::TooMany { what, limit }) } else { Ok(set) }
-}
-
-fn tunnel_peers(desired: &Desired) -> BTreeSet<TunnelPeer> {
-    let of_tunnel = |tunnel: &crate::desired::Tunnel| {
-        let vni = match tunnel.kind {
-            TunnelKind::Ipip => None,
-            TunnelKind::Vxlan { vni } => Some(vni),
-        };
-        tunnel.peers.iter().map(move |peer| TunnelPeer { vni, source: peer.trunc() }).collect::<Vec<_>>()
-    };
-    desired.tunnels.iter().flat_map(of_tunnel).collect()
 }
 
 fn features(desired: &Desired, tables: &Tables) -> Features {

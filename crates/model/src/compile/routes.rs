@@ -148,7 +148,7 @@ impl<'a> Scope<'a> {
         self.ports.vrf_of(ifindex) == self.vrf
     }
 
-    fn addresses(self) -> impl Iterator<Item = (IfIndex, IpNet)> + 'a {
+    pub(super) fn addresses(self) -> impl Iterator<Item = (IfIndex, IpNet)> + 'a {
         self.network.addresses.iter().filter(move |(ifindex, _)| self.holds(*ifindex)).copied()
     }
 

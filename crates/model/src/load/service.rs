@@ -14,6 +14,7 @@ use crate::desired::{
 };
 use crate::document::Path;
 use crate::network::Mac;
+use crate::resources::common::Cidr;
 use crate::resources::margay::{
     DenylistSpec, EncapSpec, EncapType, FailsafePort, InterfaceSpec, NodeSpec, StaticRouteSpec, TunnelSpec, TunnelType,
     VirtualServiceSpec,
@@ -29,6 +30,8 @@ const MAX_BACKENDS: usize = 65_535;
 const MAX_DENYLIST: usize = 1 << 20;
 /// Most tunnel peers of all tunnels together.
 const MAX_TUNNEL_PEERS: usize = 16_384;
+/// Most inner sources of all tunnels together.
+const MAX_TUNNEL_SOURCES: usize = 8_192;
 /// Most next hops of one route: its buckets.
 const MAX_NEXT_HOPS: usize = 64;
 /// Largest VXLAN network identifier (RFC 7348 section 5).
@@ -315,11 +318,12 @@ fn encap(service: Option<&EncapSpec>, backend: Option<&EncapSpec>) -> Result<Enc
     }
 }
 
-/// Peers by (VNI, prefix), without a VNI for IPIP, with the document that has each.
-type TunnelPeers<'a> = HashMap<(Option<u32>, IpNet), (&'a Item<TunnelSpec>, Path)>;
+/// Peers by encapsulation and prefix, with the document that has each.
+type TunnelPeers<'a> = HashMap<(TunnelKind, IpNet), (&'a Item<TunnelSpec>, Path)>;
 
 pub(super) fn tunnels(items: &[Item<TunnelSpec>], report: &mut Report) -> Vec<Tunnel> {
     let mut seen: TunnelPeers<'_> = HashMap::new();
+    let mut sources_of_all = 0;
     let mut result = Vec::with_capacity(items.len());
     let at = Path::spec();
     for item in items {
@@ -350,19 +354,38 @@ pub(super) fn tunnels(items: &[Item<TunnelSpec>], report: &mut Report) -> Vec<Tu
         for (i, peer) in spec.peers.iter().enumerate() {
             let path = at.key("peers").index(i);
             let prefix = check.prefix(&path, *peer);
-            if let Some((other, place)) = seen.get(&(spec.vni, prefix)) {
+            if let Some((other, place)) = seen.get(&(kind, prefix)) {
                 let place = other.document.place(place);
                 check.error(&path, format!("{prefix} is already a peer of {place} with the same encapsulation"));
             } else {
-                seen.insert((spec.vni, prefix), (item, path));
+                seen.insert((kind, prefix), (item, path));
             }
             peers.push(prefix);
         }
         check.at_most(&at.key("peers"), seen.len(), MAX_TUNNEL_PEERS, "tunnel peers on a node");
-        result.push(Tunnel { name: item.document.name.clone(), kind, peers });
+        let sources = spec.sources.as_deref().map(|sources| inner_sources(sources, &at.key("sources"), &mut check));
+        sources_of_all += sources.as_ref().map_or(0, Vec::len);
+        check.at_most(&at.key("sources"), sources_of_all, MAX_TUNNEL_SOURCES, "inner sources of tunnels on a node");
+        result.push(Tunnel { name: item.document.name.clone(), kind, peers, sources });
     }
     result.sort_by(|a, b| a.name.cmp(&b.name));
     result
+}
+
+fn inner_sources(sources: &[Cidr], at: &Path, check: &mut Checker<'_>) -> Vec<IpNet> {
+    if sources.is_empty() {
+        check.error_help(at, "must list at least one prefix", "leave 'sources' out to accept any inner source");
+    }
+    let mut seen = HashMap::new();
+    let mut prefix = |(i, cidr): (usize, &Cidr)| {
+        let path = at.index(i);
+        let prefix = check.prefix(&path, *cidr);
+        if let Some(first) = seen.insert(prefix, i) {
+            check.error(&path, format!("{prefix} is already sources[{first}]"));
+        }
+        prefix
+    };
+    sources.iter().enumerate().map(&mut prefix).collect()
 }
 
 pub(super) fn routes(items: &[Item<StaticRouteSpec>], report: &mut Report) -> Vec<StaticRoute> {

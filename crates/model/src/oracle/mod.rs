@@ -22,7 +22,7 @@ use tables::{buckets, maglev};
 
 use self::parse::{ETHERTYPE_ARP, ETHERTYPE_IPV4, ETHERTYPE_IPV6, Ethernet, Fragment, Packet, Tag};
 use self::route::{Action, Hop, Path, Routes};
-use crate::desired::{Backend, Desired, Encap, Service, SourceValidation, TunnelKind, Vrf, protocol};
+use crate::desired::{self, Backend, Desired, Encap, Service, SourceValidation, TunnelKind, Vrf, protocol};
 use crate::network::{IfIndex, Link, Network};
 use crate::rib::{Rib, Source};
 use crate::verdict::{DropReason, PuntReason, Verdict};
@@ -309,10 +309,23 @@ impl<'a> Oracle<'a> {
         if matches!(kind, TunnelKind::Vxlan { .. }) && of_kind.peek().is_none() {
             return Err(DropReason::TunVniUnknown);
         }
-        if !of_kind.any(|tunnel| tunnel.peers.iter().any(|net| net.contains(&outer.source))) {
-            return Err(DropReason::TunPeerUnknown);
+        // The longest of all peers that hold the source; of several as long, the first.
+        let lengths = |tunnel: &'a desired::Tunnel| {
+            let holding = tunnel.peers.iter().filter(|net| net.contains(&outer.source));
+            holding.map(|net| (net.prefix_len(), tunnel)).max_by_key(|(len, _)| *len)
+        };
+        let longest = of_kind.filter_map(lengths).reduce(|a, b| if b.0 > a.0 { b } else { a });
+        let (_, tunnel) = longest.ok_or(DropReason::TunPeerUnknown)?;
+        if self.routes.lookup_own(outer.source) {
+            return Err(DropReason::TunReflected);
         }
         let mut inner = Packet::parse(ethertype, packet.get(inner_at..).unwrap_or_default())?;
+        let listed = tunnel.sources.as_ref().map(|nets| nets.iter().any(|net| net.contains(&inner.source)));
+        match (self.routes.lookup(inner.source), listed) {
+            (Some(Action::Receive), _) | (Some(Action::Vip), None) => return Err(DropReason::TunReflected),
+            (_, Some(false)) => return Err(DropReason::TunSource),
+            _ => {}
+        }
         frame.payload = frame.payload.split_off(inner_at);
         frame.ethertype = ethertype;
         const CE: u8 = 3;

@@ -85,6 +85,11 @@ impl<'a> Routes<'a> {
         configured.and_then(|interface| interface.vrf.as_deref()) == self.vrf
     }
 
+    /// True for an address of an interface of this VRF.
+    pub(super) fn lookup_own(&self, address: IpAddr) -> bool {
+        self.network.addresses.iter().any(|(ifindex, net)| net.addr() == address && self.is_here(*ifindex))
+    }
+
     pub(super) fn is_port(&self, link: &Link) -> bool {
         self.desired.node.interfaces.iter().any(|interface| interface.name == link.name)
     }

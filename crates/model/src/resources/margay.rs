@@ -272,6 +272,8 @@ pub struct TunnelSpec {
     pub vni: Option<u32>,
     /// Outer sources that are accepted; at least one.
     pub peers: Vec<Cidr>,
+    /// Inner sources that are behind these peers; where absent, any but addresses of this node and VIPs.
+    pub sources: Option<Vec<Cidr>>,
 }
 
 /// `StaticRoute`: a configured route. One of `nextHops`, `blackhole` and `prohibit`.

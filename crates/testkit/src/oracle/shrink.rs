@@ -120,6 +120,9 @@ fn without(world: &World, place: usize) -> Option<World> {
     }
     for tunnel in &mut desired.tunnels {
         done = done || (tunnel.peers.len() > 1 && remove(&mut tunnel.peers, &mut place));
+        if let Some(sources) = tunnel.sources.as_mut().filter(|sources| sources.len() > 1) {
+            done = done || remove(sources, &mut place);
+        }
     }
     done.then_some(smaller)
 }

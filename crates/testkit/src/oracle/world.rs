@@ -375,7 +375,8 @@ impl World {
         for number in 0..rng.below(4) {
             let kind = if rng.chance(50) { TunnelKind::Ipip } else { TunnelKind::Vxlan { vni: rng.of(VNIS) } };
             let peers = (0..1 + rng.below(4)).map(|_| self.prefix(rng)).collect();
-            self.desired.tunnels.push(Tunnel { name: format!("tunnel-{number}"), kind, peers });
+            let sources = rng.chance(40).then(|| (0..1 + rng.below(5)).map(|_| self.prefix(rng)).collect());
+            self.desired.tunnels.push(Tunnel { name: format!("tunnel-{number}"), kind, peers, sources });
         }
     }
 

@@ -201,7 +201,7 @@ pub(super) fn tunnel_end() -> World {
     let mut world = router(1);
     for (name, kind) in [("ipip", TunnelKind::Ipip), ("vxlan", TunnelKind::Vxlan { vni: 4096 })] {
         let peers = slash24(0x0a00_0000, 1).collect();
-        world.desired.tunnels.push(Tunnel { name: name.to_owned(), kind, peers });
+        world.desired.tunnels.push(Tunnel { name: name.to_owned(), kind, peers, sources: None });
     }
     world
 }

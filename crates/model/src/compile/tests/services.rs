@@ -1,9 +1,11 @@
 //! VIPs, backends, rings and announcements.
 
+use std::collections::BTreeMap;
+
 use super::build::*;
 use crate::compile::Compiled;
 use crate::desired::*;
-use crate::tables::{BackendId, Outer, RING_SLOTS, VipKey};
+use crate::tables::{BackendId, InnerSources, Outer, RING_SLOTS, SourceRange, TunnelPeer, VipKey};
 
 fn backend<'a>(compiled: &'a Compiled, vip: &str, address: &str) -> Option<&'a crate::tables::Backend> {
     let key = VipKey { address: ip(vip), port: 80, protocol: protocol::TCP };
@@ -211,15 +213,61 @@ fn announcements() {
 fn tunnels_denylist_and_parameters() {
     let mut world = World::two_ports();
     world.desired.tunnels = vec![
-        Tunnel { name: "a".into(), kind: TunnelKind::Ipip, peers: vec![net("10.0.0.9/24"), net("10.0.0.0/24")] },
-        Tunnel { name: "b".into(), kind: TunnelKind::Vxlan { vni: 7 }, peers: Vec::new() },
+        Tunnel {
+            name: "a".into(),
+            kind: TunnelKind::Ipip,
+            peers: vec![net("10.0.0.9/24"), net("10.0.0.0/24")],
+            sources: None,
+        },
+        Tunnel { name: "b".into(), kind: TunnelKind::Vxlan { vni: 7 }, peers: Vec::new(), sources: None },
     ];
     world.desired.denylist = vec![net("198.51.100.0/24")];
     world.desired.node.punt_rate = 77;
     let compiled = world.compile();
-    assert_eq!(compiled.tables.tunnel_peers.len(), 1);
+    let peer = |source: &str| TunnelPeer { kind: TunnelKind::Ipip, source: net(source) };
+    let peers = BTreeMap::from([(peer("10.0.0.0/24"), InnerSources::Any), (peer("10.0.0.1/32"), InnerSources::Own)]);
+    assert_eq!(compiled.tables.tunnel_peers, peers);
     assert!(compiled.features.decap_ipip && compiled.features.decap_vxlan && compiled.features.denylist);
     assert_eq!(compiled.parameters.punt_rate, 77);
     let bare = World::two_ports().compile().features;
     assert!(!bare.decap_ipip && !bare.decap_vxlan && !bare.denylist && !bare.vip);
+}
+
+#[test]
+fn inner_sources_are_ranges_in_order_and_shared() {
+    let mut world = World::two_ports();
+    let tunnel = |name: &str, kind, peer: &str, sources: &[&str]| Tunnel {
+        name: name.into(),
+        kind,
+        peers: vec![net(peer)],
+        sources: Some(sources.iter().map(|source| net(source)).collect()),
+    };
+    let lists = ["192.0.2.64/26", "192.0.2.0/25", "10.0.0.0/8", "2001:db8::/32", "::/0"];
+    world.desired.tunnels = vec![
+        tunnel("a", TunnelKind::Ipip, "172.16.0.0/16", &lists[..4]),
+        tunnel("b", TunnelKind::Vxlan { vni: 7 }, "172.16.0.0/16", &lists[..4]),
+        tunnel("c", TunnelKind::Vxlan { vni: 8 }, "172.16.0.0/16", &lists),
+        tunnel("d", TunnelKind::Vxlan { vni: 8 }, "172.16.0.0/16", &lists[..1]),
+    ];
+    let tables = world.compile().tables;
+    let range = |first: &str, last: &str| {
+        let number = |text: &str| u128::from(text.parse::<std::net::Ipv6Addr>().unwrap());
+        SourceRange { first: number(first), last: number(last) }
+    };
+    let all_ones = "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff";
+    let expected = [
+        range("::ffff:10.0.0.0", "::ffff:10.255.255.255"),
+        range("::ffff:192.0.2.0", "::ffff:192.0.2.127"),
+        range("2001:db8::", "2001:db8:ffff:ffff:ffff:ffff:ffff:ffff"),
+        range("::", "::fffe:ffff:ffff"),
+        range("::ffff:10.0.0.0", "::ffff:10.255.255.255"),
+        range("::ffff:192.0.2.0", "::ffff:192.0.2.127"),
+        range("::1:0:0:0", all_ones),
+        range("::ffff:192.0.2.64", "::ffff:192.0.2.127"),
+    ];
+    assert_eq!(tables.tunnel_sources, expected);
+    let of = |kind| tables.tunnel_peers[&TunnelPeer { kind, source: net("172.16.0.0/16") }];
+    assert_eq!(of(TunnelKind::Ipip), InnerSources::Ranges { first: 0, count: 3 });
+    assert_eq!(of(TunnelKind::Vxlan { vni: 7 }), InnerSources::Ranges { first: 0, count: 3 });
+    assert_eq!(of(TunnelKind::Vxlan { vni: 8 }), InnerSources::Ranges { first: 3, count: 4 }, "the first by name");
 }

@@ -103,7 +103,12 @@ impl World {
 
     fn tunnel(mut self, kind: TunnelKind, peers: &[&str]) -> Self {
         let name = format!("tunnel-{}", self.desired.tunnels.len());
-        self.desired.tunnels.push(Tunnel { name, kind, peers: peers.iter().map(|peer| net(peer)).collect() });
+        self.desired.tunnels.push(Tunnel {
+            name,
+            kind,
+            peers: peers.iter().map(|peer| net(peer)).collect(),
+            sources: None,
+        });
         self
     }
 

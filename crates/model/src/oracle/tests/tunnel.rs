@@ -202,3 +202,27 @@ fn denylist_and_policy_see_the_inner_packet() {
     world.desired.denylist = vec![net("10.0.0.2/32")];
     assert_eq!(world.verdict(&frame(&ipip(&inner()).bytes())), Verdict::Redirect(ETH1));
 }
+
+#[test]
+fn inner_sources_behind_peers() {
+    let from = |source: &str| frame(&ipip(&tcp(source, "10.0.1.2", (1000, 80))).bytes());
+    let mut world = ipip_world().tunnel(TunnelKind::Ipip, &["10.0.0.2/32"]);
+    assert_eq!(world.verdict(&from("203.0.113.9")), Verdict::Redirect(ETH1));
+    world.desired.tunnels[1].sources = Some(vec![net("192.0.2.0/24")]);
+    assert_eq!(world.verdict(&from("192.0.2.9")), Verdict::Redirect(ETH1));
+    assert_eq!(world.verdict(&from("203.0.113.9")), drop(DropReason::TunSource), "the longest peer's");
+    world.desired.tunnels[1].sources = Some(vec![net("10.0.0.0/8")]);
+    assert_eq!(world.verdict(&from("10.0.1.1")), drop(DropReason::TunReflected), "this node's, listed or not");
+}
+
+#[test]
+fn nobody_else_sends_from_this_node_or_a_vip() {
+    let outside = Ip { source: ip("10.0.0.1"), ..ipip(&inner()) };
+    assert_eq!(ipip_world().verdict(&frame(&outside.bytes())), drop(DropReason::TunReflected));
+    let from = |source: &str| frame(&ipip(&tcp(source, "10.0.1.2", (1000, 80))).bytes());
+    assert_eq!(ipip_world().verdict(&from("10.0.1.1")), drop(DropReason::TunReflected));
+    let mut world = ipip_world().service("198.51.100.1", Vec::new());
+    assert_eq!(world.verdict(&from("198.51.100.1")), drop(DropReason::TunReflected));
+    world.desired.tunnels[0].sources = Some(vec![net("198.51.100.0/24")]);
+    assert_eq!(world.verdict(&from("198.51.100.1")), Verdict::Redirect(ETH1));
+}
