@@ -98,6 +98,10 @@ metrics! {
     VIP_BACKENDS: Gauge "margay_vip_backends" ["vip", "state"] "Backends of a VIP that are usable and unusable.";
     BACKEND_PACKETS: Counter "margay_backend_packets_total" ["vip", "backend"] "Packets sent to a backend of a VIP.";
     BACKEND_BYTES: Counter "margay_backend_bytes_total" ["vip", "backend"] "Bytes of these packets, as they came in.";
+    BACKEND_STATE: Gauge "margay_backend_state" ["vip", "backend", "state"] "1 for what a backend of a VIP is: up, draining, down, starting (not checked yet) or unusable (no route); 0 for what it is not.";
+    BACKEND_CHECKS: Counter "margay_backend_checks_total" ["vip", "backend", "result"] "Health checks of a backend by result, ok or failed; a backend that several VIPs check in the same way is checked once for all.";
+    BACKEND_CHECK_TIME: Gauge "margay_backend_check_microseconds" ["vip", "backend"] "How long the last health check of a backend took.";
+    CHECKS_LATE: Counter "margay_health_checks_late_total" [] "Health checks that began more than 200 ms late, because as many as may be were under way.";
     BGP_SESSION_UP: Gauge "margay_bgp_session_up" ["peer"] "1 when the session is Established.";
     BGP_PREFIXES: Gauge "margay_bgp_prefixes" ["peer", "direction"] "Prefixes in the Adj-RIB-In (received) and Adj-RIB-Out (advertised).";
     WORKER_PUNTS: Counter "margay_worker_punts_total" ["worker", "reason"] "Frames that a slow-path worker took, by reason.";

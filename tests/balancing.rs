@@ -65,6 +65,7 @@ mod root {
                     port: 80,
                     protocol,
                     advertise: false,
+                    health: None,
                     backends: Vec::new(),
                 });
             }
@@ -75,7 +76,7 @@ mod root {
 
         /// Puts backends with their weights in force.
         fn serve(&mut self, backends: impl IntoIterator<Item = (u16, u16)>) -> Applied {
-            let backend = |(n, weight)| Backend { address: address(n), weight, encap: Encap::Ipip };
+            let backend = |(n, weight)| Backend { address: address(n), weight, encap: Encap::Ipip, drain: false };
             let backends: Vec<Backend> = backends.into_iter().map(backend).collect();
             self.desired.services.iter_mut().for_each(|service| service.backends.clone_from(&backends));
             self.compiler.compile(&self.desired, &self.network, &mut Rib::default()).unwrap();

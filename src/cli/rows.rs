@@ -11,8 +11,8 @@ use super::client::Client;
 use super::output::{self, Format, Row};
 use crate::control::api::ListKind;
 use crate::control::api::types::{
-    Backend, DifferenceKind, Drop, Filter, Flow, InterfaceState, KernelDiff, List, Neighbor, NextHop, NextHopKind,
-    Peer, Policy, Route, RouteDifference, Status, Vip, WorkerCounter,
+    Backend, BackendHealth, BackendState, DifferenceKind, Drop, Filter, Flow, InterfaceState, KernelDiff, List,
+    Neighbor, NextHop, NextHopKind, Peer, Policy, Route, RouteDifference, Status, Vip, WorkerCounter,
 };
 
 /// One `margay get`.
@@ -178,7 +178,7 @@ impl Row for Vip {
 
 impl Row for Backend {
     const HEADER: &'static [&'static str] =
-        &["SERVICE", "VIP", "BACKEND", "ENCAP", "WEIGHT", "SHARE", "STATE", "MTU", "PACKETS", "BYTES"];
+        &["SERVICE", "VIP", "BACKEND", "ENCAP", "WEIGHT", "SHARE", "STATE", "LAST CHECK", "MTU", "PACKETS", "BYTES"];
     fn cells(&self) -> Vec<String> {
         vec![
             self.service.clone(),
@@ -187,12 +187,39 @@ impl Row for Backend {
             self.encap.clone(),
             self.weight.to_string(),
             format!("{:.1}%", self.share_percent),
-            if self.usable { "usable" } else { "no route" }.to_owned(),
+            backend_state(self),
+            or_dash(self.health.as_ref().and_then(last_check)),
             or_dash(self.inner_mtu),
             self.packets.to_string(),
             self.bytes.to_string(),
         ]
     }
+}
+
+/// What a backend is, for how long, and how far it is from something else.
+fn backend_state(backend: &Backend) -> String {
+    let state = match backend.state {
+        BackendState::Up => "up",
+        BackendState::Draining => "draining",
+        BackendState::Down if backend.usable => "down, used",
+        BackendState::Down => "down",
+        BackendState::Starting => "starting",
+        BackendState::Unusable => "no route",
+    };
+    let Some(health) = &backend.health else { return state.to_owned() };
+    let since = duration(health.since_seconds);
+    match health.against {
+        0 => format!("{state} {since}"),
+        against => format!("{state} {since} ({against}/{} against)", health.needed),
+    }
+}
+
+fn last_check(health: &BackendHealth) -> Option<String> {
+    let last = health.last.as_ref()?;
+    let result = last.error.as_deref().unwrap_or("ok");
+    #[expect(clippy::cast_precision_loss, reason = "milliseconds with one digit")]
+    let took = last.took_microseconds as f64 / 1000.0;
+    Some(format!("{result}, {took:.1} ms, {} ago", duration(last.seconds_ago)))
 }
 
 impl Row for Peer {

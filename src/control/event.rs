@@ -8,6 +8,7 @@ use tokio::sync::oneshot;
 
 use super::api::{Query, QueryError, Reply};
 use super::bgp::BgpEvent;
+use super::health::News;
 use super::netlink::Change;
 use super::netlink::routes;
 use crate::slowpath::FromWorker;
@@ -25,6 +26,8 @@ pub enum Event {
     KernelTable(KernelTable),
     /// Routes or sessions changed.
     Bgp(BgpEvent),
+    /// Checks of backends have ended.
+    Health(News),
     /// A slow-path worker asks for something.
     Worker(FromWorker),
     /// A request over the API; the answer goes back by the channel.

@@ -1,6 +1,6 @@
 //! Generations: compiled from the state, written to the kernel by difference, attached to the interfaces.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -11,6 +11,7 @@ use model::desired::Desired;
 use model::ids::{Ids, Loss};
 use model::network::{IfIndex, Network};
 use model::rib::Rib;
+use model::tables::{VipId, VipKey};
 use tracing::{debug, error, info, warn};
 
 use super::adoption;
@@ -83,6 +84,15 @@ impl Forwarding {
     /// Routes through gateways that a former process forwarded.
     pub(super) fn adopted_routes(&self) -> BTreeMap<IpNet, Vec<(IpAddr, IfIndex)>> {
         self.dataplane.adopted().map(adoption::routes).unwrap_or_default()
+    }
+
+    /// The backends that get packets, by the VIPs that they serve: before the first generation those of a former process.
+    pub(super) fn serving(&self) -> BTreeSet<(VipKey, IpAddr)> {
+        let adopted = self.dataplane.adopted().filter(|_| self.generation == 0);
+        let tables = adopted.unwrap_or(&self.compiled().tables);
+        let keys: BTreeMap<VipId, VipKey> = tables.vips.iter().map(|(key, id)| (*id, *key)).collect();
+        let backends = tables.backends.values();
+        backends.filter_map(|backend| Some((*keys.get(&backend.vip)?, backend.address))).collect()
     }
 
     /// Number of the generation in force; 0 before the first.
@@ -225,7 +235,10 @@ impl Forwarding {
         let notices = &self.compiler.compiled().notices;
         if self.notices != *notices {
             let known = |notice: &Notice| self.notices.iter().any(|known| known.is_about_the_same(notice));
-            notices.iter().filter(|notice| !known(notice)).for_each(|notice| warn!("{notice}"));
+            notices
+                .iter()
+                .filter(|notice| !known(notice) && !notice.is_of_checks())
+                .for_each(|notice| warn!("{notice}"));
             self.notices.clone_from(notices);
         }
     }

@@ -2,11 +2,12 @@
 //!
 //! ```text
 //! files ┐
-//! BGP   ├ Event -> owner -> generation N+1: compile -> dataplane -> slow path, BGP
-//! kernel│                   └ neighbours that it forwards to: resolved and kept fresh
+//! BGP   │
+//! kernel├ Event -> owner -> generation N+1: compile -> dataplane -> slow path, BGP
+//! checks│                   └ neighbours that it forwards to: resolved and kept fresh
 //! API   ┘
 //! ```
-//! Everything here runs on one thread; `kill -9` at any moment leaves the programs, maps and links in the kernel working.
+//! Everything here runs on one thread but the health checks, which have one; `kill -9` at any moment leaves the programs, maps and links in the kernel working.
 
 mod adoption;
 mod affinity;
@@ -16,6 +17,7 @@ pub mod bgp;
 mod event;
 mod folding;
 mod forwarding;
+mod health;
 mod lock;
 mod neighbors;
 pub mod netlink;
@@ -35,6 +37,7 @@ use tracing::{debug, info, warn};
 use crate::{config, dataplane};
 use event::Event;
 use forwarding::Forwarding;
+use health::Health;
 pub use lock::{LockError, PinLock};
 use neighbors::Request;
 use netlink::Resolver;
@@ -128,7 +131,8 @@ async fn control(options: Options, config: config::Loaded) -> Result<(), RunErro
     tokio::spawn(resolve(Resolver::new()?, requested));
 
     let socket = options.socket.clone();
-    Owner::new(options, config, forwarding, events, requests, kernel_routes).run(receiver).await;
+    let health = Health::start(events.clone())?;
+    Owner::new(options, config, forwarding, health, events, requests, kernel_routes).run(receiver).await;
     // A new process may have taken the path over; removing what is gone is fine, too.
     let _ = std::fs::remove_file(socket);
     Ok(())

@@ -17,6 +17,7 @@ use super::api::{Query, QueryError, Reply};
 use super::event::{Asked, Event, KernelTable};
 use super::folding::Folding;
 use super::forwarding::Forwarding;
+use super::health::Health;
 use super::neighbors::{Neighbors, Request};
 use super::netlink::{Change, NeighborEntry, routes};
 use super::routing::Routing;
@@ -71,6 +72,7 @@ pub(super) struct Owner {
     pub(super) routing: Routing,
     pub(super) neighbors: Neighbors,
     pub(super) forwarding: Forwarding,
+    pub(super) health: Health,
     pub(super) workers: Workers,
     folding: Folding,
     requests: mpsc::UnboundedSender<Request>,
@@ -90,6 +92,7 @@ impl Owner {
         options: Options,
         config: config::Loaded,
         forwarding: Forwarding,
+        health: Health,
         events: mpsc::Sender<Event>,
         requests: mpsc::UnboundedSender<Request>,
         kernel_routes: watch::Sender<Option<routes::Settings>>,
@@ -104,6 +107,7 @@ impl Owner {
             routing,
             neighbors: Neighbors::default(),
             forwarding,
+            health,
             workers: Workers::new(events.clone()),
             folding: Folding::default(),
             requests,
@@ -153,6 +157,11 @@ impl Owner {
             Event::Bgp(event) => {
                 if self.routing.changed(event) {
                     self.routes_changed();
+                }
+            }
+            Event::Health(news) => {
+                if self.health.learn(news, &mut self.network) {
+                    self.changed(true);
                 }
             }
             Event::Worker(FromWorker::Resolve { ifindex, address }) => self.resolve_for_worker((ifindex, address)),
@@ -231,6 +240,7 @@ impl Owner {
                 self.config.failure = None;
                 self.config.diagnostics(self.network_known.then_some(&self.network)).iter().for_each(|d| warn!("{d}"));
                 if changed {
+                    self.health.configured();
                     self.changed(false);
                 }
             }
@@ -371,6 +381,8 @@ impl Owner {
         let wanted = routes::Settings::of(&self.config.loaded.desired);
         self.kernel_routes.send_if_modified(|followed| std::mem::replace(followed, wanted) != *followed);
         self.routing.configure(&self.config.loaded.desired, &self.network);
+        let serving = || self.forwarding.serving();
+        self.health.follow(&self.config.loaded.desired, &mut self.network, serving);
         let rib = self.routing.rib_mut();
         if let Err(failure) = self.forwarding.advance(&self.config.loaded.desired, &self.network, rib) {
             self.failed(&failure);

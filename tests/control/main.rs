@@ -11,6 +11,7 @@ mod offline;
 mod root {
     mod configuration;
     mod forwarding;
+    mod health;
     mod kernel_routes;
     mod restart;
     mod routing;

@@ -9,6 +9,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
+use crate::health::ServiceHealth;
 use crate::network::Mac;
 
 /// Everything one node is asked to do.
@@ -216,6 +217,8 @@ pub struct Service {
     pub protocol: u8,
     /// Announce the VIP addresses over BGP while a backend is usable.
     pub advertise: bool,
+    /// How the servers are checked; a route is enough where absent.
+    pub health: Option<ServiceHealth>,
     /// The servers, in configured order; no address stands twice.
     pub backends: Vec<Backend>,
 }
@@ -229,6 +232,8 @@ pub struct Backend {
     pub weight: u16,
     /// How packets reach it.
     pub encap: Encap,
+    /// It keeps the flows that it has and gets new ones only where no other backend serves.
+    pub drain: bool,
 }
 
 /// How a packet travels to its backend.

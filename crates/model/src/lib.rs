@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! YAML documents -> resources -> Desired ┐
-//! netlink        ->              Network ├ compile() -> Tables, Features, Parameters
+//! netlink, checks ->             Network ├ compile() -> Tables, Features, Parameters
 //! BGP            ->              Rib     ┘
 //!                                        └ oracle() -> verdict and bytes for a packet, asked by tests only
 //! ```
@@ -12,6 +12,7 @@ pub mod compile;
 pub mod desired;
 mod document;
 pub mod file;
+pub mod health;
 pub mod ids;
 pub mod load;
 pub mod network;

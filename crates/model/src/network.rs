@@ -1,6 +1,6 @@
-//! What the kernel says about this node: links, addresses and neighbours.
+//! What is found out about this node and around it: links, addresses and neighbours, which the kernel tells of, and the health of backends.
 //!
-//! The control thread fills a [`Network`] from netlink and keeps it current; nothing here does I/O. It is an input of
+//! The control thread fills a [`Network`] from netlink and from health checks and keeps it current; nothing here does I/O. It is an input of
 //! [`compile`](crate::compile) and of the oracle, beside the resources and the routes.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -9,6 +9,8 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
+
+use crate::health::Health;
 
 /// A kernel interface index.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -91,7 +93,7 @@ pub struct Link {
     pub vlan: Option<Vlan>,
 }
 
-/// Links, addresses and resolved neighbours, as the kernel reports them.
+/// Links, addresses and resolved neighbours, as the kernel reports them, and what checks say of backends.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Network {
     /// Every link of the network namespace.
@@ -102,6 +104,8 @@ pub struct Network {
     pub neighbors: BTreeMap<(IfIndex, IpAddr), Mac>,
     /// Neighbours that were asked for and did not answer. What was never asked for is in neither.
     pub failed: BTreeSet<(IfIndex, IpAddr)>,
+    /// What health checks have found; nobody's word but theirs.
+    pub health: Health,
 }
 
 impl Network {

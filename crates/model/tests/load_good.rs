@@ -50,7 +50,10 @@ fn documentation_is_valid() {
     assert_eq!((node.failsafe_inbound.len(), node.failsafe_outbound.len()), (1, 1));
     let web = &desired.services[0];
     assert_eq!((web.addresses.len(), web.port, web.protocol, web.advertise), (2, 80, protocol::TCP, true));
-    assert_eq!(web.backends[0], Backend { address: "10.1.0.11".parse().unwrap(), weight: 2, encap: Encap::Ipip });
+    assert_eq!(
+        web.backends[0],
+        Backend { address: "10.1.0.11".parse().unwrap(), weight: 2, encap: Encap::Ipip, drain: false }
+    );
     let mac = Mac([2, 0, 0, 0, 0, 0x12]);
     assert_eq!(web.backends[1].encap, Encap::Vxlan { vni: 4096, mac });
     assert_eq!(desired.tunnels[1].kind, TunnelKind::Vxlan { vni: 4096 });
@@ -103,7 +106,10 @@ fn defaults() {
     let spec = "{addresses: [192.0.2.1], port: 53, protocol: UDP, backends: [{address: 10.1.0.1}]}";
     let service = &load_text(&document("VirtualService", "dns", spec)).desired.services[0];
     assert!(service.advertise);
-    assert_eq!(service.backends[0], Backend { address: "10.1.0.1".parse().unwrap(), weight: 1, encap: Encap::Ipip });
+    assert_eq!(
+        service.backends[0],
+        Backend { address: "10.1.0.1".parse().unwrap(), weight: 1, encap: Encap::Ipip, drain: false }
+    );
     let bgp = load_text(&document("BGPConfiguration", "default", "{}")).desired.bgp.unwrap();
     assert_eq!((bgp.asn, bgp.listen_port), (64_512, 179));
     let bgp = load_text(&document("BGPPeer", "tor", "{peerIP: 10.0.0.2, asNumber: 1}")).desired.bgp.unwrap();

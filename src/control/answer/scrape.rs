@@ -6,7 +6,7 @@ use tracing::warn;
 use super::services::{backends, vips};
 use super::{ports, status, worker_counters};
 use crate::control::api::QueryError;
-use crate::control::api::types::InterfaceState;
+use crate::control::api::types::{Backend, BackendState, InterfaceState};
 use crate::control::owner::Owner;
 use crate::metrics;
 
@@ -137,8 +137,23 @@ fn services(owner: &Owner) -> Result<(), QueryError> {
         let labels = [backend.vip.as_str(), &backend.address.to_string()];
         metrics::BACKEND_PACKETS.set(&labels, backend.packets);
         metrics::BACKEND_BYTES.set(&labels, backend.bytes);
+        backend_health(&backend, &labels[..]);
     }
+    metrics::CHECKS_LATE.set(&[], owner.health.late());
     Ok(())
+}
+
+fn backend_health(backend: &Backend, labels: &[&str]) {
+    for (state, name) in BackendState::NAMES {
+        metrics::BACKEND_STATE.set(&[labels, &[name]].concat(), u64::from(backend.state == state));
+    }
+    let Some(health) = &backend.health else { return };
+    for (result, checks) in [("ok", health.succeeded), ("failed", health.failed)] {
+        metrics::BACKEND_CHECKS.set(&[labels, &[result]].concat(), checks);
+    }
+    if let Some(last) = &health.last {
+        metrics::BACKEND_CHECK_TIME.set(labels, last.took_microseconds);
+    }
 }
 
 fn sessions(owner: &Owner) {

@@ -4,13 +4,14 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use model::desired::{Backend as DesiredBackend, Encap, Service};
+use model::health::Standing;
 use model::tables::{BackendId, VipId, VipKey};
 
 use super::forwarding::percent;
 use super::kernel;
 use super::policies::protocol_name;
 use crate::control::api::QueryError;
-use crate::control::api::types::{Backend, Flow, List, Vip};
+use crate::control::api::types::{Backend, BackendHealth, BackendState, Flow, LastCheck, List, Vip};
 use crate::control::owner::Owner;
 use crate::dataplane::{self, Count};
 
@@ -105,6 +106,8 @@ pub(super) fn backends(owner: &Owner) -> Result<Vec<Backend>, QueryError> {
                 weight: backend.weight,
                 share_percent: percent(share, ring.map_or(0, |ring| ring.len())),
                 usable: id.is_some(),
+                state: state(owner, vip.service, backend, id.is_some()),
+                health: health(owner, vip.service, backend),
                 inner_mtu: id.and_then(|id| tables.backends.get(&id)).map(|entry| entry.inner_mtu),
                 packets: packets.packets,
                 bytes: packets.bytes,
@@ -112,6 +115,44 @@ pub(super) fn backends(owner: &Owner) -> Result<Vec<Backend>, QueryError> {
         }
     }
     Ok(rows)
+}
+
+fn state(owner: &Owner, service: &Service, backend: &DesiredBackend, usable: bool) -> BackendState {
+    match owner.network.health.of_backend(service, backend) {
+        Standing::Down(_) => BackendState::Down,
+        Standing::Starting => BackendState::Starting,
+        Standing::Up if !usable => BackendState::Unusable,
+        Standing::Up if backend.drain => BackendState::Draining,
+        Standing::Up => BackendState::Up,
+    }
+}
+
+fn health(owner: &Owner, service: &Service, backend: &DesiredBackend) -> Option<BackendHealth> {
+    let target = service.target(backend)?;
+    let standing = owner.network.health.of(&target);
+    let report = owner.health.report(&target);
+    let last = report.and_then(|report| report.last.as_ref()).map(|(at, took, outcome)| LastCheck {
+        seconds_ago: at.elapsed().as_secs(),
+        took_microseconds: u64::try_from(took.as_micros()).unwrap_or(u64::MAX),
+        error: outcome.as_ref().err().cloned(),
+    });
+    Some(BackendHealth {
+        check: target.to_string(),
+        since_seconds: report.map_or(owner.started, |report| report.since).elapsed().as_secs(),
+        reason: match standing {
+            Standing::Down(reason) => Some(reason.clone()),
+            Standing::Starting | Standing::Up => None,
+        },
+        against: report.map_or(0, |report| report.progress.against()),
+        needed: match standing {
+            Standing::Starting => 1,
+            Standing::Up => target.check.fall,
+            Standing::Down(_) => target.check.rise,
+        },
+        last,
+        succeeded: report.map_or(0, |report| report.succeeded),
+        failed: report.map_or(0, |report| report.failed),
+    })
 }
 
 /// Flows that are remembered; with an address, those of that VIP address or backend.

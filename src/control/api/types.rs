@@ -380,7 +380,7 @@ pub struct Vip {
     pub protocol: String,
     /// Backends configured.
     pub backends: usize,
-    /// Backends that can be reached.
+    /// Backends that get packets.
     pub usable: usize,
     /// Announced over BGP now.
     pub announced: bool,
@@ -403,10 +403,15 @@ pub struct Backend {
     pub encap: String,
     /// Configured weight.
     pub weight: u16,
-    /// Share of the ring, in percent; 0 where it is not used.
+    /// Share of the ring, in percent: of new flows; 0 where it gets none.
     pub share_percent: f32,
-    /// A route leads to it.
+    /// It gets packets: a route leads to it, and it is not down.
     pub usable: bool,
+    /// What it is.
+    pub state: BackendState,
+    /// What is known from health checks; absent where the service has none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub health: Option<BackendHealth>,
     /// Largest packet that fits the path once encapsulated, in bytes; absent where there is no path.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub inner_mtu: Option<u32>,
@@ -414,6 +419,68 @@ pub struct Backend {
     pub packets: u64,
     /// Bytes of them, as they came in.
     pub bytes: u64,
+}
+
+/// What a backend is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum BackendState {
+    /// A route leads to it and checks, if any, succeed.
+    Up,
+    /// It keeps its flows and gets new ones only where no other backend serves.
+    Draining,
+    /// Checks fail. Where too many do, it is used all the same.
+    Down,
+    /// Its first check is not over: it is not used yet.
+    Starting,
+    /// No route leads to it, or not the one that it needs; `margay status` says why.
+    Unusable,
+}
+
+impl BackendState {
+    /// All of them, with their names.
+    pub const NAMES: [(Self, &'static str); 5] = [
+        (Self::Up, "up"),
+        (Self::Draining, "draining"),
+        (Self::Down, "down"),
+        (Self::Starting, "starting"),
+        (Self::Unusable, "unusable"),
+    ];
+}
+
+/// What health checks say of a backend.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BackendHealth {
+    /// What is asked of whom.
+    pub check: String,
+    /// For how long it has been up, down or starting.
+    pub since_seconds: u64,
+    /// Why it is down.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// Checks in a row that speak against what it is.
+    pub against: u32,
+    /// How many it takes: fall of one that is up, rise of one that is down.
+    pub needed: u32,
+    /// The last check; absent before the first is over.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last: Option<LastCheck>,
+    /// Checks that succeeded, since the check began to be made.
+    pub succeeded: u64,
+    /// Checks that failed.
+    pub failed: u64,
+}
+
+/// How a check went.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LastCheck {
+    /// Since when it has been over.
+    pub seconds_ago: u64,
+    /// How long it took.
+    pub took_microseconds: u64,
+    /// What was wrong; absent where it succeeded.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
 }
 
 /// A policy in force.

@@ -61,6 +61,8 @@ impl Change {
                 };
                 let silent: Vec<_> = network.failed.iter().filter(is_silent).copied().collect();
                 snapshot.failed.extend(silent);
+                // Of the health of backends the kernel knows nothing.
+                snapshot.health.clone_from(&network.health);
                 let changed = *network != snapshot;
                 *network = snapshot;
                 changed

@@ -50,7 +50,13 @@ fn desired(interfaces: &[&str]) -> Desired {
             port: 80,
             protocol: 6,
             advertise: false,
-            backends: vec![Backend { address: SERVER[0].parse().unwrap(), weight: 1, encap: Encap::Ipip }],
+            health: None,
+            backends: vec![Backend {
+                address: SERVER[0].parse().unwrap(),
+                weight: 1,
+                encap: Encap::Ipip,
+                drain: false,
+            }],
         }],
         ..Desired::default()
     }

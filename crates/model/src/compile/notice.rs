@@ -147,11 +147,31 @@ pub enum Notice {
         /// Why.
         problem: BackendProblem,
     },
+    /// So few backends are healthy that the checks are not believed.
+    #[error("VirtualService {service} has fewer healthy backends than its panicThreshold: all of them are used")]
+    ServicePanics {
+        /// Document name.
+        service: String,
+    },
+    /// Backends that nothing is known of yet.
+    #[error("{backends} backends of VirtualService {service} are not used yet: their first health check is not over")]
+    BackendsStarting {
+        /// Document name.
+        service: String,
+        /// How many.
+        backends: usize,
+    },
 }
 
-/// Why a backend gets no packets.
+/// Why a backend gets no packets, or none that a check speaks for.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, thiserror::Error)]
 pub enum BackendProblem {
+    /// Health checks have failed.
+    #[error("is down: {reason}")]
+    Down {
+        /// What came of the check that decided.
+        reason: String,
+    },
     /// No FIB entry forwards to it.
     #[error("has no route")]
     NoRoute,
@@ -173,6 +193,14 @@ pub enum BackendProblem {
 }
 
 impl Notice {
+    /// True where it follows from a verdict about a backend, which was told of when it was given.
+    pub fn is_of_checks(&self) -> bool {
+        matches!(
+            self,
+            Self::BackendsStarting { .. } | Self::BackendUnusable { problem: BackendProblem::Down { .. }, .. }
+        )
+    }
+
     /// True where both tell of the same thing, though of other numbers of routes.
     pub fn is_about_the_same(&self, other: &Self) -> bool {
         match (self, other) {
@@ -185,6 +213,12 @@ impl Notice {
             }
             (Self::FibFull { .. }, Self::FibFull { .. }) | (Self::GroupsFull { .. }, Self::GroupsFull { .. }) => true,
             (Self::Martians { origin, .. }, Self::Martians { origin: same, .. }) => origin == same,
+            (Self::BackendsStarting { service, .. }, Self::BackendsStarting { service: same, .. }) => service == same,
+            // What a check says of it may change while it is down.
+            (
+                Self::BackendUnusable { service, backend, problem: BackendProblem::Down { .. } },
+                Self::BackendUnusable { service: same, backend: too, problem: BackendProblem::Down { .. } },
+            ) => (service, backend) == (same, too),
             _ => self == other,
         }
     }

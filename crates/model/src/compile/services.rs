@@ -10,6 +10,7 @@ use super::notice::{BackendProblem, CompileError, Notice};
 use super::ports::{Egress, Ports};
 use super::routes::{Routes, SetIndex, is_link_local};
 use crate::desired::{Backend, Desired, Encap, Service, StaticRoute};
+use crate::health::Standing;
 use crate::ids::{Ids, NextHopKey, RingMembers};
 use crate::network::{IfIndex, Network};
 use crate::rib::Source;
@@ -25,6 +26,8 @@ const VXLAN_BYTES: u32 = 8 + 8 + 14;
 pub(super) struct UsableBackend {
     pub(super) address: IpAddr,
     pub(super) weight: u16,
+    /// It keeps what it has and gets nothing new, as long as there is another.
+    pub(super) draining: bool,
     pub(super) outer: Outer,
     pub(super) set: SetIndex,
     pub(super) inner_mtu: u32,
@@ -37,6 +40,15 @@ pub(super) struct Vip<'a> {
     pub(super) id: VipId,
     pub(super) service: &'a Service,
     pub(super) backends: Vec<(BackendId, UsableBackend)>,
+}
+
+impl Vip<'_> {
+    /// Its backends with what each gets of the flows that begin now: nothing while it drains and another does not.
+    fn shares(&self) -> RingMembers {
+        let all_drain = self.backends.iter().all(|(_, backend)| backend.draining);
+        let share = |backend: &UsableBackend| if backend.draining && !all_drain { 0 } else { backend.weight };
+        self.backends.iter().map(|(id, backend)| (*id, backend.address, share(backend))).collect()
+    }
 }
 
 /// The VIPs of all services in the order of their keys, with indices for them and their backends.
@@ -63,13 +75,24 @@ pub(super) fn vips<'a>(
     for (key, (service, index)) in by_key {
         let id = VipId(ids.vips.get(&key).map_err(too_many_vips)?);
         let mut backends = Vec::new();
-        for backend in usable.get(index).into_iter().flatten() {
+        let of_service = usable.get(index);
+        for backend in of_service.into_iter().flat_map(|of_service| &of_service.usable) {
             let id = ids.backends.get(&(key, backend.address)).map_err(too_many_backends)?;
             backends.push((BackendId(id), *backend));
+        }
+        for address in of_service.into_iter().flat_map(|of_service| &of_service.unhealthy) {
+            ids.backends.get(&(key, *address)).map_err(too_many_backends)?;
         }
         vips.push(Vip { key, id, service, backends });
     }
     Ok(vips)
+}
+
+/// The backends of a service that packets can be sent to, and those that could be sent to were they healthy: these keep their indices,
+/// so that one that comes and goes is counted as one.
+struct OfService {
+    usable: Vec<UsableBackend>,
+    unhealthy: Vec<IpAddr>,
 }
 
 fn usable_backends(
@@ -79,20 +102,42 @@ fn usable_backends(
     ports: &Ports,
     routes: &mut Routes<'_>,
     notices: &mut Vec<Notice>,
-) -> Vec<UsableBackend> {
+) -> OfService {
+    let health = &network.health;
+    let panics = health.panics(service);
     let mut usable: BTreeMap<IpAddr, UsableBackend> = BTreeMap::new();
+    let mut unhealthy = Vec::new();
+    let mut starting = 0;
     for backend in &service.backends {
-        match usable_backend(backend, desired, network, ports, routes) {
-            Ok(path) => {
-                usable.entry(backend.address).or_insert(path);
+        let path = usable_backend(backend, desired, network, ports, routes);
+        let problem = match (path, health.of_backend(service, backend)) {
+            (Ok(path), standing) => {
+                if standing.is_up() || panics {
+                    usable.entry(backend.address).or_insert(path);
+                } else {
+                    unhealthy.push(backend.address);
+                }
+                match standing {
+                    Standing::Up => continue,
+                    Standing::Starting => {
+                        starting += 1;
+                        continue;
+                    }
+                    Standing::Down(reason) => BackendProblem::Down { reason: reason.clone() },
+                }
             }
-            Err(problem) => {
-                let (service, backend) = (service.name.clone(), backend.address);
-                notices.push(Notice::BackendUnusable { service, backend, problem });
-            }
-        }
+            (Err(problem), _) => problem,
+        };
+        let (service, backend) = (service.name.clone(), backend.address);
+        notices.push(Notice::BackendUnusable { service, backend, problem });
     }
-    usable.into_values().collect()
+    if panics {
+        notices.push(Notice::ServicePanics { service: service.name.clone() });
+    }
+    if starting > 0 {
+        notices.push(Notice::BackendsStarting { service: service.name.clone(), backends: starting });
+    }
+    OfService { usable: usable.into_values().collect(), unhealthy }
 }
 
 fn usable_backend(
@@ -134,7 +179,8 @@ fn usable_backend(
             (Outer::Vxlan { source, destination, vni, inner_source, inner_destination }, ip_bytes + VXLAN_BYTES)
         }
     };
-    Ok(UsableBackend { address, weight: backend.weight, outer, set, inner_mtu: mtu.saturating_sub(overhead) })
+    let (weight, draining) = (backend.weight, backend.drain);
+    Ok(UsableBackend { address, weight, draining, outer, set, inner_mtu: mtu.saturating_sub(overhead) })
 }
 
 /// The next hops towards a backend: its route's, or itself on a link.
@@ -172,43 +218,70 @@ fn encap_source(
         .ok_or_else(|| BackendProblem::NoSource { interface: egress.name.clone() })
 }
 
+/// What a ring is made of: addresses with their shares.
+type Keys = Vec<(IpAddr, u16)>;
+
 /// The rings of all VIPs. One that has not changed is taken over; VIPs with the same backends share the work.
 pub(super) fn rings(vips: &[Vip<'_>], ids: &mut Ids) -> BTreeMap<VipId, Ring> {
     let mut rings = BTreeMap::new();
-    let mut to_build: BTreeMap<Vec<(IpAddr, u16)>, Vec<&Vip<'_>>> = BTreeMap::new();
+    let mut to_build: BTreeMap<Keys, Vec<(&Vip<'_>, RingMembers)>> = BTreeMap::new();
     for vip in vips {
-        let members = members(vip);
-        match ids.rings.get(&vip.id).filter(|(built_from, _)| built_from.as_ref() == Some(&members)) {
+        let shares = vip.shares();
+        match ids.rings.get(&vip.id).filter(|(built_from, _)| built_from.as_ref() == Some(&shares)) {
             Some((_, ring)) => {
                 rings.insert(vip.id, Ring::clone(ring));
             }
             None => {
-                let keys = vip.backends.iter().map(|(_, backend)| (backend.address, backend.weight)).collect();
-                to_build.entry(keys).or_default().push(vip);
+                let keys = shares.iter().map(|(_, address, share)| (*address, *share)).collect();
+                to_build.entry(keys).or_default().push((vip, shares));
             }
         }
     }
+    let mut undrained: BTreeMap<Keys, Vec<u32>> = BTreeMap::new();
     for (keys, vips) in to_build {
         let slots = slots(&keys);
-        for vip in vips {
-            let former = ids.rings.get(&vip.id).map(|(_, ring)| ring);
-            let ring = ring(vip, &slots, former);
-            ids.rings.insert(vip.id, (Some(members(vip)), Ring::clone(&ring)));
+        for (vip, shares) in vips {
+            let ring = match ids.rings.get(&vip.id) {
+                Some((_, former)) => ring(vip, &slots, former),
+                None if vip.backends.iter().any(|(_, backend)| backend.draining) => {
+                    let keys: Vec<_> =
+                        vip.backends.iter().map(|(_, backend)| (backend.address, backend.weight)).collect();
+                    let before = undrained.entry(keys).or_insert_with_key(|keys| self::slots(keys));
+                    first_ring(vip, &slots, before)
+                }
+                None => first_ring(vip, &slots, &slots),
+            };
+            ids.rings.insert(vip.id, (Some(shares), Ring::clone(&ring)));
             rings.insert(vip.id, ring);
         }
     }
     rings
 }
 
-/// The ring with these slots, indices of the VIP's backends, after the former one. A slot that changes keeps who it had before for the
-/// flows that began then. Where it changes once more, that stays: what began in between is remembered flow by flow. A backend that
-/// is gone is nobody's.
-fn ring(vip: &Vip<'_>, slots: &[u32], former: Option<&Ring>) -> Ring {
-    let backend = |index: &u32| vip.backends.get(*index as usize).map_or(BackendId(0), |(id, _)| *id);
+fn backend_at(vip: &Vip<'_>, index: u32) -> BackendId {
+    vip.backends.get(index as usize).map_or(BackendId(0), |(id, _)| *id)
+}
+
+/// A ring that nothing was before it here, with these slots, indices of the VIP's backends. What others balanced, or this node until it
+/// forgot, went by `before`: the ring in which nobody drained.
+fn first_ring(vip: &Vip<'_>, slots: &[u32], before: &[u32]) -> Ring {
     if slots.is_empty() {
         return vec![Slot::default(); RING_SLOTS].into();
     }
-    let Some(former) = former else { return slots.iter().map(|index| Slot::from(backend(index))).collect() };
+    let slot = |(now, before): (&u32, &u32)| {
+        let (now, before) = (backend_at(vip, *now), backend_at(vip, *before));
+        if now == before { Slot::from(now) } else { Slot::changed(now, before) }
+    };
+    slots.iter().zip(before).map(slot).collect()
+}
+
+/// The ring with these slots, indices of the VIP's backends, after the former one. A slot that changes keeps who it had before for the
+/// flows that began then. Where it changes once more, that stays: what began in between is remembered flow by flow. A backend that
+/// is gone, or down, is nobody's; one that drains is that of the flows that it has.
+fn ring(vip: &Vip<'_>, slots: &[u32], former: &Ring) -> Ring {
+    if slots.is_empty() {
+        return vec![Slot::default(); RING_SLOTS].into();
+    }
     let mut serving = vec![false; vip.backends.iter().map(|(id, _)| id.0 as usize + 1).max().unwrap_or(0)];
     for (id, _) in &vip.backends {
         if let Some(serves) = serving.get_mut(id.0 as usize) {
@@ -217,18 +290,14 @@ fn ring(vip: &Vip<'_>, slots: &[u32], former: Option<&Ring>) -> Ring {
     }
     let serves = |id: &BackendId| serving.get(id.0 as usize) == Some(&true);
     let slot = |(index, former): (&u32, &Slot)| {
-        let now = backend(index);
+        let now = backend_at(vip, *index);
         let before = [former.before(), former.now()].into_iter().find(serves).unwrap_or(now);
         if former.has_changed() || before != now { Slot::changed(now, before) } else { Slot::from(now) }
     };
     slots.iter().zip(former.iter()).map(slot).collect()
 }
 
-fn members(vip: &Vip<'_>) -> RingMembers {
-    vip.backends.iter().map(|(id, backend)| (*id, backend.address, backend.weight)).collect()
-}
-
-/// The Maglev ring of these backends: the index of one for each slot, nothing where there is none.
+/// The Maglev ring of these backends by their shares: the index of one for each slot, nothing where there is none.
 fn slots(backends: &[(IpAddr, u16)]) -> Vec<u32> {
     let keys: Vec<([u8; 16], u16)> = backends.iter().map(|(address, weight)| (ring_key(*address), *weight)).collect();
     let members: Vec<maglev::Member<'_>> =

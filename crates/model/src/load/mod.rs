@@ -7,6 +7,7 @@
 mod bgp;
 mod check;
 mod diagnostic;
+mod health;
 mod policy;
 mod service;
 mod vrf;

@@ -8,6 +8,7 @@ use ipnet::IpNet;
 use super::Item;
 use super::check::{Checker, family, is_link_local};
 use super::diagnostic::Report;
+use super::health::health;
 use crate::desired::{
     Backend, Encap, Failsafe, Gateway, Interface, KernelRoutes, Node, RouteAction, Service, StaticRoute, Tunnel,
     TunnelKind,
@@ -215,12 +216,14 @@ fn service<'a>(item: &'a Item<VirtualServiceSpec>, vips: &mut Vips<'a>, report: 
         }
     }
     let backends = backends(item, &mut check);
+    let health = spec.health_check.as_ref().and_then(|spec| health(spec, protocol, &mut check));
     Some(Service {
         name: item.document.name.clone(),
         addresses: spec.addresses.iter().map(|a| a.0).collect(),
         port: spec.port,
         protocol: protocol?,
         advertise: spec.advertise.unwrap_or(true),
+        health,
         backends,
     })
 }
@@ -252,7 +255,12 @@ fn backends(item: &Item<VirtualServiceSpec>, check: &mut Checker<'_>) -> Vec<Bac
             encap_fields(encap, &path.key("encap"), check);
         }
         match encap(spec.encap.as_ref(), backend.encap.as_ref()) {
-            Ok(encap) => result.push(Backend { address: backend.address.0, weight, encap }),
+            Ok(encap) => result.push(Backend {
+                address: backend.address.0,
+                weight,
+                encap,
+                drain: backend.drain.unwrap_or(false),
+            }),
             Err(lacking) => {
                 let own = backend.encap.is_some();
                 let path = if own { path.key("encap") } else { Path::spec().key("encap") };

@@ -401,7 +401,10 @@ impl<'a> Oracle<'a> {
     fn ring(&self, index: usize, service: &'a Service) -> std::sync::Arc<Ring<'a>> {
         let mut rings = self.rings.lock().unwrap_or_else(PoisonError::into_inner);
         let ring = rings.entry(index).or_insert_with(|| {
-            let usable = service.backends.iter().filter_map(|b| Some((b, self.routes.path(b)?)));
+            let health = &self.routes.network.health;
+            let all = health.panics(service);
+            let serves = |backend: &&Backend| all || health.of_backend(service, backend).is_up();
+            let usable = service.backends.iter().filter(serves).filter_map(|b| Some((b, self.routes.path(b)?)));
             let backends: Vec<_> = usable.collect();
             let keys: Vec<[u8; 16]> = backends.iter().map(|(backend, _)| ring_key(backend.address)).collect();
             let members: Vec<_> = keys

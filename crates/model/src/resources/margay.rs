@@ -6,6 +6,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::common::{Address, Cidr, NumberOrText};
+use super::health::HealthCheckSpec;
 use crate::desired::{AttachMode, SourceValidation};
 
 /// `Node`: the interfaces, cores and limits of one machine.
@@ -204,6 +205,8 @@ pub struct VirtualServiceSpec {
     pub advertise: Option<bool>,
     /// How packets reach the backends that say nothing of their own; IPIP where absent.
     pub encap: Option<EncapSpec>,
+    /// How the servers are checked; a route to them is enough where absent.
+    pub health_check: Option<HealthCheckSpec>,
     /// The servers.
     pub backends: Vec<BackendSpec>,
 }
@@ -219,6 +222,8 @@ pub struct BackendSpec {
     pub weight: Option<u32>,
     /// How packets reach it; as the service says where absent.
     pub encap: Option<EncapSpec>,
+    /// Keep its flows and give it no new ones while another backend serves; false where absent.
+    pub drain: Option<bool>,
 }
 
 /// The words for encapsulations.

@@ -5,4 +5,5 @@
 
 pub mod calico;
 pub mod common;
+pub mod health;
 pub mod margay;

@@ -215,7 +215,7 @@ impl World {
                         2 | 3 => Encap::Vxlan { vni: rng.of(VNIS), mac: Mac([2, 0, 0, 0, 3, rng.below(9) as u8]) },
                         _ => Encap::L2,
                     };
-                    (address, Backend { address, weight: rng.of([1, 1, 1, 2, 10, 1000]), encap })
+                    (address, Backend { address, weight: rng.of([1, 1, 1, 2, 10, 1000]), encap, drain: false })
                 })
                 .collect();
             self.desired.services.push(Service {
@@ -224,6 +224,7 @@ impl World {
                 port,
                 protocol: transport,
                 advertise: rng.chance(50),
+                health: None,
                 backends: backends.into_values().collect(),
             });
         }

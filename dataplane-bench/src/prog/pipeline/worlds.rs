@@ -140,13 +140,14 @@ pub(super) fn balancer(backends: u16) -> World {
         world.network.neighbors.insert((EGRESS, attached(n)), Mac([2, 0, 0, 0, 1, n as u8]));
     }
     let mut serve = |name: &str, vip: &str, protocol, address: &dyn Fn(u16) -> IpAddr, encap: Encap| {
-        let backends = (0..backends).map(|n| Backend { address: address(n), weight: 1, encap });
+        let backends = (0..backends).map(|n| Backend { address: address(n), weight: 1, encap, drain: false });
         world.desired.services.push(Service {
             name: name.to_owned(),
             addresses: vip.parse().into_iter().collect(),
             port: 80,
             protocol,
             advertise: true,
+            health: None,
             backends: backends.collect(),
         });
     };

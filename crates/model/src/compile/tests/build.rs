@@ -146,9 +146,10 @@ impl World {
             port: 80,
             protocol: protocol::TCP,
             advertise: true,
+            health: None,
             backends: backends
                 .iter()
-                .map(|address| Backend { address: ip(address), weight: 1, encap: Encap::Ipip })
+                .map(|address| Backend { address: ip(address), weight: 1, encap: Encap::Ipip, drain: false })
                 .collect(),
         });
         self

@@ -1,10 +1,13 @@
 //! VIPs, backends, rings and announcements.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
 
 use super::build::*;
 use crate::compile::Compiled;
 use crate::desired::*;
+use crate::health::{HealthCheck, Probe, ServiceHealth, Standing};
 use crate::tables::{BackendId, InnerSources, Outer, RING_SLOTS, SourceRange, TunnelPeer, VipKey};
 
 fn backend<'a>(compiled: &'a Compiled, vip: &str, address: &str) -> Option<&'a crate::tables::Backend> {
@@ -182,6 +185,154 @@ fn a_slot_that_has_changed_knows_whose_it_was() {
     let fifth = ring(&world.compile());
     assert!(fifth.iter().all(|slot| slot.before() == two && (slot.now() == two || slot.has_changed())));
     assert!(fifth.iter().any(|slot| slot.now() != two && slot.now() != three), "an index rests before it is another's");
+}
+
+fn ring(compiled: &Compiled) -> crate::tables::Ring {
+    compiled.tables.rings.values().next().unwrap().clone()
+}
+
+/// A world whose one service has these backends and checks them.
+fn checked(backends: &[&str], panic_percent: u32) -> World {
+    let mut world = World::two_ports().service("web", &["192.0.2.10"], backends);
+    let check = HealthCheck {
+        probe: Probe::Tcp,
+        port: None,
+        interval: Duration::from_secs(2),
+        timeout: Duration::from_secs(1),
+        rise: 2,
+        fall: 3,
+        jitter_percent: 10,
+    };
+    world.desired.services[0].health = Some(ServiceHealth { check: Arc::new(check), panic_percent });
+    backends.iter().for_each(|backend| stands(&mut world, backend, Standing::Up));
+    world
+}
+
+fn stands(world: &mut World, backend: &str, standing: Standing) {
+    let service = &world.desired.services[0];
+    let backend = service.backends.iter().find(|found| found.address == ip(backend)).unwrap();
+    world.network.health.set(service.target(backend).unwrap(), standing);
+}
+
+fn down() -> Standing {
+    Standing::Down("connection refused".to_owned())
+}
+
+/// What is down serves nobody: neither new flows nor those that began at it, in whatever place they are remembered.
+#[test]
+fn a_backend_that_is_down_is_nobodys() {
+    let mut world = checked(&["10.0.0.2", "10.0.0.3", "10.0.0.4"], 0);
+    // Slots that remember more than one backend.
+    world.desired.services[0].backends[0].weight = 3;
+    let before = world.compile();
+    world.desired.services[0].backends[0].weight = 1;
+    world.compile();
+    let dead = backend_id(&before, "10.0.0.3");
+    stands(&mut world, "10.0.0.3", down());
+    let after = world.compile();
+    assert!(!after.tables.backends.contains_key(&dead), "entries of the flow table that name it are void");
+    assert!(ring(&after).iter().all(|slot| slot.now() != dead && slot.before() != dead));
+    assert_eq!(after.notices(), ["backend 10.0.0.3 of VirtualService web is down: connection refused"]);
+    for (former, slot) in ring(&before).iter().zip(ring(&after).iter()) {
+        let lives = former.before() != dead;
+        assert!(!lives || slot.before() == former.before() || slot.before() == former.now(), "{former:?} {slot:?}");
+    }
+    // It has its index again, and whoever took its flows keeps them.
+    stands(&mut world, "10.0.0.3", Standing::Up);
+    let again = world.compile();
+    assert_eq!(backend_id(&again, "10.0.0.3"), dead);
+    assert!(ring(&again).iter().all(|slot| slot.before() != dead));
+    assert!(ring(&again).iter().filter(|slot| slot.now() == dead).all(|slot| slot.has_changed()));
+    assert_eq!(again.notices(), [""; 0]);
+}
+
+#[test]
+fn a_service_without_a_healthy_backend_is_not_announced() {
+    let mut world = checked(&["10.0.0.2", "10.0.0.3"], 0);
+    assert_eq!(announced(&world.compile()), ["192.0.2.10/32"]);
+    stands(&mut world, "10.0.0.2", down());
+    assert_eq!(announced(&world.compile()), ["192.0.2.10/32"]);
+    stands(&mut world, "10.0.0.3", down());
+    let compiled = world.compile();
+    assert_eq!(announced(&compiled), [""; 0]);
+    assert_eq!(shares(&compiled, "192.0.2.10"), [("none".to_owned(), RING_SLOTS)]);
+    stands(&mut world, "10.0.0.3", Standing::Starting);
+    let compiled = world.compile();
+    assert_eq!(announced(&compiled), [""; 0], "what nothing is known of is not used");
+    assert!(
+        compiled.notices().iter().any(|notice| notice.starts_with("1 backends of VirtualService web are not used"))
+    );
+    stands(&mut world, "10.0.0.2", Standing::Up);
+    assert_eq!(announced(&world.compile()), ["192.0.2.10/32"]);
+}
+
+#[test]
+fn below_the_panic_threshold_all_are_used() {
+    let mut world = checked(&["10.0.0.2", "10.0.0.3", "10.0.0.4", "10.0.0.5"], 50);
+    for (address, serving) in [("10.0.0.2", 3), ("10.0.0.3", 2), ("10.0.0.4", 4), ("10.0.0.5", 4)] {
+        stands(&mut world, address, down());
+        let compiled = world.compile();
+        assert_eq!(shares(&compiled, "192.0.2.10").len(), serving, "{address}");
+        let panics = compiled.notices().iter().any(|notice| notice.contains("panicThreshold"));
+        assert_eq!(panics, serving == 4);
+        assert_eq!(announced(&compiled), ["192.0.2.10/32"]);
+    }
+    // Nothing is believed of those that nothing is known of.
+    stands(&mut world, "10.0.0.5", Standing::Starting);
+    assert_eq!(announced(&world.compile()), [""; 0]);
+}
+
+/// What drains keeps its flows where they are, and gets no others, on this node and on one that starts meanwhile.
+#[test]
+fn a_backend_that_drains_keeps_its_flows() {
+    let backends = ["10.0.0.2", "10.0.0.3", "10.0.0.4"];
+    let mut world = World::two_ports().service("web", &["192.0.2.10"], &backends);
+    let before = world.compile();
+    let draining = backend_id(&before, "10.0.0.3");
+    world.desired.services[0].backends[1].drain = true;
+    let after = world.compile();
+    assert!(after.tables.backends.contains_key(&draining));
+    for (former, slot) in ring(&before).iter().zip(ring(&after).iter()) {
+        assert_ne!(slot.now(), draining);
+        assert_eq!(slot.before(), former.now());
+        assert_eq!(slot.has_changed(), slot.now() != former.now());
+    }
+    assert_eq!(announced(&after), ["192.0.2.10/32"]);
+
+    // Another balancer, or this one without its memory, knows no other ring before this one.
+    let mut fresh = World::two_ports().service("web", &["192.0.2.10"], &backends);
+    fresh.desired.services[0].backends[1].drain = true;
+    let fresh = fresh.compile();
+    let by_address = |compiled: &Compiled| -> Vec<_> {
+        let name = |id| compiled.names.backends[&id].1;
+        ring(compiled).iter().map(|slot| (name(slot.now()), name(slot.before()), slot.has_changed())).collect()
+    };
+    assert_eq!(by_address(&fresh), by_address(&after));
+
+    // Back again, and every flow is where it was.
+    world.desired.services[0].backends[1].drain = false;
+    let again = world.compile();
+    assert!(ring(&again).iter().zip(ring(&before).iter()).all(|(again, before)| again.now() == before.now()));
+    assert!(ring(&again).iter().zip(ring(&before).iter()).all(|(again, before)| again.before() == before.now()));
+}
+
+#[test]
+fn where_all_drain_all_serve() {
+    let mut world = checked(&["10.0.0.2", "10.0.0.3"], 0);
+    let before = world.compile();
+    world.desired.services[0].backends[0].drain = true;
+    stands(&mut world, "10.0.0.3", down());
+    let compiled = world.compile();
+    assert_eq!(shares(&compiled, "192.0.2.10"), [("10.0.0.2".to_owned(), RING_SLOTS)], "the last one that is up");
+    assert_eq!(announced(&compiled), ["192.0.2.10/32"]);
+    stands(&mut world, "10.0.0.3", Standing::Up);
+    world.desired.services[0].backends[1].drain = true;
+    assert_eq!(shares(&world.compile(), "192.0.2.10"), shares(&before, "192.0.2.10"));
+    // One that drains and is down serves nobody.
+    stands(&mut world, "10.0.0.2", down());
+    let compiled = world.compile();
+    assert_eq!(shares(&compiled, "192.0.2.10"), [("10.0.0.3".to_owned(), RING_SLOTS)]);
+    assert!(ring(&compiled).iter().all(|slot| slot.before() == slot.now()));
 }
 
 fn backend_id(compiled: &Compiled, address: &str) -> BackendId {

@@ -119,6 +119,7 @@ impl World {
             port: 80,
             protocol: TCP,
             advertise: false,
+            health: None,
             backends,
         });
         self

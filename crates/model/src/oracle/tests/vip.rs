@@ -7,7 +7,7 @@ const VIP: &str = "198.51.100.1";
 const VIP6: &str = "2001:db8:100::1";
 
 fn backend(address: &str, encap: Encap) -> Backend {
-    Backend { address: ip(address), weight: 1, encap }
+    Backend { address: ip(address), weight: 1, encap, drain: false }
 }
 
 fn vxlan() -> Encap {

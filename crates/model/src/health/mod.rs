@@ -1,0 +1,158 @@
+//! Health of backends: what is asked of them, what the answers mean, and when to ask again.
+//!
+//! Nothing here does I/O and nothing reads a clock: probes are made by the control side, which tells [`Schedule`] what came of them
+//! and is told which verdicts that changes.
+
+mod progress;
+mod schedule;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+pub use progress::Progress;
+pub use schedule::{CheckId, Report, Schedule};
+
+use crate::desired::{Backend, Service};
+
+/// How the backends of a service are checked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServiceHealth {
+    /// The check, the same for each.
+    pub check: Arc<HealthCheck>,
+    /// Share of healthy backends in percent below which all are used; 0 for never.
+    pub panic_percent: u32,
+}
+
+/// One check: what is sent, what is expected, and how often.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct HealthCheck {
+    /// What is sent and what is expected.
+    pub probe: Probe,
+    /// Port; that of the service where absent.
+    pub port: Option<u16>,
+    /// From one check to the next.
+    pub interval: Duration,
+    /// Longest that an answer may take; no longer than the interval.
+    pub timeout: Duration,
+    /// Checks that succeed in a row before a backend that is down is up; at least 1.
+    pub rise: u32,
+    /// Checks that fail in a row before a backend that is up is down; at least 1.
+    pub fall: u32,
+    /// How far an interval may be off, in percent of it.
+    pub jitter_percent: u32,
+}
+
+/// What is sent to a backend and what is expected of it.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Probe {
+    /// A TCP connection is accepted.
+    Tcp,
+    /// An HTTP/1.1 request is answered with one of the expected statuses.
+    Http(HttpProbe),
+}
+
+/// An HTTP request and what its answer has to be.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct HttpProbe {
+    /// Request method.
+    pub method: &'static str,
+    /// Path with query, from the first `/` on.
+    pub path: String,
+    /// The `Host` field; address and port where absent.
+    pub host: Option<String>,
+    /// First and last status of each range that is expected.
+    pub statuses: Vec<(u16, u16)>,
+}
+
+/// What one check is made of: what is asked, and of whom. Services that ask the same of the same share it.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Target {
+    /// The backend.
+    pub address: IpAddr,
+    /// Its port.
+    pub port: u16,
+    /// What is asked.
+    pub check: Arc<HealthCheck>,
+}
+
+impl fmt::Display for Target {
+    /// `TCP 10.1.0.11:80`, `HTTP GET 10.1.0.11:80/health`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let end = SocketAddr::new(self.address, self.port);
+        match &self.check.probe {
+            Probe::Tcp => write!(f, "TCP {end}"),
+            Probe::Http(http) => write!(f, "HTTP {} {end}{}", http.method, http.path),
+        }
+    }
+}
+
+/// What is known of a target.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// No check has ended yet, and nothing is known from before: it is not used.
+    Starting,
+    /// It is used.
+    Up,
+    /// It is not; why.
+    Down(String),
+}
+
+impl Standing {
+    /// True where it serves.
+    pub fn is_up(&self) -> bool {
+        *self == Self::Up
+    }
+}
+
+/// What is known of each target.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Health {
+    standings: BTreeMap<Target, Standing>,
+}
+
+impl Health {
+    /// What is known of a target; it is starting where nothing is.
+    pub fn of(&self, target: &Target) -> &Standing {
+        self.standings.get(target).unwrap_or(&Standing::Starting)
+    }
+
+    /// Notes what is known; true where that is news.
+    pub fn set(&mut self, target: Target, standing: Standing) -> bool {
+        self.standings.insert(target, standing.clone()) != Some(standing)
+    }
+
+    /// Forgets all targets but those that are wanted.
+    pub fn retain(&mut self, wanted: impl Fn(&Target) -> bool) {
+        self.standings.retain(|target, _| wanted(target));
+    }
+
+    /// What is known of a backend; up where its service checks none.
+    pub fn of_backend(&self, service: &Service, backend: &Backend) -> &Standing {
+        service.target(backend).map_or(&Standing::Up, |target| self.of(&target))
+    }
+
+    /// True where so few backends of the service are up that all are used.
+    pub fn panics(&self, service: &Service) -> bool {
+        let Some(health) = service.health.as_ref().filter(|health| health.panic_percent > 0) else { return false };
+        let backends = service.backends.iter();
+        let (mut up, mut judged) = (0, 0);
+        for standing in backends.map(|backend| self.of_backend(service, backend)) {
+            up += usize::from(standing.is_up());
+            judged += usize::from(*standing != Standing::Starting);
+        }
+        // Before every backend has been judged nothing is known of the share.
+        judged == service.backends.len() && up * 100 < service.backends.len() * health.panic_percent as usize
+    }
+}
+
+impl Service {
+    /// What is checked of one of its backends; `None` where nothing is.
+    pub fn target(&self, backend: &Backend) -> Option<Target> {
+        let check = &self.health.as_ref()?.check;
+        let port = check.port.unwrap_or(self.port);
+        Some(Target { address: backend.address, port, check: Arc::clone(check) })
+    }
+}

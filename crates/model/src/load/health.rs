@@ -1,0 +1,153 @@
+//! Lowering of `healthCheck`.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::check::Checker;
+use crate::desired::protocol;
+use crate::document::Path;
+use crate::health::{HealthCheck, HttpProbe, Probe, ServiceHealth};
+use crate::resources::common::{Duration as Written, NumberOrText};
+use crate::resources::health::{HealthCheckSpec, HealthCheckType};
+
+const INTERVAL: Duration = Duration::from_secs(2);
+const INTERVALS: std::ops::RangeInclusive<Duration> = Duration::from_millis(100)..=Duration::from_secs(3600);
+const TIMEOUT: Duration = Duration::from_secs(1);
+const MIN_TIMEOUT: Duration = Duration::from_millis(10);
+/// Statuses of HTTP (RFC 9110 §15).
+const STATUSES: std::ops::RangeInclusive<u16> = 100..=599;
+/// Longest path and longest host, in bytes.
+const MAX_PATH: usize = 2048;
+const MAX_HOST: usize = 255;
+
+/// The check of a service. `protocol` is that of the service, where it is one.
+pub(super) fn health(spec: &HealthCheckSpec, protocol: Option<u8>, check: &mut Checker<'_>) -> Option<ServiceHealth> {
+    let at = Path::spec().key("healthCheck");
+    // Without its type nothing else can be judged.
+    if !check.document.is_sound(&at.key("type")) {
+        return None;
+    }
+    let port = spec.port.map(|port| check.range(&at.key("port"), port, 1, u16::MAX));
+    if protocol == Some(protocol::SCTP) && port.is_none() {
+        let message = format!("type {} cannot ask the port of an SCTP service", spec.kind.name());
+        check.error_help(&at, message, "set 'port' to one of the server that can be asked");
+    }
+    let (interval, timeout) = times(spec, &at, check);
+    let mut range = |name: &str, value: Option<u32>, default: u32, min: u32, max: u32| {
+        value.map_or(default, |value| check.range(&at.key(name), value, min, max))
+    };
+    let (rise, fall) = (range("rise", spec.rise, 2, 1, 100), range("fall", spec.fall, 3, 1, 100));
+    let jitter_percent = range("jitter", spec.jitter, 10, 0, 50);
+    let panic_percent = range("panicThreshold", spec.panic_threshold, 0, 0, 100);
+    let probe = probe(spec, &at, check);
+    let check = HealthCheck { probe, port, interval, timeout, rise, fall, jitter_percent };
+    Some(ServiceHealth { check: Arc::new(check), panic_percent })
+}
+
+/// Interval and time-out.
+fn times(spec: &HealthCheckSpec, at: &Path, check: &mut Checker<'_>) -> (Duration, Duration) {
+    let interval = spec.interval.map_or(INTERVAL, |Written(interval)| interval);
+    if !INTERVALS.contains(&interval) {
+        check.error(&at.key("interval"), format!("must be 100ms to 1h, is {interval:?}"));
+    }
+    let timeout = spec.timeout.map_or(TIMEOUT.min(interval), |Written(timeout)| timeout);
+    if timeout < MIN_TIMEOUT {
+        check.error(&at.key("timeout"), format!("must be 10ms to the interval, is {timeout:?}"));
+    } else if timeout > interval {
+        let message = format!("{timeout:?} is longer than the interval, {interval:?}");
+        check.error_help(
+            &at.key("timeout"),
+            message,
+            "a check has to end before the next begins: lower it, or raise 'interval'",
+        );
+    }
+    (interval, timeout)
+}
+
+fn probe(spec: &HealthCheckSpec, at: &Path, check: &mut Checker<'_>) -> Probe {
+    if spec.kind != HealthCheckType::Http {
+        let of_http = [
+            ("method", spec.method.is_some()),
+            ("path", spec.path.is_some()),
+            ("host", spec.host.is_some()),
+            ("statuses", spec.statuses.is_some()),
+        ];
+        for (name, _) in of_http.into_iter().filter(|(_, set)| *set) {
+            check.error(&at.key(name), "only type HTTP has it");
+        }
+    }
+    match spec.kind {
+        HealthCheckType::Tcp => Probe::Tcp,
+        HealthCheckType::Http => Probe::Http(http(spec, at, check)),
+    }
+}
+
+fn http(spec: &HealthCheckSpec, at: &Path, check: &mut Checker<'_>) -> HttpProbe {
+    let path = spec.path.clone().unwrap_or_else(|| "/".to_owned());
+    text_of_request(&at.key("path"), &path, MAX_PATH, check);
+    if !path.starts_with('/') {
+        let help = format!("write /{}", crate::document::deserialize::shorten(&path));
+        check.error_help(&at.key("path"), "must begin with '/'", help);
+    } else if path.contains('#') {
+        check.error(&at.key("path"), "has a '#': a fragment is not sent");
+    }
+    if let Some(host) = &spec.host {
+        let path = at.key("host");
+        text_of_request(&path, host, MAX_HOST, check);
+        if host.is_empty() {
+            check.error(&path, "must not be empty");
+        } else if host.contains(['/', '@', '?', '#']) {
+            check.error_help(&path, "is not a host", "write the name alone, or with a port: www.example.org:8080");
+        }
+    }
+    let statuses = match &spec.statuses {
+        None => vec![(200, 399)],
+        Some(written) => statuses(written, &at.key("statuses"), check),
+    };
+    let method = spec.method.map_or("GET", |method| method.name());
+    HttpProbe { method, path, host: spec.host.clone(), statuses }
+}
+
+/// What stands in the head of a request is visible ASCII: anything else would end it, or make another one of it.
+fn text_of_request(at: &Path, text: &str, most: usize, check: &mut Checker<'_>) {
+    if text.len() > most {
+        check.error(at, format!("has {} bytes, at most {most} are sent", text.len()));
+    } else if let Some(bad) = text.chars().find(|c| !c.is_ascii_graphic()) {
+        check.error_help(at, format!("has a {bad:?}"), "write what is not visible ASCII in percent-encoding");
+    }
+}
+
+fn statuses(written: &[NumberOrText], at: &Path, check: &mut Checker<'_>) -> Vec<(u16, u16)> {
+    if written.is_empty() {
+        check.error(at, "must list at least one status");
+    }
+    let mut ranges = Vec::with_capacity(written.len());
+    for (i, text) in written.iter().enumerate() {
+        let text = text.to_string();
+        let (first, last) = text.split_once('-').unwrap_or((&text, &text));
+        let status = |text: &str| text.trim().parse::<u16>().ok();
+        match (status(first), status(last)) {
+            (Some(first), Some(last)) if !STATUSES.contains(&first) || !STATUSES.contains(&last) => {
+                check.error(&at.index(i), format!("statuses are 100 to 599, this is {text}"));
+            }
+            (Some(first), Some(last)) if first > last => {
+                check.error_help(
+                    &at.index(i),
+                    format!("{text} ends before it begins"),
+                    format!("write {last}-{first}"),
+                );
+            }
+            (Some(first), Some(last)) => ranges.push((first, last)),
+            _ => {
+                let shown = crate::document::deserialize::shorten(&text);
+                check.error_help(
+                    &at.index(i),
+                    format!("'{shown}' is not a status"),
+                    "write 200, or a range as 200-299",
+                );
+            }
+        }
+    }
+    ranges.sort_unstable();
+    ranges
+}

@@ -1,0 +1,219 @@
+//! Health checks of backends: asked on a thread of their own, so that neither a big generation nor a slow handshake makes the other late.
+//!
+//! One task there holds the [`Schedule`] and every check under way, within a bound; there is no thread and no task a target. What changes a
+//! verdict is told to the owner of the state at once, everything else a few times a second.
+
+mod http;
+mod probe;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
+
+use model::desired::{Desired, Service};
+use model::health::{CheckId, Report, Schedule, Standing, Target};
+use model::network::Network;
+use model::tables::VipKey;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tracing::{info, warn};
+
+use super::event::Event;
+
+/// What changes no verdict is told this often.
+const REPORT_EVERY: Duration = Duration::from_millis(250);
+/// Most checks under way at a time, as far as there are file descriptors for them.
+const UNDER_WAY: usize = 4096;
+/// File descriptors that are left for everything else.
+const SPARE_DESCRIPTORS: u64 = 512;
+/// A check that begins this long after it was due is late.
+const LATE: Duration = Duration::from_millis(200);
+
+/// What the checking thread tells.
+#[derive(Debug, Default)]
+pub struct News {
+    /// Targets with what is known of them, the last word on each.
+    pub reports: Vec<(Target, Report)>,
+    /// Checks that began late, since the start.
+    pub late: u64,
+}
+
+/// What the owner of the state knows about backends.
+pub(super) struct Health {
+    follow: mpsc::UnboundedSender<BTreeMap<Target, bool>>,
+    reports: BTreeMap<Target, Report>,
+    late: u64,
+    /// The configuration has changed since targets were last derived from it.
+    stale: bool,
+}
+
+impl Health {
+    /// Starts the checking thread. It ends with the receiver of its events.
+    pub(super) fn start(events: mpsc::Sender<Event>) -> io::Result<Self> {
+        let (follow, followed) = mpsc::unbounded_channel();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let thread = std::thread::Builder::new().name("margay-health".into());
+        thread.spawn(move || runtime.block_on(check(followed, events)))?;
+        Ok(Self { follow, reports: BTreeMap::new(), late: 0, stale: true })
+    }
+
+    /// The configuration is another one.
+    pub(super) fn configured(&mut self) {
+        self.stale = true;
+    }
+
+    /// Checks what the configuration wants checked. `in_use` are the backends that get packets at this moment, a former process's
+    /// included: they do until checks have failed. Nothing of that is asked unless the configuration has changed.
+    pub(super) fn follow(
+        &mut self,
+        desired: &Desired,
+        network: &mut Network,
+        in_use: impl FnOnce() -> BTreeSet<(VipKey, IpAddr)>,
+    ) {
+        if !std::mem::take(&mut self.stale) {
+            return;
+        }
+        if self.reports.is_empty() && desired.services.iter().all(|service| service.health.is_none()) {
+            return;
+        }
+        let in_use = in_use();
+        let mut wanted: BTreeMap<Target, bool> = BTreeMap::new();
+        for service in desired.services.iter().filter(|service| service.health.is_some()) {
+            let keys: Vec<VipKey> = vips(service).collect();
+            for backend in &service.backends {
+                let Some(target) = service.target(backend) else { continue };
+                let serves = keys.iter().any(|key| in_use.contains(&(*key, backend.address)));
+                *wanted.entry(target).or_default() |= serves;
+            }
+        }
+        self.reports.retain(|target, _| wanted.contains_key(target));
+        network.health.retain(|target| wanted.contains_key(target));
+        for (target, in_use) in &wanted {
+            let known = network.health.of(target);
+            if *in_use && *known == Standing::Starting && !self.reports.contains_key(target) {
+                network.health.set(target.clone(), Standing::Up);
+            }
+        }
+        // Without the thread, which only ends with the process, there is nobody to ask.
+        let _ = self.follow.send(wanted);
+    }
+
+    /// Takes in what is told; true where a backend stands differently.
+    pub(super) fn learn(&mut self, news: News, network: &mut Network) -> bool {
+        let mut changed = false;
+        self.late = news.late;
+        for (target, report) in news.reports {
+            changed |= network.health.set(target.clone(), report.progress.standing().clone());
+            self.reports.insert(target, report);
+        }
+        changed
+    }
+
+    /// What is known of a target and of its last check; `None` before the first.
+    pub(super) fn report(&self, target: &Target) -> Option<&Report> {
+        self.reports.get(target)
+    }
+
+    /// Checks that began late, since the start.
+    pub(super) fn late(&self) -> u64 {
+        self.late
+    }
+}
+
+fn vips(service: &Service) -> impl Iterator<Item = VipKey> {
+    let key = |address: &IpAddr| VipKey { address: *address, port: service.port, protocol: service.protocol };
+    service.addresses.iter().map(key)
+}
+
+/// What came of a check.
+struct Ended {
+    id: CheckId,
+    took: Duration,
+    outcome: Result<(), String>,
+}
+
+/// The checking thread.
+async fn check(mut wanted: mpsc::UnboundedReceiver<BTreeMap<Target, bool>>, events: mpsc::Sender<Event>) {
+    let mut schedule = Schedule::new(fastrand::u64(..));
+    let mut under_way: JoinSet<Ended> = JoinSet::new();
+    let mut known: BTreeMap<Target, Report> = BTreeMap::new();
+    let (mut late, mut urgent) = (0, false);
+    let mut told = Instant::now();
+    let most = raise_descriptors();
+    loop {
+        let now = Instant::now();
+        while under_way.len() < most {
+            let Some((id, target, due)) = schedule.take_due(now) else { break };
+            late += u64::from(now.saturating_duration_since(due) > LATE);
+            under_way.spawn(run(id, target));
+        }
+        let room = under_way.len() < most;
+        let next = schedule.next_due().filter(|_| room);
+        let tell = (!known.is_empty()).then(|| if urgent { now } else { told + REPORT_EVERY });
+        let wake = [next, tell.filter(|at| *at > now)].into_iter().flatten().min();
+        tokio::select! {
+            targets = wanted.recv() => match targets {
+                Some(targets) => {
+                    schedule.follow(&targets, Instant::now());
+                    known.retain(|target, _| targets.contains_key(target));
+                }
+                None => return,
+            },
+            Some(ended) = under_way.join_next(), if !under_way.is_empty() => {
+                // A check that panicked or was cancelled has no outcome; none does either.
+                let Ok(Ended { id, took, outcome }) = ended else { continue };
+                if let Some((target, report, changed)) = schedule.finished(id, took, outcome, Instant::now()) {
+                    if changed {
+                        tell_of(target, report);
+                    }
+                    urgent |= changed;
+                    known.insert(target.clone(), report.clone());
+                }
+            },
+            permit = events.reserve(), if tell.is_some_and(|at| at <= now) => {
+                let Ok(permit) = permit else { return };
+                let reports = std::mem::take(&mut known).into_iter().collect();
+                permit.send(Event::Health(News { reports, late }));
+                (told, urgent) = (Instant::now(), false);
+            },
+            () = sleep_until(wake) => {},
+        }
+    }
+}
+
+async fn run(id: CheckId, target: Target) -> Ended {
+    let began = Instant::now();
+    let outcome = probe::probe(&target).await;
+    Ended { id, took: began.elapsed(), outcome }
+}
+
+async fn sleep_until(wake: Option<Instant>) {
+    match wake {
+        Some(at) => tokio::time::sleep_until(at.into()).await,
+        None => std::future::pending().await,
+    }
+}
+
+fn tell_of(target: &Target, report: &Report) {
+    let backend = std::net::SocketAddr::new(target.address, target.port);
+    match report.progress.standing() {
+        Standing::Down(reason) => warn!(%backend, reason, "backend is down"),
+        Standing::Up => info!(%backend, "backend is up"),
+        Standing::Starting => {}
+    }
+}
+
+/// Lets the process have as many descriptors as it may; how many checks can be under way with them.
+fn raise_descriptors() -> usize {
+    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+    let wanted = UNDER_WAY as u64 + SPARE_DESCRIPTORS;
+    let have = current.unwrap_or(u64::MAX);
+    let raised = maximum.map_or(wanted, |most| most.min(wanted)).max(have);
+    let have = match setrlimit(Resource::Nofile, Rlimit { current: Some(raised), maximum }) {
+        Ok(()) => raised,
+        Err(_) => have,
+    };
+    usize::try_from(have.saturating_sub(SPARE_DESCRIPTORS)).unwrap_or(UNDER_WAY).clamp(64, UNDER_WAY)
+}

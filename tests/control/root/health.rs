@@ -1,0 +1,189 @@
+//! Health checks end to end: real servers that die, a real BGP peer that hears of it, and an agent that is killed meanwhile.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use serde_json::Value;
+use testkit::netns::{Process, add_address};
+
+use crate::bird::{Bird, session};
+use crate::harness::Lab;
+
+/// The servers' addresses; all on the server's one link.
+const SERVERS: [&str; 2] = ["10.2.0.11", "10.2.0.12"];
+
+const DOCUMENTS: &str = "
+apiVersion: margay.io/v1
+kind: Node
+metadata: {name: gw}
+spec: {interfaces: [{name: left0}, {name: right0}]}
+---
+apiVersion: projectcalico.org/v3
+kind: BGPConfiguration
+metadata: {name: default}
+spec: {asNumber: 64512, nodeToNodeMeshEnabled: false}
+---
+apiVersion: projectcalico.org/v3
+kind: BGPPeer
+metadata: {name: router}
+spec: {peerIP: 10.1.0.2, asNumber: 64513, keepaliveTime: 3s, maxRestartTime: 60s}
+---
+apiVersion: margay.io/v1
+kind: VirtualService
+metadata: {name: web}
+spec:
+  addresses: [192.0.2.10]
+  port: 8080
+  protocol: TCP
+  healthCheck: CHECK
+  backends: [{address: 10.2.0.11}, {address: 10.2.0.12}]
+";
+
+/// A lab whose service is checked like this, with a router that hears what is announced.
+fn lab(name: &str, check: &str) -> (Lab, Bird) {
+    let lab = Lab::new(name, &DOCUMENTS.replace("CHECK", check));
+    for server in SERVERS {
+        add_address(&lab.server, "eth0", format!("{server}/24").parse().unwrap()).unwrap();
+    }
+    let session = session("margay", "10.1.0.2", 64513, "10.1.0.1 as 64512", &["ipv4"], "");
+    let bird = Bird::start(&lab.client, "10.1.0.2", &session);
+    (lab, bird)
+}
+
+/// A web server at one of the addresses; it serves an empty directory.
+fn web_server(lab: &Lab, address: &str) -> Process {
+    let root = lab.directory.path().join("www");
+    std::fs::create_dir_all(&root).unwrap();
+    let root = root.display().to_string();
+    let mut command = lab.server.command("/usr/bin/python3");
+    command.args(["-m", "http.server", "8080", "--bind", address, "--directory", &root]);
+    command.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null());
+    Process::start(command).unwrap()
+}
+
+fn backend(lab: &Lab, address: &str) -> Value {
+    lab.get(&["backends", address]).remove(0)
+}
+
+fn is(lab: &Lab, address: &str, state: &str) -> bool {
+    backend(lab, address)["state"] == state
+}
+
+fn announced(bird: &Bird) -> bool {
+    bird.ask("show route 192.0.2.10/32").contains("via 10.1.0.1")
+}
+
+fn problems(lab: &Lab) -> String {
+    lab.status()["problems"].to_string()
+}
+
+/// When the agent said this last, in seconds of the day.
+fn said_at(lab: &Lab, words: &str) -> f64 {
+    let log = lab.words();
+    let line = log.lines().rev().find(|line| line.contains(words)).unwrap_or_else(|| panic!("{words}: not in\n{log}"));
+    let time = line.split(['T', 'Z']).nth(1).unwrap();
+    time.split(':').fold(0.0, |seconds, part| seconds * 60.0 + part.parse::<f64>().unwrap())
+}
+
+fn seconds_of_the_day() -> f64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs_f64() % 86_400.0
+}
+
+#[test]
+fn servers_that_die_leave_the_ring_and_the_last_one_takes_the_vip_with_it() {
+    let check = "{type: HTTP, path: /, interval: 100ms, timeout: 100ms, rise: 2, fall: 2}";
+    let (mut lab, bird) = lab("health", check);
+    let [first, second] = SERVERS.map(|address| web_server(&lab, address));
+    lab.start();
+    lab.until("both are up", |lab| SERVERS.iter().all(|server| is(lab, server, "up")));
+    lab.until("announced", |_| announced(&bird));
+    assert!(backend(&lab, SERVERS[0])["share_percent"].as_f64().unwrap() > 49.0);
+    assert_eq!(problems(&lab), "[]");
+
+    drop(first);
+    lab.until("the dead one is down", |lab| is(lab, SERVERS[0], "down"));
+    let [dead, living] = SERVERS.map(|server| backend(&lab, server));
+    assert_eq!(dead["health"]["reason"], "connection refused", "{dead:#}");
+    assert_eq!((&dead["usable"], dead["share_percent"].as_f64()), (&Value::Bool(false), Some(0.0)));
+    assert_eq!(living["share_percent"].as_f64(), Some(100.0), "{living:#}");
+    let wanted = "backend 10.2.0.11 of VirtualService web is down: connection refused";
+    assert!(problems(&lab).contains(wanted), "{}", problems(&lab));
+    assert!(announced(&bird), "one is left");
+    assert!(lab.metric("margay_backend_checks_total", "backend=\"10.2.0.11\",result=\"failed\"") >= 2);
+    assert_eq!(lab.metric("margay_backend_state", "backend=\"10.2.0.11\",state=\"down\""), 1);
+
+    drop(second);
+    while announced(&bird) {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    let gone = seconds_of_the_day();
+    let verdict = said_at(&lab, "backend=10.2.0.12:8080");
+    println!("from the last verdict to the withdrawal as the peer shows it: {:.1} ms", (gone - verdict) * 1e3);
+    assert!(gone > verdict && gone - verdict < 5.0, "{verdict} {gone}");
+    assert_eq!(lab.get(&["vips"])[0]["announced"], false);
+
+    let _back = web_server(&lab, SERVERS[1]);
+    lab.until("announced again", |_| announced(&bird));
+    assert_eq!(backend(&lab, SERVERS[1])["share_percent"].as_f64(), Some(100.0));
+}
+
+/// A restart takes nobody in that was out, nobody out that was in, and withdraws nothing.
+#[test]
+fn a_restart_flaps_nothing() {
+    let check = "{type: TCP, interval: 200ms, timeout: 200ms}";
+    let (mut lab, bird) = lab("health-restart", check);
+    let living = web_server(&lab, SERVERS[0]);
+    lab.start();
+    lab.until("one is up, one is down", |lab| is(lab, SERVERS[0], "up") && is(lab, SERVERS[1], "down"));
+    lab.until("announced", |_| announced(&bird));
+
+    lab.stop("-KILL");
+    let before = lab.words().len();
+    lab.start();
+    assert_eq!(backend(&lab, SERVERS[0])["share_percent"].as_f64(), Some(100.0), "from the first generation on");
+    lab.until("both are judged", |lab| {
+        SERVERS.iter().all(|server| backend(lab, server)["health"]["succeeded"] != 0 || is(lab, server, "down"))
+    });
+    assert!(announced(&bird));
+    assert_eq!(lab.metric("margay_config_map_writes_total", ""), 0, "{}", lab.words());
+    assert!(!lab.words()[before..].contains("backend=10.2.0.11:8080"), "never anything else:\n{}", lab.words());
+
+    // What dies while nobody looks is used until as many checks have failed as of any other.
+    lab.stop("-KILL");
+    drop(living);
+    lab.start();
+    lab.until("withdrawn", |_| !announced(&bird));
+    assert!(is(&lab, SERVERS[0], "down"));
+}
+
+/// Servers that answer wrongly or not at all, and the words for it; none of them holds up the check of another.
+#[test]
+fn what_is_wrong_is_said() {
+    let check = "{type: HTTP, path: /nothing, interval: 300ms, timeout: 200ms, statuses: [200-299]}";
+    let (mut lab, bird) = lab("health-words", check);
+    let _wrong = web_server(&lab, SERVERS[0]);
+    // Connections are accepted by the kernel, and nobody reads them.
+    let silent = "import socket, time\ns = socket.create_server(('10.2.0.12', 8080), backlog=4096)\ntime.sleep(600)";
+    let _silent = lab.server.spawn("/usr/bin/python3", &["-c", silent]).unwrap();
+    lab.start();
+    let reason = |lab: &Lab, server| backend(lab, server)["health"]["last"]["error"].as_str().map(str::to_owned);
+    let wrong = Some("HTTP status 404".to_owned());
+    lab.until("the wrong status", |lab| reason(lab, SERVERS[0]) == wrong);
+    lab.until("silence", |lab| reason(lab, SERVERS[1]).is_some_and(|text| text == "no HTTP answer within 200ms"));
+    assert!(!announced(&bird));
+    let checks = |lab: &Lab, server| backend(lab, server)["health"]["failed"].as_u64().unwrap();
+    let before = SERVERS.map(|server| checks(&lab, server));
+    lab.until("both go on being asked", |lab| {
+        SERVERS.iter().zip(before).all(|(server, before)| checks(lab, server) >= before + 10)
+    });
+
+    // Another expectation, without a restart.
+    lab.write("lab.yaml", &DOCUMENTS.replace("CHECK", &check.replace("299", "499")));
+    lab.until("404 is fine now", |lab| is(lab, SERVERS[0], "up"));
+    lab.until("announced", |_| announced(&bird));
+
+    // Checks that are not believed.
+    lab.write("lab.yaml", &DOCUMENTS.replace("CHECK", &check.replace("}", ", panicThreshold: 50}")));
+    lab.until("all are used", |lab| SERVERS.iter().all(|server| backend(lab, server)["usable"] == true));
+    assert!(problems(&lab).contains("fewer healthy backends than its panicThreshold"), "{}", problems(&lab));
+    assert!(announced(&bird));
+}
