@@ -173,6 +173,7 @@ _Static_assert(sizeof(struct filter_op) == 40, "filter_op");
 enum tunnel_kind {
 	TUNNEL_IPIP = 1,
 	TUNNEL_VXLAN = 2,
+	TUNNEL_GUE = 3,
 	TUNNEL_SOURCE6 = 0x80, /* beside the kind in a key with an IPv6 source: ::/0 must not match IPv4 */
 };
 
@@ -250,6 +251,7 @@ enum outer_kind {
 	OUTER_NONE,
 	OUTER_IPIP,
 	OUTER_VXLAN,
+	OUTER_GUE,
 };
 
 /* One cache line: all that a packet for this backend needs. */

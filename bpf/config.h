@@ -33,18 +33,21 @@ struct config {
 	__u8 slow_path;	  /* punt to AF_XDP sockets */
 	__u8 source_validation;
 	__u16 vxlan_port; /* UDP, host order */
-	__u16 pad;
+	__u16 gue_port;	  /* likewise */
 	__u32 punt_rate;  /* punts a second, reason and CPU; also the burst */
 	__u32 fib4_words; /* size of the map */
 	__u32 fib6_words;
 	__u32 flow_lines; /* size of the flow table */
 	__u32 vrf_words;  /* size of a value of the map */
 	__u64 hash_seed;  /* the node's own, for the choice among next hops */
+	__u8 decap_gue;	  /* take in GUE from configured peers */
+	__u8 pad[7];
 };
 
 const volatile struct config config = {
 	.decap_ipip = 1,
 	.decap_vxlan = 1,
+	.decap_gue = 1,
 	.denylist = 1,
 	.filter = 1,
 	.vip = 1,
@@ -52,6 +55,7 @@ const volatile struct config config = {
 	.slow_path = 1,
 	.source_validation = 1,
 	.vxlan_port = 4789,
+	.gue_port = 6080,
 	.punt_rate = 1000,
 	.fib4_words = FIB4_WORDS_MIN,
 	.fib6_words = FIB6_WORDS_MIN,

@@ -20,7 +20,7 @@
 	X(ETHERTYPE, "neither IP nor ARP on an interface with policy")                                                 \
 	X(TUN_PEER_UNKNOWN, "tunnel packet from a source that no Tunnel names")                                        \
 	X(TUN_VNI_UNKNOWN, "VXLAN network identifier that no Tunnel names")                                            \
-	X(TUN_HEADER, "VXLAN header invalid or inner frame not IP")                                                    \
+	X(TUN_HEADER, "VXLAN or GUE header invalid, or no IP inside")                                                  \
 	X(TUN_FRAGMENT, "fragment of a tunnel packet")                                                                 \
 	X(TUN_NESTED, "tunnel packet for this node inside a tunnel packet")                                            \
 	X(TUN_ECN, "outer congestion mark on an inner packet that cannot carry it (RFC 6040)")                         \

@@ -122,6 +122,16 @@ mod root {
                 inner_mtu: 1480,
             },
         );
+        t.backends.insert(
+            BackendId(2),
+            Backend {
+                vip: VipId(1),
+                address: ip("2001:db8::7"),
+                outer: Outer::Gue { source: ip("2001:db8::1"), destination: ip("2001:db8::7") },
+                group: GroupId(2),
+                inner_mtu: 1452,
+            },
+        );
         t
     }
 

@@ -10,8 +10,9 @@
 #include "punt.h"
 
 #define OUTER_TTL 64
-#define VXLAN_SPORT_MIN 49152
+#define TUNNEL_SPORT_MIN 49152
 #define VXLAN_OVERHEAD (8 + 8 + ETH_LEN)
+#define GUE_OVERHEAD 8
 
 ALWAYS_INLINE void forwarded_ip4(struct ip4_header *ip)
 {
@@ -153,7 +154,7 @@ ALWAYS_INLINE int write_vxlan(struct xdp_md *ctx, struct packet *pkt, const stru
 
 	if (!p)
 		return drop(pkt, DROP_INTERNAL);
-	((__be16 *)p)[0] = bpf_htons(VXLAN_SPORT_MIN + (hash & 0x3fff));
+	((__be16 *)p)[0] = bpf_htons(TUNNEL_SPORT_MIN + (hash & 0x3fff));
 	((__be16 *)p)[1] = bpf_htons(config.vxlan_port);
 	((__be16 *)p)[2] = bpf_htons(VXLAN_OVERHEAD + pkt->len);
 	((__be16 *)p)[3] = 0;
@@ -202,19 +203,35 @@ ALWAYS_INLINE int send_plain_in_ip4(struct xdp_md *ctx, struct packet *pkt, cons
 	return send(ctx, pkt, adj->ifindex);
 }
 
+/* UDP at `off` in front of the packet as it is: GUE variant 1 (draft-ietf-intarea-gue-09 §4). No checksum (RFC 6935 §5 for IPv6). */
+ALWAYS_INLINE int write_gue(struct xdp_md *ctx, struct packet *pkt, __u32 off, __u64 hash)
+{
+	__be16 *udp = bytes_at(ctx, off, GUE_OVERHEAD);
+
+	if (!udp)
+		return drop(pkt, DROP_INTERNAL);
+	udp[0] = bpf_htons(TUNNEL_SPORT_MIN + (hash & 0x3fff));
+	udp[1] = bpf_htons(config.gue_port);
+	udp[2] = bpf_htons(GUE_OVERHEAD + pkt->len);
+	udp[3] = 0;
+	return CONTINUE;
+}
+
 /* Puts the backend's outer header and the adjacency's link-layer header in front. Invalidates: packet pointers. */
 ALWAYS_INLINE int encap(struct xdp_md *ctx, struct packet *pkt, const struct backend *b, const struct adjacency *adj,
 			__u64 hash)
 {
 	__u32 ip_len = b->outer_ipv6 ? sizeof(struct ip6_header) : sizeof(struct ip4_header);
-	__u32 vxlan_len = b->outer_kind == OUTER_VXLAN ? VXLAN_OVERHEAD : 0;
-	__u8 proto = vxlan_len ? PROTO_UDP : pkt->is_ipv6 ? PROTO_IPV6 : PROTO_IPIP;
-	int action = rewrite_link(ctx, pkt, adj, ip_len + vxlan_len, b->outer_ipv6 ? ETH_P_IPV6 : ETH_P_IP);
+	__u32 udp_len = b->outer_kind == OUTER_VXLAN ? VXLAN_OVERHEAD : b->outer_kind == OUTER_GUE ? GUE_OVERHEAD : 0;
+	__u8 proto = udp_len ? PROTO_UDP : pkt->is_ipv6 ? PROTO_IPV6 : PROTO_IPIP;
+	int action = rewrite_link(ctx, pkt, adj, ip_len + udp_len, b->outer_ipv6 ? ETH_P_IPV6 : ETH_P_IP);
 
 	if (action != CONTINUE)
 		return action;
-	action = write_outer_ip(ctx, pkt, b, proto, vxlan_len + pkt->len, hash);
-	if (action != CONTINUE || !vxlan_len)
+	action = write_outer_ip(ctx, pkt, b, proto, udp_len + pkt->len, hash);
+	if (action != CONTINUE || !udp_len)
 		return action;
+	if (b->outer_kind == OUTER_GUE)
+		return write_gue(ctx, pkt, pkt->l3 + ip_len, hash);
 	return write_vxlan(ctx, pkt, b, pkt->l3 + ip_len, hash);
 }

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * Tunnel packets for this node: IP in IP and VXLAN, from configured peers only, one level deep. An open decapsulator is
+ * Tunnel packets for this node: IP in IP, VXLAN and GUE, from configured peers only, one level deep. An open decapsulator is
  * an open relay, so a packet is taken in only where outer source, outer destination and network identifier are all known and
  * the inner source is one that is behind that peer.
  */
@@ -9,6 +9,7 @@
 #include "fib.h"
 #include "parse.h"
 
+#define GUE_LEN 4
 #define VXLAN_LEN 8
 #define VXLAN_FLAG_VNI 0x08
 #define UDP_LEN 8
@@ -23,6 +24,8 @@ ALWAYS_INLINE int tunnel_kind_of(const struct packet *pkt)
 		return TUNNEL_IPIP;
 	if (config.decap_vxlan && pkt->proto == PROTO_UDP && pkt->has_ports && dport_of(pkt) == config.vxlan_port)
 		return TUNNEL_VXLAN;
+	if (config.decap_gue && pkt->proto == PROTO_UDP && pkt->has_ports && dport_of(pkt) == config.gue_port)
+		return TUNNEL_GUE;
 	return 0;
 }
 
@@ -38,23 +41,26 @@ ALWAYS_INLINE const struct tunnel_peer *peer_of(const struct packet *pkt, int ki
 	return bpf_map_lookup_elem(&tunnel_peers, &key);
 }
 
-enum source_owner {
+enum owner {
 	OWNER_OTHER,
 	OWNER_SELF, /* an address of this node */
 	OWNER_VIP,
 };
 
-/* Whose the packet's source is, by the FIB. Global, so that the verifier walks it once and not on every way that leads here. */
-__noinline int owner_of_source(const struct packet *pkt)
+/*
+ * Whose an address is, by the FIB of the default VRF. Global, as those below: the verifier walks it once and goes on with one state, whatever
+ * led there.
+ */
+__noinline int owner_of(const struct ip_addr *address, int is_ipv6)
 {
 	const struct group *group;
 	const struct next_hop *nh;
 	int by_default;
 	__u32 id;
 
-	if (!pkt)
+	if (!address)
 		return OWNER_OTHER;
-	id = fib_group(0, &pkt->src, pkt->is_ipv6, &by_default);
+	id = fib_group(0, address, is_ipv6, &by_default);
 	group = bpf_map_lookup_elem(&groups, &id);
 	if (!group)
 		return OWNER_OTHER;
@@ -73,16 +79,14 @@ ALWAYS_INLINE int is_above(const __u64 *a, __u64 high, __u64 low)
 
 /*
  * Whether the packet's source is in one of these ranges of tunnel_sources: of those that begin at or before it, the last. A search
- * of an array: a prefix trie of the kernel's takes several times as long. Global for the same reason.
+ * of an array: a prefix trie of the kernel's takes several times as long.
  */
-__noinline int source_in_ranges(const struct packet *pkt, __u32 first, __u32 ranges)
+static __noinline int source_in_ranges(const struct packet *pkt, __u32 first, __u32 ranges)
 {
 	const struct source_range *range;
 	__u32 begun = 0, rest = ranges, at;
 	__u64 high, low;
 
-	if (!pkt)
-		return 0;
 	high = (__u64)bpf_ntohl(pkt->src.word[0]) << 32 | bpf_ntohl(pkt->src.word[1]);
 	low = (__u64)bpf_ntohl(pkt->src.word[2]) << 32 | bpf_ntohl(pkt->src.word[3]);
 	for (int step = 0; step < TUNNEL_SOURCE_STEPS && rest; step++) {
@@ -109,7 +113,7 @@ __noinline int source_in_ranges(const struct packet *pkt, __u32 first, __u32 ran
 /* The inner packet, freshly parsed: whether what it says of its source can be so behind this peer. */
 ALWAYS_INLINE int decap_source(struct packet *inner, const struct tunnel_peer *peer)
 {
-	int owner = owner_of_source(inner);
+	int owner = owner_of(&inner->src, inner->is_ipv6);
 
 	if (owner == OWNER_SELF || (owner == OWNER_VIP && !peer->sources))
 		return drop(inner, DROP_TUN_REFLECTED);
@@ -206,25 +210,57 @@ ALWAYS_INLINE int parse_vxlan(struct xdp_md *ctx, struct packet *pkt, __u8 *vni,
 	return CONTINUE;
 }
 
-/* In the default VRF only. Invalidates: packet pointers. After it, `pkt` is the inner packet. */
-ALWAYS_INLINE int decap(struct xdp_md *ctx, struct packet *pkt)
+/*
+ * GUE (draft-ietf-intarea-gue-09): tells where the inner packet is and its ethertype. Variant 1 has no header (§4). Of variant 0 (§3)
+ * what is data without flags; flags and private data that nobody has agreed on are refused, as the draft asks.
+ */
+ALWAYS_INLINE int parse_gue(struct xdp_md *ctx, struct packet *pkt, __u32 *inner, __u16 *ethertype)
 {
-	int kind = tunnel_kind_of(pkt);
-	__u32 link_len = pkt->l3;
-	__u32 outer_end = pkt->l3 + pkt->len;
-	__u32 inner = pkt->l4;
-	__u8 outer_tos = pkt->tos;
-	__u8 vni[3] = {};
-	__u16 ethertype = pkt->proto == PROTO_IPIP ? ETH_P_IP : ETH_P_IPV6;
-	const struct tunnel_peer *peer;
-	const struct next_hop *nh;
-	__u32 vni_key;
-	int action;
+	__u32 end = pkt->l3 + pkt->len, at = pkt->l4 + UDP_LEN;
+	const __u8 *p = bytes_at(ctx, at, 1);
+	__u8 version;
 
-	if (!kind || pkt->host_scope || vrf_of(pkt))
-		return CONTINUE;
-	nh = next_hop_of(ctx, pkt, fib_lookup(pkt), 0);
-	if (!nh || nh->kind != NH_RECEIVE)
+	if (!p || at + 1 > end)
+		return drop(pkt, DROP_TUN_HEADER);
+	version = *p >> 4;
+	if (!version) {
+		p = bytes_at(ctx, at, GUE_LEN);
+		if (!p || at + GUE_LEN > end || p[0] || p[2] || p[3])
+			return drop(pkt, DROP_TUN_HEADER);
+		version = p[1] == PROTO_IPIP ? 4 : p[1] == PROTO_IPV6 ? 6 : 0;
+		at += GUE_LEN;
+	}
+	if (version != 4 && version != 6)
+		return drop(pkt, DROP_TUN_HEADER);
+	*ethertype = version == 4 ? ETH_P_IP : ETH_P_IPV6;
+	*inner = at;
+	return CONTINUE;
+}
+
+/* parse_ip() of the inner packet. */
+__noinline int parse_inner(struct xdp_md *ctx, struct packet *pkt, __u32 end)
+{
+	return pkt ? parse_ip(ctx, pkt, end) : XDP_ABORTED;
+}
+
+/* A packet of an encapsulation that is taken in here. Invalidates: packet pointers. */
+__noinline int take_in(struct xdp_md *ctx, struct packet *pkt)
+{
+	__u32 link_len, outer_end, inner, vni_key;
+	const struct tunnel_peer *peer;
+	__u16 ethertype;
+	__u8 outer_tos, vni[3] = {};
+	int kind, action;
+
+	if (!pkt)
+		return XDP_ABORTED;
+	kind = tunnel_kind_of(pkt);
+	link_len = pkt->l3;
+	outer_end = pkt->l3 + pkt->len;
+	inner = pkt->l4;
+	outer_tos = pkt->tos;
+	ethertype = pkt->proto == PROTO_IPIP ? ETH_P_IP : ETH_P_IPV6;
+	if (owner_of(&pkt->dst, pkt->is_ipv6) != OWNER_SELF)
 		return CONTINUE;
 	if (is_fragment(pkt))
 		return drop(pkt, DROP_TUN_FRAGMENT);
@@ -233,6 +269,10 @@ ALWAYS_INLINE int decap(struct xdp_md *ctx, struct packet *pkt)
 		if (action != CONTINUE)
 			return action;
 		inner += UDP_LEN + VXLAN_LEN + ETH_LEN;
+	} else if (kind == TUNNEL_GUE) {
+		action = parse_gue(ctx, pkt, &inner, &ethertype);
+		if (action != CONTINUE)
+			return action;
 	}
 	vni_key = (__u32)vni[0] << 16 | (__u32)vni[1] << 8 | vni[2];
 	trace_step(STAGE_DECAP, kind, vni_key);
@@ -247,7 +287,7 @@ ALWAYS_INLINE int decap(struct xdp_md *ctx, struct packet *pkt)
 	pkt->l3 = inner;
 	pkt->ethertype = ethertype;
 	pkt->decapsulated = 1;
-	action = parse_ip(ctx, pkt, outer_end);
+	action = parse_inner(ctx, pkt, outer_end);
 	if (action != CONTINUE)
 		return action;
 	action = decap_source(pkt, peer);
@@ -257,4 +297,12 @@ ALWAYS_INLINE int decap(struct xdp_md *ctx, struct packet *pkt)
 	if (action != CONTINUE)
 		return action;
 	return strip_outer(ctx, pkt, link_len);
+}
+
+/* In the default VRF only. Invalidates: packet pointers. After it, `pkt` is the inner packet. */
+ALWAYS_INLINE int decap(struct xdp_md *ctx, struct packet *pkt)
+{
+	if (!tunnel_kind_of(pkt) || pkt->host_scope || vrf_of(pkt))
+		return CONTINUE;
+	return take_in(ctx, pkt);
 }

@@ -69,6 +69,7 @@ fn meaning(feature: &str) -> &'static str {
     match feature {
         "decap_ipip" => "IPIP, 4in6 and 6in4 packets of configured peers are decapsulated",
         "decap_vxlan" => "VXLAN packets of configured peers and VNIs are decapsulated",
+        "decap_gue" => "GUE packets of configured peers are decapsulated",
         "denylist" => "sources are dropped by prefix",
         "filter" => "untracked policy of host endpoints is enforced",
         "source_validation" => "sources are let in where a route leads back to them",

@@ -294,6 +294,7 @@ fn tunnel_peer(peer: &TunnelPeer) -> types::tunnel_peer_key {
     let (kind, vni) = match peer.kind {
         TunnelKind::Ipip => (types::tunnel_kind::TUNNEL_IPIP, 0),
         TunnelKind::Vxlan { vni } => (types::tunnel_kind::TUNNEL_VXLAN, vni),
+        TunnelKind::Gue => (types::tunnel_kind::TUNNEL_GUE, 0),
     };
     let family = if peer.source.addr().is_ipv6() { types::tunnel_kind::TUNNEL_SOURCE6.0 } else { 0 };
     types::tunnel_peer_key {
@@ -399,8 +400,8 @@ fn backend(backend: &Backend) -> types::backend {
     };
     match backend.outer {
         Outer::None => types::backend { outer_kind: k::OUTER_NONE.0 as u8, ..base },
-        Outer::Ipip { source, destination } => types::backend {
-            outer_kind: k::OUTER_IPIP.0 as u8,
+        Outer::Ipip { source, destination } | Outer::Gue { source, destination } => types::backend {
+            outer_kind: if matches!(backend.outer, Outer::Gue { .. }) { k::OUTER_GUE } else { k::OUTER_IPIP }.0 as u8,
             outer_ipv6: destination.is_ipv6().into(),
             source: ip_addr(source),
             destination: ip_addr(destination),
@@ -570,6 +571,7 @@ fn decode_backend(b: &types::backend) -> Backend {
     let destination = address(b.destination.word);
     let outer = match u32::from(b.outer_kind) {
         k if k == types::outer_kind::OUTER_IPIP.0 => Outer::Ipip { source: address(b.source.word), destination },
+        k if k == types::outer_kind::OUTER_GUE.0 => Outer::Gue { source: address(b.source.word), destination },
         k if k == types::outer_kind::OUTER_VXLAN.0 => Outer::Vxlan {
             source: address(b.source.word),
             destination,

@@ -36,7 +36,7 @@ pub enum Stage {
     Parse,
     /// `id` is the port, `detail` the ethertype.
     Port,
-    /// Tunnel packet for this node: `id` 1 IPIP, 2 VXLAN, `detail` the VNI.
+    /// Tunnel packet for this node: `id` 1 IPIP, 2 VXLAN, 3 GUE, `detail` the VNI.
     Decap,
     /// `id` 1 where the source is listed.
     Denylist,
@@ -48,7 +48,7 @@ pub enum Stage {
     Flow,
     /// `id` is the backend of the slot `detail`.
     Ring,
-    /// `id` is the backend; `detail` 0 L2, 1 IPIP, 2 VXLAN.
+    /// `id` is the backend; `detail` 0 L2, 1 IPIP, 2 VXLAN, 3 GUE.
     Backend,
     /// `id` is the next-hop group, 0 for no route.
     Fib,

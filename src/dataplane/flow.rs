@@ -9,6 +9,11 @@ use super::explain::{Stage, Step};
 
 /// What [`Stage::Decap`] calls IP in IP.
 const KIND_IPIP: u32 = types::tunnel_kind::TUNNEL_IPIP.0;
+/// What it calls GUE.
+const KIND_GUE: u32 = types::tunnel_kind::TUNNEL_GUE.0;
+/// UDP, and a header of GUE's variant 0.
+const UDP_BYTES: usize = 8;
+const GUE_BYTES: usize = 4;
 /// UDP, VXLAN and the inner Ethernet header (RFC 7348 §5).
 const VXLAN_BYTES: usize = 8 + 8 + 14;
 /// What an ICMP error has in front of the packet that it is about (RFC 792, RFC 4443 §2.1).
@@ -35,6 +40,15 @@ pub fn flows(frame: &[u8], steps: &[Step]) -> (Option<Flow>, Option<Flow>) {
         let (at, ethertype) = match (tunnel.id, outer.protocol) {
             (KIND_IPIP, ip::IPV4) => (outer.l4, ethertype::IPV4),
             (KIND_IPIP, _) => (outer.l4, ethertype::IPV6),
+            (KIND_GUE, _) => {
+                let at = outer.l4 + UDP_BYTES;
+                match frame.get(at..)? {
+                    [0, ip::IPV4, ..] => (at + GUE_BYTES, ethertype::IPV4),
+                    [0, ..] => (at + GUE_BYTES, ethertype::IPV6),
+                    [first, ..] => (at, if first >> 4 == 4 { ethertype::IPV4 } else { ethertype::IPV6 }),
+                    [] => return None,
+                }
+            }
             _ => {
                 let behind = outer.l4 + VXLAN_BYTES;
                 (behind, u16::from_be_bytes(frame.get(behind - 2..behind)?.try_into().ok()?))

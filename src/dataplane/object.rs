@@ -206,6 +206,7 @@ pub(super) struct Knobs {
     pub(super) features: Features,
     /// UDP port of VXLAN.
     pub(super) vxlan_port: u16,
+    pub(super) gue_port: u16,
     /// Punts a second, reason and core.
     pub(super) punt_rate: u32,
     /// Sizes of the maps that grow.
@@ -220,9 +221,9 @@ pub(super) struct Knobs {
 
 impl Knobs {
     pub(super) fn new(features: Features, parameters: &Parameters, sizes: Sizes) -> Self {
-        let Parameters { vxlan_port, punt_rate, hash_seed, .. } = *parameters;
+        let Parameters { vxlan_port, gue_port, punt_rate, hash_seed, .. } = *parameters;
         let flow_lines = flow_lines(parameters);
-        Self { features, vxlan_port, punt_rate, sizes, flow_lines, hash_seed, explain: false }
+        Self { features, vxlan_port, gue_port, punt_rate, sizes, flow_lines, hash_seed, explain: false }
     }
 
     /// Writes the knobs into the initial value of the read-only data.
@@ -234,6 +235,7 @@ impl Knobs {
         let f = &self.features;
         put(offset_of!(types::config, decap_ipip), &[u8::from(f.decap_ipip)])?;
         put(offset_of!(types::config, decap_vxlan), &[u8::from(f.decap_vxlan)])?;
+        put(offset_of!(types::config, decap_gue), &[u8::from(f.decap_gue)])?;
         put(offset_of!(types::config, denylist), &[u8::from(f.denylist)])?;
         put(offset_of!(types::config, filter), &[u8::from(f.filter)])?;
         put(offset_of!(types::config, vip), &[u8::from(f.vip)])?;
@@ -241,6 +243,7 @@ impl Knobs {
         put(offset_of!(types::config, source_validation), &[u8::from(f.source_validation)])?;
         put(offset_of!(types::config, slow_path), &[u8::from(f.slow_path)])?;
         put(offset_of!(types::config, vxlan_port), &self.vxlan_port.to_ne_bytes())?;
+        put(offset_of!(types::config, gue_port), &self.gue_port.to_ne_bytes())?;
         let [fib4_words, fib6_words] = self.sizes.fib_words;
         put(offset_of!(types::config, fib4_words), &fib4_words.to_ne_bytes())?;
         put(offset_of!(types::config, fib6_words), &fib6_words.to_ne_bytes())?;

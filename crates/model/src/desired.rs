@@ -57,6 +57,8 @@ pub struct Node {
     pub kernel_routes: Option<KernelRoutes>,
     /// UDP port on which VXLAN arrives and to which it is sent.
     pub vxlan_port: u16,
+    /// UDP port on which GUE arrives and to which it is sent; another than VXLAN's.
+    pub gue_port: u16,
     /// Outer source of encapsulated packets, IPv4; the egress interface's address where absent.
     pub encap_source_v4: Option<Ipv4Addr>,
     /// Outer source of encapsulated packets, IPv6; the egress interface's address where absent.
@@ -90,6 +92,7 @@ impl Default for Node {
             flow_table_entries: 65_536,
             kernel_routes: Some(KernelRoutes::default()),
             vxlan_port: 4789,
+            gue_port: 6080,
             encap_source_v4: None,
             encap_source_v6: None,
             punt_rate: 1_000,
@@ -248,6 +251,8 @@ pub enum Encap {
         /// Destination of the inner Ethernet header: the backend's VXLAN device.
         mac: Mac,
     },
+    /// GUE variant 1 (draft-ietf-intarea-gue): UDP to the node's GUE port, the packet right behind.
+    Gue,
     /// The frame is sent to the backend's own Ethernet address unchanged but for TTL: direct server return.
     L2,
 }
@@ -257,6 +262,8 @@ pub enum Encap {
 pub enum TunnelKind {
     /// IP protocols 4 and 41, any pair of families.
     Ipip,
+    /// GUE variant 1, or variant 0 without flags, on the node's GUE port.
+    Gue,
     /// VXLAN with this network identifier.
     Vxlan {
         /// VXLAN network identifier, 24 bits.

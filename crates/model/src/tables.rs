@@ -281,6 +281,13 @@ pub enum Outer {
         /// Outer destination, same family as the source.
         destination: IpAddr,
     },
+    /// GUE.
+    Gue {
+        /// Outer source.
+        source: IpAddr,
+        /// Outer destination, same family as the source.
+        destination: IpAddr,
+    },
     /// VXLAN.
     Vxlan {
         /// Outer source.
@@ -416,6 +423,8 @@ pub struct Features {
     pub decap_ipip: bool,
     /// VXLAN decapsulation.
     pub decap_vxlan: bool,
+    /// GUE decapsulation.
+    pub decap_gue: bool,
     /// Source denylist.
     pub denylist: bool,
     /// Untracked policy.
@@ -437,6 +446,7 @@ impl Features {
     pub const FULL: Self = Self {
         decap_ipip: true,
         decap_vxlan: true,
+        decap_gue: true,
         denylist: true,
         filter: true,
         source_validation: true,
@@ -452,6 +462,8 @@ impl Features {
 pub struct Parameters {
     /// UDP port of VXLAN.
     pub vxlan_port: u16,
+    /// UDP port of GUE.
+    pub gue_port: u16,
     /// Punts a second, reason and core.
     pub punt_rate: u32,
     /// Flow table capacity.
@@ -462,6 +474,6 @@ pub struct Parameters {
 
 impl Default for Parameters {
     fn default() -> Self {
-        Self { vxlan_port: 4789, punt_rate: 1_000, flow_table_entries: 65_536, hash_seed: 0 }
+        Self { vxlan_port: 4789, gue_port: 6080, punt_rate: 1_000, flow_table_entries: 65_536, hash_seed: 0 }
     }
 }

@@ -93,7 +93,12 @@ impl Namer<'_> {
             Stage::Decap => {
                 self.flow = self.inner_flow.take();
                 self.route = None;
-                ("decap", if step.id == 1 { "IPIP".into() } else { format!("VXLAN, VNI {}", step.detail) })
+                let kind = match step.id {
+                    1 => "IPIP".into(),
+                    2 => format!("VXLAN, VNI {}", step.detail),
+                    _ => "GUE".into(),
+                };
+                ("decap", kind)
             }
             Stage::Denylist => {
                 ("denylist", if step.id == 1 { "source is listed" } else { "source is not listed" }.into())
@@ -200,6 +205,7 @@ impl Namer<'_> {
         let outer = match backend.outer {
             Outer::None => "unchanged to its link-layer address".to_owned(),
             Outer::Ipip { source, destination } => format!("IPIP {source} -> {destination}"),
+            Outer::Gue { source, destination } => format!("GUE {source} -> {destination}"),
             Outer::Vxlan { source, destination, vni, inner_destination, .. } => {
                 format!("VXLAN {source} -> {destination}, VNI {vni}, inner destination {inner_destination}")
             }

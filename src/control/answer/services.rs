@@ -24,6 +24,7 @@ pub(super) fn vip_name(key: &VipKey) -> String {
 fn encap_name(encap: &Encap) -> String {
     match encap {
         Encap::Ipip => "IPIP".to_owned(),
+        Encap::Gue => "GUE".to_owned(),
         Encap::Vxlan { vni, .. } => format!("VXLAN {vni}"),
         Encap::L2 => "L2".to_owned(),
     }

@@ -235,6 +235,7 @@ fn generation(
         features: features(desired, &tables),
         parameters: Parameters {
             vxlan_port: desired.node.vxlan_port,
+            gue_port: desired.node.gue_port,
             punt_rate: desired.node.punt_rate,
             flow_table_entries: desired.node.flow_table_entries,
             hash_seed: tables::hash::seed(&desired.node.name),
@@ -287,6 +288,7 @@ fn features(desired: &Desired, tables: &Tables) -> Features {
     Features {
         decap_ipip: tunnels.iter().any(|tunnel| tunnel.kind == TunnelKind::Ipip),
         decap_vxlan: tunnels.iter().any(|tunnel| matches!(tunnel.kind, TunnelKind::Vxlan { .. })),
+        decap_gue: tunnels.iter().any(|tunnel| tunnel.kind == TunnelKind::Gue),
         denylist: !tables.denylist.is_empty(),
         filter: tables.ports.values().any(|port| port.filter.is_some()),
         source_validation: tables.ports.values().any(|port| port.validation != SourceValidation::Off),

@@ -20,6 +20,8 @@ use crate::tables::{BackendId, Outer, RING_SLOTS, Ring, Slot, VipId, VipKey};
 const IPV4_BYTES: u32 = 20;
 const IPV6_BYTES: u32 = 40;
 const VXLAN_BYTES: u32 = 8 + 8 + 14;
+/// What GUE variant 1 puts behind an IP header: UDP.
+const GUE_BYTES: u32 = 8;
 
 /// A backend that packets can be sent to.
 #[derive(Clone, Copy, Debug)]
@@ -173,6 +175,7 @@ fn usable_backend(
     let (outer, overhead) = match backend.encap {
         Encap::L2 => (Outer::None, 0),
         Encap::Ipip => (Outer::Ipip { source: source()?, destination: address }, ip_bytes),
+        Encap::Gue => (Outer::Gue { source: source()?, destination: address }, ip_bytes + GUE_BYTES),
         Encap::Vxlan { vni, mac } => {
             let (source, destination) = (source()?, address);
             let (inner_source, inner_destination) = (egress.mac, mac);

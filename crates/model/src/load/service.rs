@@ -53,6 +53,16 @@ pub(super) fn node(item: &Item<NodeSpec>, report: &mut Report) -> Node {
     if let Some(port) = spec.encap.vxlan_port {
         check.range(&encap.key("vxlanPort"), port, 1, u16::MAX);
     }
+    if let Some(port) = spec.encap.gue_port {
+        check.range(&encap.key("guePort"), port, 1, u16::MAX);
+    }
+    let vxlan_port = spec.encap.vxlan_port.unwrap_or(default.vxlan_port);
+    let gue_port = spec.encap.gue_port.unwrap_or(default.gue_port);
+    if vxlan_port == gue_port {
+        let field = if spec.encap.gue_port.is_some() { "guePort" } else { "vxlanPort" };
+        let message = format!("VXLAN and GUE cannot both have UDP port {gue_port}");
+        check.error_help(&encap.key(field), message, "give each a port of its own");
+    }
     if let Some(source) = spec.encap.source_ipv4 {
         check.host_address(&encap.key("sourceIPv4"), source.0.into(), "the source of packets");
     }
@@ -82,7 +92,8 @@ pub(super) fn node(item: &Item<NodeSpec>, report: &mut Report) -> Node {
             1 << 24,
         ),
         kernel_routes: kernel_routes(spec, &at.key("kernelRoutes"), &mut range),
-        vxlan_port: spec.encap.vxlan_port.unwrap_or(default.vxlan_port),
+        vxlan_port,
+        gue_port,
         encap_source_v4: spec.encap.source_ipv4.map(|a| a.0),
         encap_source_v6: spec.encap.source_ipv6.map(|a| a.0),
         failsafe_inbound: failsafe(
@@ -310,6 +321,7 @@ fn encap(service: Option<&EncapSpec>, backend: Option<&EncapSpec>) -> Result<Enc
     let Some(own) = backend.or(service) else { return Ok(Encap::Ipip) };
     match own.kind {
         EncapType::Ipip => return Ok(Encap::Ipip),
+        EncapType::Gue => return Ok(Encap::Gue),
         EncapType::L2 => return Ok(Encap::L2),
         EncapType::Vxlan => {}
     }
@@ -341,10 +353,11 @@ pub(super) fn tunnels(items: &[Item<TunnelSpec>], report: &mut Report) -> Vec<Tu
             continue;
         }
         let kind = match (spec.kind, spec.vni) {
-            (TunnelType::Ipip, None) => Some(TunnelKind::Ipip),
-            (TunnelType::Ipip, Some(_)) => {
-                check.error(&at.key("vni"), "only type VXLAN has it");
-                Some(TunnelKind::Ipip)
+            (TunnelType::Ipip | TunnelType::Gue, vni) => {
+                if vni.is_some() {
+                    check.error(&at.key("vni"), "only type VXLAN has it");
+                }
+                Some(if spec.kind == TunnelType::Gue { TunnelKind::Gue } else { TunnelKind::Ipip })
             }
             (TunnelType::Vxlan, Some(vni)) => {
                 Some(TunnelKind::Vxlan { vni: check.range(&at.key("vni"), vni, 0, MAX_VNI) })

@@ -9,6 +9,8 @@ use super::Frame;
 use super::parse::{ETHERTYPE_IPV4, ETHERTYPE_IPV6, Packet, internet_sum};
 use crate::network::Mac;
 
+/// UDP header.
+pub(super) const UDP_OVERHEAD: usize = 8;
 /// UDP, VXLAN and inner Ethernet header.
 pub(super) const VXLAN_OVERHEAD: usize = 8 + 8 + 14;
 
@@ -97,15 +99,22 @@ pub(super) fn push_vxlan(
     flow_hash: u64,
     port: u16,
 ) {
-    let mut header = hash::source_port(flow_hash).to_be_bytes().to_vec();
-    header.extend(port.to_be_bytes());
-    header.extend(be16(len + VXLAN_OVERHEAD));
-    header.extend([0, 0]);
-    header.extend([0x08, 0, 0, 0]);
+    let mut header = vec![0x08, 0, 0, 0];
     header.extend((vni << 8).to_be_bytes());
     header.extend(destination.0);
     header.extend(source.0);
     header.extend(frame.ethertype.to_be_bytes());
+    let behind_udp = header.len();
+    frame.payload.splice(..0, header);
+    push_udp(frame, len + behind_udp, flow_hash, port);
+}
+
+/// Puts UDP without a checksum in front of `len` bytes.
+pub(super) fn push_udp(frame: &mut Frame, len: usize, flow_hash: u64, port: u16) {
+    let mut header = hash::source_port(flow_hash).to_be_bytes().to_vec();
+    header.extend(port.to_be_bytes());
+    header.extend(be16(len + UDP_OVERHEAD));
+    header.extend([0, 0]);
     frame.payload.splice(..0, header);
 }
 

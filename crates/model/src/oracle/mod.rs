@@ -105,6 +105,7 @@ pub struct Oracle<'a> {
     vrfs: BTreeMap<&'a str, Routes<'a>>,
     decap_ipip: bool,
     decap_vxlan: bool,
+    decap_gue: bool,
     /// Rings by place in `Desired::services`, made when first asked for.
     rings: Mutex<BTreeMap<usize, std::sync::Arc<Ring<'a>>>>,
 }
@@ -124,6 +125,7 @@ impl<'a> Oracle<'a> {
             routes: of_default,
             decap_ipip: any(|kind| *kind == TunnelKind::Ipip),
             decap_vxlan: any(|kind| matches!(kind, TunnelKind::Vxlan { .. })),
+            decap_gue: any(|kind| *kind == TunnelKind::Gue),
             rings: Mutex::default(),
         }
     }
@@ -131,7 +133,7 @@ impl<'a> Oracle<'a> {
     /// Judges a program that was loaded with every decap stage, whether or not a Tunnel asks for it.
     #[must_use]
     pub fn with_every_decap(self) -> Self {
-        Self { decap_ipip: true, decap_vxlan: true, ..self }
+        Self { decap_ipip: true, decap_vxlan: true, decap_gue: true, ..self }
     }
 
     /// Judges a program whose tables have no room for these routes, by prefix and source; a neighbour's host route is connected.
@@ -277,6 +279,9 @@ impl<'a> Oracle<'a> {
             (protocol::UDP, Some((_, port))) if self.decap_vxlan && port == self.routes.desired.node.vxlan_port => {
                 Some(Tunnel::Vxlan)
             }
+            (protocol::UDP, Some((_, port))) if self.decap_gue && port == self.routes.desired.node.gue_port => {
+                Some(Tunnel::Gue)
+            }
             _ => None,
         }
     }
@@ -293,6 +298,10 @@ impl<'a> Oracle<'a> {
         let packet = frame.payload.get(..outer.len).unwrap_or_default();
         let (ethertype, inner_at, kind) = match tunnel {
             Tunnel::Ipip(ethertype) => (ethertype, outer.transport, TunnelKind::Ipip),
+            Tunnel::Gue => {
+                let (ethertype, header) = parse::gue(packet, outer.transport + 8).ok_or(DropReason::TunHeader)?;
+                (ethertype, outer.transport + 8 + header, TunnelKind::Gue)
+            }
             Tunnel::Vxlan => {
                 let header: [u8; 30] = parse::array(packet, outer.transport).ok_or(DropReason::TunHeader)?;
                 let [_, _, _, _, _, _, _, _, flags, _, _, _, v0, v1, v2, _, .., e0, e1] = header;
@@ -381,6 +390,11 @@ impl<'a> Oracle<'a> {
             Encap::Ipip => {
                 let inner = if packet.is_ipv6() { protocol::IPV6 } else { protocol::IPIP };
                 emit::push_ip(frame, packet, (path.source, backend.address), inner, packet.len, hash);
+            }
+            Encap::Gue => {
+                emit::push_udp(frame, packet.len, hash, self.routes.desired.node.gue_port);
+                let len = packet.len + emit::UDP_OVERHEAD;
+                emit::push_ip(frame, packet, (path.source, backend.address), protocol::UDP, len, hash);
             }
             Encap::Vxlan { vni, mac } => {
                 let port = self.routes.desired.node.vxlan_port;
@@ -484,10 +498,11 @@ impl<'a> Oracle<'a> {
     }
 }
 
-/// A tunnel packet: IP in IP with the ethertype of what is inside, or VXLAN.
+/// A tunnel packet: IP in IP with the ethertype of what is inside, GUE or VXLAN.
 #[derive(Clone, Copy, Debug)]
 enum Tunnel {
     Ipip(u16),
+    Gue,
     Vxlan,
 }
 

@@ -359,3 +359,14 @@ pub(super) fn internet_sum(bytes: &[u8]) -> u16 {
     }
     u16::try_from(sum).unwrap_or(u16::MAX)
 }
+
+/// What is behind the UDP header of GUE at `at`: the ethertype of the packet inside, and the bytes in front of it. `None`: not taken in.
+pub(super) fn gue(packet: &[u8], at: usize) -> Option<(u16, usize)> {
+    match packet.get(at..)? {
+        [first, ..] if first >> 4 == 4 => Some((ETHERTYPE_IPV4, 0)),
+        [first, ..] if first >> 4 == 6 => Some((ETHERTYPE_IPV6, 0)),
+        [0, protocol::IPIP, 0, 0, ..] => Some((ETHERTYPE_IPV4, 4)),
+        [0, protocol::IPV6, 0, 0, ..] => Some((ETHERTYPE_IPV6, 4)),
+        _ => None,
+    }
+}

@@ -308,12 +308,14 @@ impl<'a> Routes<'a> {
             (Encap::L2, _) => 0,
             (Encap::Ipip, false) => 20,
             (Encap::Ipip, true) => 40,
+            (Encap::Gue, false) => 20 + 8,
+            (Encap::Gue, true) => 40 + 8,
             (Encap::Vxlan { .. }, false) => 20 + 8 + 8 + 14,
             (Encap::Vxlan { .. }, true) => 40 + 8 + 8 + 14,
         };
         let source = match backend.encap {
             Encap::L2 => Ipv6Addr::UNSPECIFIED.into(),
-            Encap::Ipip | Encap::Vxlan { .. } => self.encap_source(first.ifindex, ipv6)?,
+            Encap::Ipip | Encap::Gue | Encap::Vxlan { .. } => self.encap_source(first.ifindex, ipv6)?,
         };
         Some(Path {
             source,

@@ -175,6 +175,9 @@ pub struct NodeEncap {
     /// UDP port of VXLAN; 4789 where absent.
     #[schemars(range(min = 1, max = 65535))]
     pub vxlan_port: Option<u16>,
+    /// UDP port of GUE, another than that of VXLAN; 6080 where absent.
+    #[schemars(range(min = 1, max = 65535))]
+    pub gue_port: Option<u16>,
 }
 
 /// A failsafe port, as in Calico's FelixConfiguration.
@@ -235,6 +238,9 @@ pub enum EncapType {
     /// VXLAN.
     #[serde(rename = "VXLAN")]
     Vxlan,
+    /// GUE variant 1.
+    #[serde(rename = "GUE")]
+    Gue,
     /// The backend's own Ethernet address, nothing in front: direct server return on one link.
     L2,
 }
@@ -243,7 +249,7 @@ pub enum EncapType {
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct EncapSpec {
-    /// IPIP, VXLAN or L2.
+    /// IPIP, VXLAN, GUE or L2.
     #[serde(rename = "type")]
     pub kind: EncapType,
     /// VXLAN network identifier, 0 to 16777215; VXLAN only, and required there.
@@ -263,13 +269,16 @@ pub enum TunnelType {
     /// VXLAN.
     #[serde(rename = "VXLAN")]
     Vxlan,
+    /// GUE, variants 0 and 1.
+    #[serde(rename = "GUE")]
+    Gue,
 }
 
 /// `Tunnel`: encapsulated packets that this node takes in.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct TunnelSpec {
-    /// IPIP or VXLAN.
+    /// IPIP, VXLAN or GUE.
     #[serde(rename = "type")]
     pub kind: TunnelType,
     /// VXLAN network identifier, 0 to 16777215; VXLAN only, and required there.

@@ -173,9 +173,9 @@ fn run_step(
         ensure!(found == asked, "the oracle has another frame\n  program: {}\n  oracle:  {}", text(found), text(asked));
     }
     check_meta(world, step, verdict, &run.meta, port)?;
-    let vxlan_port = world.desired.node.vxlan_port;
-    if !outcome.frame.is_empty() && valid::frame(&arrival.frame, vxlan_port).is_ok() {
-        valid::frame(&outcome.frame, vxlan_port).context("a right frame came in and a wrong one goes out")?;
+    let ports = valid::Ports { vxlan: world.desired.node.vxlan_port, gue: world.desired.node.gue_port };
+    if !outcome.frame.is_empty() && valid::frame(&arrival.frame, ports).is_ok() {
+        valid::frame(&outcome.frame, ports).context("a right frame came in and a wrong one goes out")?;
     }
     Ok(Ran { outcome, port })
 }

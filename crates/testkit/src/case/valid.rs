@@ -3,15 +3,22 @@
 use anyhow::{Context as _, Result, ensure};
 use etherparse::{IpNumber, NetSlice, SlicedPacket, TransportSlice};
 
+/// UDP ports of tunnels.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Ports {
+    pub(super) vxlan: u16,
+    pub(super) gue: u16,
+}
+
 /// All checksums of a frame are right.
 ///
 /// # Errors
 /// What is wrong with it.
-pub(super) fn frame(bytes: &[u8], vxlan_port: u16) -> Result<()> {
-    packet(&SlicedPacket::from_ethernet(bytes)?, vxlan_port)
+pub(super) fn frame(bytes: &[u8], ports: Ports) -> Result<()> {
+    packet(&SlicedPacket::from_ethernet(bytes)?, ports)
 }
 
-fn packet(packet: &SlicedPacket<'_>, vxlan_port: u16) -> Result<()> {
+fn packet(packet: &SlicedPacket<'_>, ports: Ports) -> Result<()> {
     let Some(net) = &packet.net else { return Ok(()) };
     let payload = match net {
         NetSlice::Ipv4(ip) => {
@@ -26,15 +33,20 @@ fn packet(packet: &SlicedPacket<'_>, vxlan_port: u16) -> Result<()> {
         return Ok(());
     }
     if payload.ip_number == IpNumber::IPV4 || payload.ip_number == IpNumber::IPV6 {
-        return self::packet(&SlicedPacket::from_ip(payload.payload)?, vxlan_port);
+        return self::packet(&SlicedPacket::from_ip(payload.payload)?, ports);
     }
     if let Some(transport) = &packet.transport {
         transport_checksum(net, transport)?;
-        if let TransportSlice::Udp(udp) = transport
-            && udp.destination_port() == vxlan_port
-        {
+        let TransportSlice::Udp(udp) = transport else { return Ok(()) };
+        if udp.destination_port() == ports.vxlan {
             let inner = udp.payload().get(8..).context("VXLAN header cut off")?;
-            return frame(inner, vxlan_port);
+            return frame(inner, ports);
+        }
+        if udp.destination_port() == ports.gue {
+            // Variant 1, or variant 0 without fields.
+            let behind = if udp.payload().first().is_some_and(|first| first >> 4 == 0) { 4 } else { 0 };
+            let inner = udp.payload().get(behind..).context("GUE header cut off")?;
+            return self::packet(&SlicedPacket::from_ip(inner)?, ports);
         }
     }
     Ok(())

@@ -6,7 +6,7 @@ use model::desired::{Encap, TunnelKind, protocol};
 use model::network::{IfIndex, Mac};
 use packet::Layer;
 use packet::build;
-use packet::layer::{Ah, Arp, Eth, Ext, ExtKind, Frag, Gre, Icmp, Ip4, Ip6, Sctp, Tcp, Udp, Vlan, Vxlan};
+use packet::layer::{Ah, Arp, Eth, Ext, ExtKind, Frag, Gre, Gue, Icmp, Ip4, Ip6, Sctp, Tcp, Udp, Vlan, Vxlan};
 
 use super::rng::Rng;
 use super::world::{VNIS, host};
@@ -138,7 +138,7 @@ fn gre(rng: &mut Rng, world: &World, depth: usize) -> Vec<Layer> {
     layers
 }
 
-/// IP in IP or VXLAN, mostly from a peer to this node.
+/// IP in IP, VXLAN or GUE, mostly from a peer to this node.
 fn tunnel_packet(rng: &mut Rng, world: &World, depth: usize) -> Vec<Layer> {
     let tunnels = &world.desired.tunnels;
     let tunnel = if rng.chance(90) { rng.any(tunnels) } else { None };
@@ -151,6 +151,10 @@ fn tunnel_packet(rng: &mut Rng, world: &World, depth: usize) -> Vec<Layer> {
     let inner = ip_packet(rng, world, depth + 1);
     let vni = match tunnel.as_ref().map(|tunnel| tunnel.kind) {
         Some(TunnelKind::Ipip) => None,
+        Some(TunnelKind::Gue) => {
+            let layers = gue(rng, world, inner);
+            return headers(rng, outer_source, outer_destination, protocol::UDP, layers);
+        }
         Some(TunnelKind::Vxlan { vni }) => Some(if rng.chance(85) { vni } else { rng.of(VNIS) }),
         None => rng.chance(50).then(|| rng.of(VNIS)),
     };
@@ -174,6 +178,23 @@ fn tunnel_packet(rng: &mut Rng, world: &World, depth: usize) -> Vec<Layer> {
     }
     layers.extend(inner);
     headers(rng, outer_source, outer_destination, protocol::UDP, layers)
+}
+
+/// UDP, and the header of GUE's variant 0 where it is not variant 1.
+fn gue(rng: &mut Rng, world: &World, inner: Vec<Layer>) -> Vec<Layer> {
+    let dport = if rng.chance(95) { world.desired.node.gue_port } else { 6081 };
+    let csum = if rng.chance(50) { Some(0) } else { None };
+    let mut layers = vec![Layer::Udp(Udp { sport: 50_000, dport, csum, ..Udp::default() })];
+    if rng.chance(40) {
+        let flags = if rng.chance(5) { 1 << rng.below(16) } else { 0 };
+        let opts = vec![0; if rng.chance(5) { 4 * (1 + rng.below(3)) } else { 0 }];
+        let proto = if rng.chance(5) { Some(rng.of([4, 6, 17, 41])) } else { None };
+        layers.push(Layer::Gue(Gue { control: rng.chance(5), flags, opts, proto }));
+    } else if rng.chance(3) {
+        return vec![layers.remove(0), Layer::Raw(vec![rng.bits() as u8; rng.below(6)])];
+    }
+    layers.extend(inner);
+    layers
 }
 
 /// The IP header, options and extension headers in front of `upper`.

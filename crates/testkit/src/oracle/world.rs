@@ -166,6 +166,9 @@ impl World {
         if rng.chance(20) {
             node.vxlan_port = 8472;
         }
+        if rng.chance(20) {
+            node.gue_port = 5555;
+        }
     }
 
     fn address(&mut self, index: IfIndex, net: IpNet) {
@@ -210,8 +213,9 @@ impl World {
                         5 | 6 => self.on_link(rng, None),
                         _ => self.remote(rng),
                     };
-                    let encap = match rng.below(5) {
+                    let encap = match rng.below(7) {
                         0 | 1 => Encap::Ipip,
+                        5 | 6 => Encap::Gue,
                         2 | 3 => Encap::Vxlan { vni: rng.of(VNIS), mac: Mac([2, 0, 0, 0, 3, rng.below(9) as u8]) },
                         _ => Encap::L2,
                     };
@@ -374,7 +378,11 @@ impl World {
 
     fn tunnels(&mut self, rng: &mut Rng) {
         for number in 0..rng.below(4) {
-            let kind = if rng.chance(50) { TunnelKind::Ipip } else { TunnelKind::Vxlan { vni: rng.of(VNIS) } };
+            let kind = match rng.below(5) {
+                0 | 1 => TunnelKind::Ipip,
+                2 => TunnelKind::Gue,
+                _ => TunnelKind::Vxlan { vni: rng.of(VNIS) },
+            };
             let peers = (0..1 + rng.below(4)).map(|_| self.prefix(rng)).collect();
             let sources = rng.chance(40).then(|| (0..1 + rng.below(5)).map(|_| self.prefix(rng)).collect());
             self.desired.tunnels.push(Tunnel { name: format!("tunnel-{number}"), kind, peers, sources });

@@ -196,6 +196,7 @@ fn specialise(
     knob!(
         decap_ipip = features.decap_ipip,
         decap_vxlan = features.decap_vxlan,
+        decap_gue = features.decap_gue,
         denylist = features.denylist,
         filter = features.filter,
         vip = features.vip,
@@ -207,6 +208,7 @@ fn specialise(
     put(std::mem::offset_of!(types::config, fib6_words), &fib6_words.to_ne_bytes())?;
     put(std::mem::offset_of!(types::config, flow_lines), &flow_lines.to_ne_bytes())?;
     put(std::mem::offset_of!(types::config, vxlan_port), &parameters.vxlan_port.to_ne_bytes())?;
+    put(std::mem::offset_of!(types::config, gue_port), &parameters.gue_port.to_ne_bytes())?;
     put(std::mem::offset_of!(types::config, hash_seed), &parameters.hash_seed.to_ne_bytes())?;
     put(std::mem::offset_of!(types::config, punt_rate), &parameters.punt_rate.to_ne_bytes())
 }

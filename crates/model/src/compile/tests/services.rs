@@ -71,6 +71,11 @@ fn outer_source_and_inner_mtu() {
     assert_eq!(six.outer, Outer::Ipip { source: ip("2001:db8::1"), destination: ip("2001:db8::2") });
     assert_eq!(six.inner_mtu, 8960);
 
+    let gue = world.clone().encap(Encap::Gue).compile();
+    let four = backend(&gue, "192.0.2.10", "10.0.0.2").unwrap();
+    assert_eq!(four.outer, Outer::Gue { source: ip("10.0.0.1"), destination: ip("10.0.0.2") });
+    assert_eq!((four.inner_mtu, backend(&gue, "192.0.2.10", "2001:db8::2").unwrap().inner_mtu), (8972, 8952));
+
     world.desired.node.encap_source_v4 = Some("192.0.2.1".parse().unwrap());
     let compiled = world.encap(Encap::Vxlan { vni: 7, mac: mac(9) }).compile();
     let four = backend(&compiled, "192.0.2.10", "10.0.0.2").unwrap();

@@ -226,3 +226,33 @@ fn nobody_else_sends_from_this_node_or_a_vip() {
     world.desired.tunnels[0].sources = Some(vec![net("198.51.100.0/24")]);
     assert_eq!(world.verdict(&from("198.51.100.1")), Verdict::Redirect(ETH1));
 }
+
+#[test]
+fn gue_of_both_variants() {
+    let world = world().tunnel(TunnelKind::Gue, &["10.0.0.0/28"]);
+    let gue = |header: &[u8], inner: &[u8]| {
+        let payload = [&transport((55_555, 6080), 8), header, inner].concat();
+        frame(&packet("10.0.0.2", "10.0.0.1", UDP, &payload).bytes())
+    };
+    let inner = inner().bytes();
+    assert_eq!(world.verdict(&gue(&[], &inner)), Verdict::Redirect(ETH1));
+    assert_eq!(world.verdict(&gue(&[0, 4, 0, 0], &inner)), Verdict::Redirect(ETH1));
+    let refused: [&[u8]; 9] = [
+        &[0x20, 4, 0, 0],
+        &[1, 4, 0, 0, 0, 0, 0, 0],
+        &[0, 4, 0x80, 0],
+        &[0, 4, 0, 1],
+        &[0, 6, 0, 0],
+        &[0x50, 4, 0, 0],
+        &[0x80, 4, 0, 0],
+        &[0xc0, 4, 0, 0],
+        &[0, 0, 0, 0],
+    ];
+    for header in refused {
+        assert_eq!(world.verdict(&gue(header, &inner)), drop(DropReason::TunHeader), "{header:?}");
+    }
+    for cut in [&[][..], &[0], &[0, 4], &[0, 4, 0]] {
+        assert_eq!(world.verdict(&gue(&[], cut)), drop(DropReason::TunHeader), "{cut:?}");
+    }
+    assert_eq!(world.verdict(&gue(&[0, 41, 0, 0], &inner)), drop(DropReason::Ip6Header), "IPv6 it is not");
+}

@@ -173,10 +173,29 @@ fn checks_before_the_outer_header_in_order() {
 }
 
 #[test]
+fn gue_headers() {
+    for inner in [syn(), syn6()] {
+        let hash = hash_of(&inner);
+        let after = inner.clone().ttl(63).bytes();
+        let mut payload = transport((49_152 + (hash & 0x3fff) as u16, 6080), 8);
+        payload[4..6].copy_from_slice(&(8 + after.len() as u16).to_be_bytes());
+        payload.extend(after);
+        let v4 = packet("10.0.1.1", "10.0.1.2", UDP, &payload).dont_fragment();
+        let v6 = Ip { flow_label: (hash & 0xf_ffff) as u32, ..packet("2001:db8:1::1", "2001:db8:1::2", UDP, &payload) };
+        for (address, outer) in [("10.0.1.2", v4), ("2001:db8:1::2", v6)] {
+            let judgement = one(address, Encap::Gue).judge(&frame(&inner.bytes()));
+            assert_eq!(judgement.frame[14..], outer.bytes());
+        }
+    }
+}
+
+#[test]
 fn inner_mtu_by_encap() {
     for (address, encap, mtu) in [
         ("10.0.1.2", Encap::Ipip, 1480),
         ("2001:db8:1::2", Encap::Ipip, 1460),
+        ("10.0.1.2", Encap::Gue, 1472),
+        ("2001:db8:1::2", Encap::Gue, 1452),
         ("10.0.1.2", vxlan(), 1450),
         ("2001:db8:1::2", vxlan(), 1430),
         ("10.0.1.2", Encap::L2, 1500),
