@@ -4,8 +4,11 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
 
 use margay_model::desired::*;
+use margay_model::health::*;
 use margay_model::load::{Loaded, load};
 use margay_model::network::Mac;
 
@@ -48,12 +51,23 @@ fn documentation_is_valid() {
     assert_eq!(node.interfaces[0].mode, AttachMode::Native);
     assert_eq!((node.control_core, node.worker_cores.as_slice()), (Some(0), [1].as_slice()));
     assert_eq!((node.failsafe_inbound.len(), node.failsafe_outbound.len()), (1, 1));
-    let web = &desired.services[0];
+    let [dns, web] = &desired.services[..] else { panic!("{:?}", desired.services) };
     assert_eq!((web.addresses.len(), web.port, web.protocol, web.advertise), (2, 80, protocol::TCP, true));
     assert_eq!(
         web.backends[0],
         Backend { address: "10.1.0.11".parse().unwrap(), weight: 2, encap: Encap::Ipip, drain: false }
     );
+    let http = Probe::Http(HttpProbe {
+        method: "GET",
+        path: "/health".to_owned(),
+        host: Some("www.example.org".to_owned()),
+        statuses: vec![(200, 299), (401, 401)],
+        tls: None,
+    });
+    assert_eq!(web.health.as_ref().unwrap().check.probe, http);
+    let Probe::Udp(question) = &dns.health.as_ref().unwrap().check.probe else { panic!("{dns:?}") };
+    assert_eq!((question.send.len(), question.expect.as_deref()), (17, Some([0x6d, 0x67].as_slice())));
+    assert_eq!(dns.backends.iter().map(|backend| backend.drain).collect::<Vec<_>>(), [false, true]);
     let mac = Mac([2, 0, 0, 0, 0, 0x12]);
     assert_eq!(web.backends[1].encap, Encap::Vxlan { vni: 4096, mac });
     assert_eq!(desired.tunnels[1].kind, TunnelKind::Vxlan { vni: 4096 });
@@ -110,6 +124,37 @@ fn defaults() {
         service.backends[0],
         Backend { address: "10.1.0.1".parse().unwrap(), weight: 1, encap: Encap::Ipip, drain: false }
     );
+    let check = |text: &str| {
+        let spec = spec.replace("backends", &format!("healthCheck: {text}, backends"));
+        let service = load_text(&document("VirtualService", "dns", &spec)).desired.services.remove(0);
+        let target = service.target(&service.backends[0]).unwrap().to_string();
+        (Arc::unwrap_or_clone(service.health.unwrap().check), target)
+    };
+    let tcp = HealthCheck {
+        probe: Probe::Tcp,
+        port: None,
+        interval: Duration::from_secs(2),
+        timeout: Duration::from_secs(1),
+        rise: 2,
+        fall: 3,
+        jitter_percent: 10,
+    };
+    assert_eq!(check("{type: TCP}"), (tcp.clone(), "TCP 10.1.0.1:53".to_owned()));
+    let half = Duration::from_millis(500);
+    let quick = HealthCheck { interval: half, timeout: half, port: Some(80), ..tcp };
+    assert_eq!(check("{type: TCP, interval: 500ms, port: 80}"), (quick, "TCP 10.1.0.1:80".to_owned()));
+    assert_eq!(check("{type: ICMP}").1, "ICMP echo 10.1.0.1");
+    assert_eq!(check("{type: HTTP}").1, "HTTP GET 10.1.0.1:53/");
+    for (written, name) in [
+        ("host: www.example.org:8443", Some("www.example.org")),
+        ("host: 192.0.2.1", None),
+        ("host: '[2001:db8::1]:443'", None),
+        ("host: www.example.org, serverName: example.net", Some("example.net")),
+    ] {
+        let (https, _) = check(&format!("{{type: HTTPS, {written}}}"));
+        let Probe::Http(HttpProbe { tls: Some(tls), .. }) = https.probe else { panic!("{https:?}") };
+        assert_eq!((tls.server_name.as_deref(), tls.verify), (name, None), "{written}");
+    }
     let bgp = load_text(&document("BGPConfiguration", "default", "{}")).desired.bgp.unwrap();
     assert_eq!((bgp.asn, bgp.listen_port), (64_512, 179));
     let bgp = load_text(&document("BGPPeer", "tor", "{peerIP: 10.0.0.2, asNumber: 1}")).desired.bgp.unwrap();

@@ -3,8 +3,10 @@
 //! One task there holds the [`Schedule`] and every check under way, within a bound; there is no thread and no task a target. What changes a
 //! verdict is told to the owner of the state at once, everything else a few times a second.
 
+mod echo;
 mod http;
 mod probe;
+mod tls;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -12,7 +14,7 @@ use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use model::desired::{Desired, Service};
-use model::health::{CheckId, Report, Schedule, Standing, Target};
+use model::health::{CheckId, HttpProbe, Probe, Report, Schedule, Standing, Target};
 use model::network::Network;
 use model::tables::VipKey;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -21,6 +23,8 @@ use tokio::task::JoinSet;
 use tracing::{info, warn};
 
 use super::event::Event;
+use echo::Echo;
+use probe::Prepared;
 
 /// What changes no verdict is told this often.
 const REPORT_EVERY: Duration = Duration::from_millis(250);
@@ -142,12 +146,13 @@ async fn check(mut wanted: mpsc::UnboundedReceiver<BTreeMap<Target, bool>>, even
     let (mut late, mut urgent) = (0, false);
     let mut told = Instant::now();
     let most = raise_descriptors();
+    let mut tools = Tools::default();
     loop {
         let now = Instant::now();
         while under_way.len() < most {
             let Some((id, target, due)) = schedule.take_due(now) else { break };
             late += u64::from(now.saturating_duration_since(due) > LATE);
-            under_way.spawn(run(id, target));
+            under_way.spawn(run(id, tools.prepare(&target, now), target));
         }
         let room = under_way.len() < most;
         let next = schedule.next_due().filter(|_| room);
@@ -183,9 +188,38 @@ async fn check(mut wanted: mpsc::UnboundedReceiver<BTreeMap<Target, bool>>, even
     }
 }
 
-async fn run(id: CheckId, target: Target) -> Ended {
+/// What checks share.
+#[derive(Default)]
+struct Tools {
+    tls: tls::Configurations,
+    /// Of IPv4 and of IPv6, opened when first needed.
+    echoes: [Option<Echo>; 2],
+}
+
+impl Tools {
+    fn prepare(&mut self, target: &Target, now: Instant) -> Result<Prepared, String> {
+        match &target.check.probe {
+            Probe::Http(HttpProbe { tls: Some(tls), .. }) => Ok(Prepared::Tls(self.tls.of(tls, now)?)),
+            Probe::Icmp => {
+                let [four, six] = &mut self.echoes;
+                let ipv6 = target.address.is_ipv6();
+                let echo = if ipv6 { six } else { four };
+                if echo.is_none() {
+                    *echo = Some(Echo::open(ipv6)?);
+                }
+                Ok(echo.clone().map_or(Prepared::Nothing, Prepared::Echo))
+            }
+            Probe::Tcp | Probe::Http(_) | Probe::Udp(_) => Ok(Prepared::Nothing),
+        }
+    }
+}
+
+async fn run(id: CheckId, prepared: Result<Prepared, String>, target: Target) -> Ended {
     let began = Instant::now();
-    let outcome = probe::probe(&target).await;
+    let outcome = match prepared {
+        Ok(prepared) => probe::probe(&target, prepared).await,
+        Err(error) => Err(error),
+    };
     Ended { id, took: began.elapsed(), outcome }
 }
 

@@ -187,3 +187,123 @@ fn what_is_wrong_is_said() {
     assert!(problems(&lab).contains("fewer healthy backends than its panicThreshold"), "{}", problems(&lab));
     assert!(announced(&bird));
 }
+
+/// A server of a few lines in Python.
+fn python(lab: &Lab, program: &str) -> Process {
+    lab.server.spawn("/usr/bin/python3", &["-c", program]).unwrap()
+}
+
+fn configure(lab: &Lab, check: &str) {
+    lab.write("lab.yaml", &DOCUMENTS.replace("CHECK", check));
+}
+
+fn last_error(lab: &Lab, address: &str) -> Option<String> {
+    backend(lab, address)["health"]["last"]["error"].as_str().map(str::to_owned)
+}
+
+#[test]
+fn https_asks_by_name_and_verifies_where_it_is_told_to() {
+    let check = "{type: HTTPS, interval: 300ms, host: www.example.org}";
+    let (mut lab, bird) = lab("health-https", check);
+    let path = |name: &str| lab.directory.path().join(name).display().to_string();
+    let [authority, key, request, certificate, extensions] =
+        ["ca.pem", "key.pem", "request", "leaf.pem", "san"].map(path);
+    std::fs::write(&extensions, "subjectAltName=DNS:www.example.org").unwrap();
+    let own_key = ["req", "-newkey", "rsa:2048", "-nodes", "-keyout", &key, "-subj"];
+    let openssl = |arguments: &[&[&str]]| drop(lab.server.run("openssl", &arguments.concat()).unwrap());
+    openssl(&[&own_key, &["/CN=authority", "-x509", "-days", "2", "-out", &authority]]);
+    std::fs::rename(&key, path("ca.key")).unwrap();
+    openssl(&[&own_key, &["/CN=server", "-new", "-out", &request]]);
+    let signed = ["-CA", &authority, "-CAkey", &path("ca.key"), "-CAcreateserial", "-days", "2"];
+    openssl(&[&["x509", "-req", "-in", &request, "-extfile", &extensions, "-out", &certificate], &signed]);
+    let program = format!(
+        "import http.server, ssl\nserver = http.server.ThreadingHTTPServer(('{}', 8080), http.server.SimpleHTTPRequestHandler)\n\
+         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)\ncontext.load_cert_chain('{certificate}', '{key}')\n\
+         server.socket = context.wrap_socket(server.socket, server_side=True)\nserver.serve_forever()",
+        SERVERS[0]
+    );
+    let _tls = python(&lab, &program);
+    let _plain = web_server(&lab, SERVERS[1]);
+    lab.start();
+    lab.until("whoever it is", |lab| is(lab, SERVERS[0], "up"));
+    lab.until("announced", |_| announced(&bird));
+    lab.until("no TLS there", |lab| last_error(lab, SERVERS[1]).is_some_and(|error| error.starts_with("TLS: ")));
+
+    configure(&lab, "{type: HTTPS, interval: 300ms, host: www.example.org, verify: true}");
+    let unknown = |lab: &Lab| last_error(lab, SERVERS[0]).is_some_and(|error| error.contains("UnknownIssuer"));
+    lab.until("an issuer that nobody knows", |lab| unknown(lab));
+    lab.until("down", |lab| is(lab, SERVERS[0], "down"));
+    let verified = format!("{{type: HTTPS, interval: 300ms, host: NAME, verify: true, caFile: {authority}}}");
+    configure(&lab, &verified.replace("NAME", "www.example.org"));
+    lab.until("verified", |lab| is(lab, SERVERS[0], "up"));
+    configure(&lab, &verified.replace("NAME", "www.example.com"));
+    lab.until("another name", |lab| {
+        last_error(lab, SERVERS[0]).is_some_and(|error| error.contains("not valid for name"))
+    });
+    lab.until("down", |lab| is(lab, SERVERS[0], "down"));
+    configure(&lab, &verified.replace(&authority, "/nonexistent.pem"));
+    let absent = |lab: &Lab| last_error(lab, SERVERS[0]).is_some_and(|error| error.contains("caFile /nonexistent.pem"));
+    lab.until("no such file", absent);
+}
+
+#[test]
+fn udp_is_healthy_as_expected_or_unless_refused() {
+    let expecting = "{type: UDP, interval: 200ms, timeout: 150ms, send: ping, expect: pong}";
+    let (mut lab, bird) = lab("health-udp", expecting);
+    let answering = |lab: &Lab, address: &str, answer: &str| {
+        let open = "import socket\ns = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)";
+        let answer = format!("    if data == b'ping' and '{answer}': s.sendto(b'{answer}', peer)");
+        python(
+            lab,
+            &format!("{open}\ns.bind(('{address}', 8080))\nwhile True:\n    data, peer = s.recvfrom(2048)\n{answer}"),
+        )
+    };
+    let first = answering(&lab, SERVERS[0], "a pong it is");
+    let second = answering(&lab, SERVERS[1], "what?");
+    lab.start();
+    lab.until("as expected", |lab| is(lab, SERVERS[0], "up"));
+    let unexpected = Some("the UDP answer, 5 bytes, is not the one expected".to_owned());
+    lab.until("something else", |lab| last_error(lab, SERVERS[1]) == unexpected && is(lab, SERVERS[1], "down"));
+    lab.until("announced", |_| announced(&bird));
+    drop(second);
+    lab.until("nobody there", |lab| last_error(lab, SERVERS[1]).as_deref() == Some("port unreachable"));
+
+    let _silent = answering(&lab, SERVERS[1], "");
+    let silence = Some("no UDP answer within 150ms".to_owned());
+    lab.until("silence", |lab| last_error(lab, SERVERS[1]) == silence);
+    configure(&lab, "{type: UDP, interval: 200ms, timeout: 150ms}");
+    lab.until("silence is not refusal", |lab| SERVERS.iter().all(|server| is(lab, server, "up")));
+    drop(first);
+    lab.until("refused", |lab| {
+        is(lab, SERVERS[0], "down") && last_error(lab, SERVERS[0]).as_deref() == Some("port unreachable")
+    });
+
+    // The same octets, written otherwise; the answer has them in the middle.
+    configure(&lab, "{type: UDP, interval: 200ms, timeout: 150ms, sendHex: '70696e67', expectHex: '6f6e67'}");
+    let _first = answering(&lab, SERVERS[0], "a pong it is");
+    lab.until("as expected", |lab| is(lab, SERVERS[0], "up"));
+}
+
+#[test]
+fn icmp_asks_hosts_of_both_families() {
+    let (mut lab, bird) = lab("health-icmp", "{type: ICMP, interval: 200ms, timeout: 150ms}");
+    add_address(&lab.server, "eth0", "fd02::11/64".parse().unwrap()).unwrap();
+    let documents = std::fs::read_to_string(lab.config().join("lab.yaml")).unwrap();
+    lab.write("lab.yaml", &documents.replace("{address: 10.2.0.12}", "{address: 10.2.0.12}, {address: 'fd02::11'}"));
+    lab.start();
+    let all = ["10.2.0.11", "10.2.0.12", "fd02::11"];
+    lab.until("all are up", |lab| all.iter().all(|server| is(lab, server, "up")));
+    lab.until("announced", |_| announced(&bird));
+    for gone in ["10.2.0.12/24", "fd02::11/64"] {
+        lab.server.ip(&["address", "del", gone, "dev", "eth0"]).unwrap();
+    }
+    lab.until("two are gone", |lab| all[1..].iter().all(|server| is(lab, server, "down")));
+    for gone in &all[1..] {
+        let error = last_error(&lab, gone);
+        let known = ["no echo reply within 150ms", "no route to host"];
+        assert!(known.iter().any(|known| error.as_deref() == Some(known)), "{error:?}");
+    }
+    assert!(is(&lab, all[0], "up") && announced(&bird));
+    add_address(&lab.server, "eth0", "fd02::11/64".parse().unwrap()).unwrap();
+    lab.until("one is back", |lab| is(lab, "fd02::11", "up"));
+}

@@ -52,6 +52,10 @@ pub enum Probe {
     Tcp,
     /// An HTTP/1.1 request is answered with one of the expected statuses.
     Http(HttpProbe),
+    /// A datagram is answered.
+    Udp(UdpProbe),
+    /// An ICMP echo request is answered.
+    Icmp,
 }
 
 /// An HTTP request and what its answer has to be.
@@ -65,6 +69,35 @@ pub struct HttpProbe {
     pub host: Option<String>,
     /// First and last status of each range that is expected.
     pub statuses: Vec<(u16, u16)>,
+    /// Over TLS.
+    pub tls: Option<TlsProbe>,
+}
+
+/// How TLS is spoken.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct TlsProbe {
+    /// Name that is asked for (RFC 6066 §3).
+    pub server_name: Option<String>,
+    /// What the certificate is verified by; it is not where absent.
+    pub verify: Option<Roots>,
+}
+
+/// Certificates that others are verified by.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Roots {
+    /// Those of the system.
+    System,
+    /// Those of this file, in PEM.
+    File(String),
+}
+
+/// A datagram and its answer.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct UdpProbe {
+    /// What is sent.
+    pub send: Vec<u8>,
+    /// What the answer has to contain; where absent, anything but ICMP errors is healthy, silence included.
+    pub expect: Option<Vec<u8>>,
 }
 
 /// What one check is made of: what is asked, and of whom. Services that ask the same of the same share it.
@@ -84,7 +117,12 @@ impl fmt::Display for Target {
         let end = SocketAddr::new(self.address, self.port);
         match &self.check.probe {
             Probe::Tcp => write!(f, "TCP {end}"),
-            Probe::Http(http) => write!(f, "HTTP {} {end}{}", http.method, http.path),
+            Probe::Http(http) => {
+                let scheme = if http.tls.is_some() { "HTTPS" } else { "HTTP" };
+                write!(f, "{scheme} {} {end}{}", http.method, http.path)
+            }
+            Probe::Udp(_) => write!(f, "UDP {end}"),
+            Probe::Icmp => write!(f, "ICMP echo {}", self.address),
         }
     }
 }
@@ -152,7 +190,7 @@ impl Service {
     /// What is checked of one of its backends; `None` where nothing is.
     pub fn target(&self, backend: &Backend) -> Option<Target> {
         let check = &self.health.as_ref()?.check;
-        let port = check.port.unwrap_or(self.port);
+        let port = if check.probe == Probe::Icmp { 0 } else { check.port.unwrap_or(self.port) };
         Some(Target { address: backend.address, port, check: Arc::clone(check) })
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::check::Checker;
 use crate::desired::protocol;
 use crate::document::Path;
-use crate::health::{HealthCheck, HttpProbe, Probe, ServiceHealth};
+use crate::health::{HealthCheck, HttpProbe, Probe, Roots, ServiceHealth, TlsProbe, UdpProbe};
 use crate::resources::common::{Duration as Written, NumberOrText};
 use crate::resources::health::{HealthCheckSpec, HealthCheckType};
 
@@ -19,6 +19,12 @@ const STATUSES: std::ops::RangeInclusive<u16> = 100..=599;
 /// Longest path and longest host, in bytes.
 const MAX_PATH: usize = 2048;
 const MAX_HOST: usize = 255;
+/// Longest datagram, in bytes: what fits a packet of 1,280 bytes of either family.
+const MAX_PAYLOAD: usize = 1232;
+
+const OF_HTTP: &str = "only types HTTP and HTTPS have it";
+const OF_HTTPS: &str = "only type HTTPS has it";
+const OF_UDP: &str = "only type UDP has it";
 
 /// The check of a service. `protocol` is that of the service, where it is one.
 pub(super) fn health(spec: &HealthCheckSpec, protocol: Option<u8>, check: &mut Checker<'_>) -> Option<ServiceHealth> {
@@ -28,7 +34,7 @@ pub(super) fn health(spec: &HealthCheckSpec, protocol: Option<u8>, check: &mut C
         return None;
     }
     let port = spec.port.map(|port| check.range(&at.key("port"), port, 1, u16::MAX));
-    if protocol == Some(protocol::SCTP) && port.is_none() {
+    if protocol == Some(protocol::SCTP) && port.is_none() && spec.kind != HealthCheckType::Icmp {
         let message = format!("type {} cannot ask the port of an SCTP service", spec.kind.name());
         check.error_help(&at, message, "set 'port' to one of the server that can be asked");
     }
@@ -65,21 +71,100 @@ fn times(spec: &HealthCheckSpec, at: &Path, check: &mut Checker<'_>) -> (Duratio
 }
 
 fn probe(spec: &HealthCheckSpec, at: &Path, check: &mut Checker<'_>) -> Probe {
-    if spec.kind != HealthCheckType::Http {
-        let of_http = [
-            ("method", spec.method.is_some()),
-            ("path", spec.path.is_some()),
-            ("host", spec.host.is_some()),
-            ("statuses", spec.statuses.is_some()),
-        ];
-        for (name, _) in of_http.into_iter().filter(|(_, set)| *set) {
-            check.error(&at.key(name), "only type HTTP has it");
+    use HealthCheckType::{Http, Https, Icmp, Tcp, Udp};
+    let kind = spec.kind;
+    let fields = [
+        ("port", spec.port.is_some(), kind != Icmp, "type ICMP has none"),
+        ("method", spec.method.is_some(), matches!(kind, Http | Https), OF_HTTP),
+        ("path", spec.path.is_some(), matches!(kind, Http | Https), OF_HTTP),
+        ("host", spec.host.is_some(), matches!(kind, Http | Https), OF_HTTP),
+        ("statuses", spec.statuses.is_some(), matches!(kind, Http | Https), OF_HTTP),
+        ("serverName", spec.server_name.is_some(), kind == Https, OF_HTTPS),
+        ("verify", spec.verify.is_some(), kind == Https, OF_HTTPS),
+        ("caFile", spec.ca_file.is_some(), kind == Https, OF_HTTPS),
+        ("send", spec.send.is_some(), kind == Udp, OF_UDP),
+        ("sendHex", spec.send_hex.is_some(), kind == Udp, OF_UDP),
+        ("expect", spec.expect.is_some(), kind == Udp, OF_UDP),
+        ("expectHex", spec.expect_hex.is_some(), kind == Udp, OF_UDP),
+    ];
+    for (name, _, _, message) in fields.into_iter().filter(|(_, set, allowed, _)| *set && !*allowed) {
+        check.error(&at.key(name), message);
+    }
+    match kind {
+        Tcp => Probe::Tcp,
+        Http => Probe::Http(http(spec, at, check)),
+        Https => Probe::Http(HttpProbe { tls: Some(tls(spec, at, check)), ..http(spec, at, check) }),
+        Udp => Probe::Udp(UdpProbe {
+            send: payload(at, ("send", spec.send.as_deref()), ("sendHex", spec.send_hex.as_deref()), check)
+                .unwrap_or_default(),
+            expect: payload(at, ("expect", spec.expect.as_deref()), ("expectHex", spec.expect_hex.as_deref()), check),
+        }),
+        Icmp => Probe::Icmp,
+    }
+}
+
+fn tls(spec: &HealthCheckSpec, at: &Path, check: &mut Checker<'_>) -> TlsProbe {
+    if let Some(name) = &spec.server_name {
+        let label = |label: &str| {
+            !label.is_empty()
+                && label.len() <= 63
+                && label.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_".contains(&b))
+        };
+        if name.len() > MAX_HOST || !name.split('.').all(label) || name.parse::<std::net::IpAddr>().is_ok() {
+            let path = at.key("serverName");
+            check.error_help(&path, "is not a DNS name", "write the name that the certificate has: www.example.org");
         }
     }
-    match spec.kind {
-        HealthCheckType::Tcp => Probe::Tcp,
-        HealthCheckType::Http => Probe::Http(http(spec, at, check)),
+    if let Some(file) = &spec.ca_file {
+        if !file.starts_with('/') {
+            check.error_help(&at.key("caFile"), "must be an absolute path", "write it from / on");
+        }
+        if spec.verify != Some(true) {
+            check.error_help(&at.key("caFile"), "has no effect: nothing is verified", "set verify: true");
+        }
     }
+    // A host that is a name is what the server is asked for, too; its port is nobody's name.
+    let of_host = spec.host.as_deref().and_then(|host| host.split(':').next());
+    let of_host = of_host.filter(|host| host.contains(|c: char| c.is_ascii_alphabetic()) && !host.starts_with('['));
+    let server_name = spec.server_name.as_deref().or(of_host).map(str::to_owned);
+    let roots = || spec.ca_file.clone().map_or(Roots::System, Roots::File);
+    TlsProbe { server_name, verify: spec.verify.unwrap_or(false).then(roots) }
+}
+
+/// What is sent or expected, written as text or in hexadecimal.
+fn payload(
+    at: &Path,
+    (name, text): (&str, Option<&str>),
+    (hex_name, hex): (&str, Option<&str>),
+    check: &mut Checker<'_>,
+) -> Option<Vec<u8>> {
+    if text.is_some() && hex.is_some() {
+        check.error(&at.key(hex_name), format!("'{name}' says it already"));
+    }
+    let path = at.key(if hex.is_some() { hex_name } else { name });
+    let bytes = match (text, hex) {
+        (Some(text), _) => text.as_bytes().to_vec(),
+        (None, Some(hex)) => {
+            let octets = hex.as_bytes().chunks(2);
+            let octet = |pair: &[u8]| {
+                let text = std::str::from_utf8(pair).ok().filter(|text| text.len() == 2 && !text.starts_with('+'))?;
+                u8::from_str_radix(text, 16).ok()
+            };
+            let Some(bytes) = octets.map(octet).collect::<Option<Vec<u8>>>() else {
+                check.error_help(&path, "is not hexadecimal", "write two digits an octet: 0a1b");
+                return None;
+            };
+            bytes
+        }
+        (None, None) => return None,
+    };
+    if bytes.len() > MAX_PAYLOAD {
+        check.error(&path, format!("has {} bytes, at most {MAX_PAYLOAD} fit", bytes.len()));
+    }
+    if name == "expect" && bytes.is_empty() {
+        check.error_help(&path, "must not be empty", "leave it out where any answer, and none, is healthy");
+    }
+    Some(bytes)
 }
 
 fn http(spec: &HealthCheckSpec, at: &Path, check: &mut Checker<'_>) -> HttpProbe {
@@ -105,7 +190,7 @@ fn http(spec: &HealthCheckSpec, at: &Path, check: &mut Checker<'_>) -> HttpProbe
         Some(written) => statuses(written, &at.key("statuses"), check),
     };
     let method = spec.method.map_or("GET", |method| method.name());
-    HttpProbe { method, path, host: spec.host.clone(), statuses }
+    HttpProbe { method, path, host: spec.host.clone(), statuses, tls: None }
 }
 
 /// What stands in the head of a request is visible ASCII: anything else would end it, or make another one of it.

@@ -9,10 +9,10 @@ use super::common::{Duration, NumberOrText};
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct HealthCheckSpec {
-    /// TCP or HTTP.
+    /// TCP, HTTP, HTTPS, UDP or ICMP.
     #[serde(rename = "type")]
     pub kind: HealthCheckType,
-    /// Port that is asked, 1 to 65535; that of the service where absent.
+    /// Port that is asked, 1 to 65535, not of ICMP; that of the service where absent.
     #[schemars(range(min = 1, max = 65535))]
     pub port: Option<u16>,
     /// From one check of a backend to the next, 100ms to 1h; 2s where absent.
@@ -31,16 +31,35 @@ pub struct HealthCheckSpec {
     /// Share of healthy backends in percent, below which all are used whatever the checks say, 0 to 100; 0, never, where absent.
     #[schemars(range(min = 0, max = 100))]
     pub panic_threshold: Option<u32>,
-    /// Request method; HTTP only; GET where absent.
+    /// Request method; HTTP and HTTPS only; GET where absent.
     pub method: Option<HttpMethod>,
-    /// Path of the request, with query; HTTP only; / where absent.
+    /// Path of the request, with query; HTTP and HTTPS only; / where absent.
     #[schemars(regex(pattern = r"^/"))]
     pub path: Option<String>,
-    /// Host field of the request; HTTP only; the backend's address and port where absent.
+    /// Host field of the request; HTTP and HTTPS only; the backend's address and port where absent.
     pub host: Option<String>,
-    /// Statuses that are healthy, each a number or a range as 200-299; HTTP only; 200-399 where absent.
+    /// Statuses that are healthy, each a number or a range as 200-299; HTTP and HTTPS only; 200-399 where absent.
     #[schemars(length(min = 1))]
     pub statuses: Option<Vec<NumberOrText>>,
+    /// Name that the server is asked for, and that its certificate has to have where it is verified; HTTPS only; host where that is
+    /// given.
+    pub server_name: Option<String>,
+    /// Whether the certificate has to be valid for its name, or for the backend's address where there is no name; HTTPS only; false
+    /// where absent.
+    pub verify: Option<bool>,
+    /// File of the certificates, in PEM, that servers' certificates are verified by; HTTPS only; the system's where absent.
+    #[schemars(regex(pattern = r"^/"))]
+    pub ca_file: Option<String>,
+    /// What is sent, as text; UDP only; an empty datagram where absent.
+    pub send: Option<String>,
+    /// The same in hexadecimal; UDP only.
+    #[schemars(regex(pattern = r"^([0-9a-fA-F]{2})*$"))]
+    pub send_hex: Option<String>,
+    /// What an answer has to contain, as text; UDP only; where absent, silence is healthy, too.
+    pub expect: Option<String>,
+    /// The same in hexadecimal; UDP only.
+    #[schemars(regex(pattern = r"^([0-9a-fA-F]{2})*$"))]
+    pub expect_hex: Option<String>,
 }
 
 /// The words for kinds of checks.
@@ -52,6 +71,15 @@ pub enum HealthCheckType {
     /// A request is answered with a status that is expected.
     #[serde(rename = "HTTP")]
     Http,
+    /// The same over TLS.
+    #[serde(rename = "HTTPS")]
+    Https,
+    /// A datagram is answered as expected, or not refused.
+    #[serde(rename = "UDP")]
+    Udp,
+    /// An echo request is answered.
+    #[serde(rename = "ICMP")]
+    Icmp,
 }
 
 impl HealthCheckType {
@@ -60,6 +88,9 @@ impl HealthCheckType {
         match self {
             Self::Tcp => "TCP",
             Self::Http => "HTTP",
+            Self::Https => "HTTPS",
+            Self::Udp => "UDP",
+            Self::Icmp => "ICMP",
         }
     }
 }
