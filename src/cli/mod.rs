@@ -1,10 +1,11 @@
 //! What a person types: arguments, the requests that they make, and the answers as tables or JSON.
 //!
-//! Exit codes are part of the interface: 0 ok, 1 failure, 2 usage or invalid configuration, 3 degraded (`status`) or
-//! different (`get routes --diff`),
+//! Exit codes are part of the interface: 0 ok, 1 failure, 2 usage or invalid configuration, 3 degraded (`status`),
+//! different (`get routes --diff`) or not quiet yet (`drain --wait`),
 //! 4 no permission or the agent cannot be reached.
 
 mod client;
+mod drain;
 mod explain;
 mod generate;
 mod local;
@@ -25,6 +26,8 @@ use output::Format;
 
 /// Where everything is pinned unless told otherwise.
 const DEFAULT_PIN_DIR: &str = "/sys/fs/bpf/margay";
+/// Where what was commanded is kept unless told otherwise.
+const DEFAULT_STATE_DIR: &str = "/var/lib/margay";
 /// Where the agent listens unless told otherwise.
 const DEFAULT_SOCKET: &str = "/run/margay/margay.sock";
 
@@ -51,6 +54,8 @@ enum Command {
     },
     /// List what the running agent works with.
     Get(GetArgs),
+    /// Give a backend no new flows while another serves, and leave it those that it has; or give it back.
+    Drain(drain::DrainArgs),
     /// Show a packet's way through the loaded program, without side effects.
     Explain(explain::ExplainArgs),
     /// Take everything out of the kernel: links, programs, maps. Stop the agent first.
@@ -123,6 +128,9 @@ struct RunArgs {
     pins: PinArgs,
     #[command(flatten)]
     agent: AgentArgs,
+    /// Directory where what was commanded (drain) is kept over restarts.
+    #[arg(long, env = "MARGAY_STATE_DIR", default_value = DEFAULT_STATE_DIR)]
+    state_dir: PathBuf,
     /// Address that Prometheus metrics are served on, under /metrics; not served where absent.
     #[arg(long, env = "MARGAY_METRICS")]
     metrics: Option<SocketAddr>,
@@ -228,6 +236,7 @@ impl Command {
             Self::Validate(args) => local::validate(&args),
             Self::Status { agent, output } => status(&agent, output.output),
             Self::Get(args) => get(&args),
+            Self::Drain(args) => drain::drain(&args),
             Self::Explain(args) => explain::explain(args),
             Self::Detach { pins } => local::detach(&pins.pin_dir),
             Self::Features { agent, output } => local::features(&agent.socket, output.output),
@@ -245,6 +254,7 @@ fn run(args: RunArgs) -> Result<ExitCode, Error> {
         config_dir: args.config.config,
         node: args.config.node,
         pin_dir: args.pins.pin_dir,
+        state_dir: args.state_dir,
         socket: args.agent.socket,
         metrics: args.metrics,
     })?;

@@ -14,6 +14,7 @@ mod affinity;
 mod answer;
 pub mod api;
 pub mod bgp;
+mod drains;
 mod event;
 mod folding;
 mod forwarding;
@@ -57,6 +58,8 @@ pub struct Options {
     pub node: Option<String>,
     /// Where maps, programs and links are pinned.
     pub pin_dir: PathBuf,
+    /// Where what is commanded is kept over restarts.
+    pub state_dir: PathBuf,
     /// Unix socket of the API.
     pub socket: PathBuf,
     /// Address of the metrics.

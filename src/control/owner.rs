@@ -13,7 +13,9 @@ use model::network::Network;
 use tokio::sync::{mpsc, oneshot, watch};
 use tracing::{error, info, warn};
 
+use super::api::types::{DrainRequest, Drained};
 use super::api::{Query, QueryError, Reply};
+use super::drains::{self, Drains};
 use super::event::{Asked, Event, KernelTable};
 use super::folding::Folding;
 use super::forwarding::Forwarding;
@@ -73,6 +75,7 @@ pub(super) struct Owner {
     pub(super) neighbors: Neighbors,
     pub(super) forwarding: Forwarding,
     pub(super) health: Health,
+    drains: Drains,
     pub(super) workers: Workers,
     folding: Folding,
     requests: mpsc::UnboundedSender<Request>,
@@ -90,7 +93,7 @@ pub(super) struct Owner {
 impl Owner {
     pub(super) fn new(
         options: Options,
-        config: config::Loaded,
+        mut config: config::Loaded,
         forwarding: Forwarding,
         health: Health,
         events: mpsc::Sender<Event>,
@@ -98,6 +101,8 @@ impl Owner {
         kernel_routes: watch::Sender<Option<routes::Settings>>,
     ) -> Self {
         let now = Instant::now();
+        let mut drains = Drains::open(&options.state_dir, &config.desired.node.name);
+        drains.apply(&mut config.desired);
         let routing = Routing::new(&forwarding, events.clone());
         Self {
             options,
@@ -108,6 +113,7 @@ impl Owner {
             neighbors: Neighbors::default(),
             forwarding,
             health,
+            drains,
             workers: Workers::new(events.clone()),
             folding: Folding::default(),
             requests,
@@ -167,6 +173,7 @@ impl Owner {
             Event::Worker(FromWorker::Resolve { ifindex, address }) => self.resolve_for_worker((ifindex, address)),
             Event::Worker(FromWorker::Failed(failure)) => self.workers.failed(failure.to_string()),
             Event::Api(Query::KernelDiff { vrf, limit }, reply) => self.ask_kernel_table(vrf, limit, reply),
+            Event::Api(Query::Drain(request), reply) => drop(reply.send(self.drain(&request))),
             Event::Api(query, reply) => {
                 // What the RIB says and what forwards are one state in every answer.
                 if self.settling {
@@ -230,7 +237,8 @@ impl Owner {
     fn reload(&mut self) {
         let was_valid = self.config.failure.is_none();
         match config::load_dir(&self.options.config_dir, self.options.node.as_deref()) {
-            Ok(loaded) => {
+            Ok(mut loaded) => {
+                self.drains.apply(&mut loaded.desired);
                 let changed = loaded.desired != self.config.loaded.desired;
                 if !was_valid || changed {
                     info!("configuration loaded");
@@ -254,6 +262,24 @@ impl Owner {
                 }
                 self.config.failure = Some(failure);
             }
+        }
+    }
+
+    /// Drains a backend or gives it back; it is in force when this returns.
+    fn drain(&mut self, request: &DrainRequest) -> Result<Reply, QueryError> {
+        let drained = self.drains.command(request, &mut self.config.loaded.desired).map_err(|error| match error {
+            drains::Error::Unknown(message) => QueryError::Invalid(message),
+            error @ drains::Error::File { .. } => QueryError::Dataplane(error.to_string()),
+        })?;
+        for Drained { service, backend, draining } in &drained {
+            info!(service, %backend, draining, "drained by command");
+        }
+        if self.is_ready() {
+            self.next_generation();
+        }
+        match self.forwarding.failure() {
+            Some(failure) => Err(QueryError::Dataplane(format!("it is noted, and not in force yet: {failure}"))),
+            None => Ok(Reply::Drained(drained)),
         }
     }
 

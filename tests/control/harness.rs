@@ -78,6 +78,7 @@ impl Lab {
         let log = std::fs::File::options().create(true).append(true).open(self.log()).unwrap();
         let mut command = self.gateway.command(env!("CARGO_BIN_EXE_margay"));
         command.arg("run").arg("--config").arg(self.config()).arg("--pin-dir").arg(&self.pin_dir);
+        command.arg("--state-dir").arg(self.directory.path().join("state"));
         command.arg("--socket").arg(socket).args(["--metrics", metrics]);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
         command

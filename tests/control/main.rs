@@ -10,6 +10,7 @@ mod offline;
 
 mod root {
     mod configuration;
+    mod drain;
     mod forwarding;
     mod health;
     mod kernel_routes;

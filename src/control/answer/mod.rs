@@ -33,6 +33,8 @@ pub(super) fn answer(owner: &mut Owner, query: &Query) -> Result<Reply, QueryErr
         Query::Status => Ok(Reply::Status(Box::new(status::status(owner)))),
         Query::Explain(request) => Ok(Reply::Explanation(Box::new(explain::explain(owner, request)?))),
         Query::List(kind, filter) => list(owner, *kind, filter),
+        Query::Draining(of) => Ok(Reply::Draining(services::draining(owner, of)?)),
+        Query::Drain(_) => Err(QueryError::Invalid("nothing is changed by an answer".to_owned())),
         // The owner dumps the table first.
         Query::KernelDiff { .. } => Err(QueryError::Invalid("the kernel's table was not read".to_owned())),
     }

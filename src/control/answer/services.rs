@@ -11,7 +11,9 @@ use super::forwarding::percent;
 use super::kernel;
 use super::policies::protocol_name;
 use crate::control::api::QueryError;
-use crate::control::api::types::{Backend, BackendHealth, BackendState, Flow, LastCheck, List, Vip};
+use crate::control::api::types::{
+    Backend, BackendHealth, BackendState, DrainFilter, Draining, Flow, LastCheck, List, Vip,
+};
 use crate::control::owner::Owner;
 use crate::dataplane::{self, Count};
 
@@ -154,6 +156,35 @@ fn health(owner: &Owner, service: &Service, backend: &DesiredBackend) -> Option<
         succeeded: report.map_or(0, |report| report.succeeded),
         failed: report.map_or(0, |report| report.failed),
     })
+}
+
+/// What a backend still has, VIP by VIP.
+pub(super) fn draining(owner: &Owner, of: &DrainFilter) -> Result<List<Draining>, QueryError> {
+    let mut remembered: BTreeMap<BackendId, (usize, u64)> = BTreeMap::new();
+    for flow in owner.forwarding.dataplane().flows().map_err(kernel)? {
+        let (flows, silent) = remembered.entry(flow.backend).or_insert((0, u64::MAX));
+        *flows += 1;
+        *silent = (*silent).min(flow.age.as_secs());
+    }
+    let mut rows = Vec::new();
+    for vip in served(owner) {
+        if of.service.as_ref().is_some_and(|only| *only != vip.service.name) {
+            continue;
+        }
+        for (backend, id) in vip.backends(owner).filter(|(backend, _)| backend.address == of.backend) {
+            let remembered = id.and_then(|id| remembered.get(&id));
+            rows.push(Draining {
+                service: vip.service.name.clone(),
+                vip: vip_name(&vip.key),
+                backend: backend.address,
+                state: state(owner, vip.service, backend, id.is_some()),
+                packets: count(owner, id)?.packets,
+                flows: remembered.map_or(0, |(flows, _)| *flows),
+                silent_seconds: remembered.map(|(_, silent)| *silent),
+            });
+        }
+    }
+    Ok(List::take(rows.into_iter(), usize::MAX))
 }
 
 /// Flows that are remembered; with an address, those of that VIP address or backend.

@@ -11,8 +11,8 @@ pub use server::{ServeError, serve};
 
 use serde::Serialize;
 use types::{
-    Backend, Drop, ExplainRequest, Explanation, Filter, Flow, KernelDiff, List, Neighbor, NextHop, Peer, Policy, Route,
-    Status, Vip, WorkerCounter,
+    Backend, DrainFilter, DrainRequest, Drained, Draining, Drop, ExplainRequest, Explanation, Filter, Flow, KernelDiff,
+    List, Neighbor, NextHop, Peer, Policy, Route, Status, Vip, WorkerCounter,
 };
 
 /// What can be asked.
@@ -31,6 +31,10 @@ pub enum Query {
     },
     /// A packet's way.
     Explain(Box<ExplainRequest>),
+    /// Drain a backend, or give it back.
+    Drain(DrainRequest),
+    /// How far a backend is drained.
+    Draining(DrainFilter),
 }
 
 /// The lists, each under `/v1/<name>`.
@@ -95,6 +99,8 @@ pub enum Reply {
     Workers(List<WorkerCounter>),
     KernelDiff(Box<KernelDiff>),
     Explanation(Box<Explanation>),
+    Drained(Vec<Drained>),
+    Draining(List<Draining>),
 }
 
 /// Why a query has no answer.

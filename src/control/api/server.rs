@@ -16,7 +16,7 @@ use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::{mpsc, oneshot};
 
 use super::limit::Limited;
-use super::types::{DEFAULT_LIMIT, ErrorBody, ExplainRequest, Filter, MAX_LIMIT};
+use super::types::{DEFAULT_LIMIT, DrainFilter, DrainRequest, ErrorBody, ExplainRequest, Filter, MAX_LIMIT};
 use super::{ListKind, Query, QueryError, Reply};
 use crate::control::event::Event;
 
@@ -76,6 +76,7 @@ pub async fn serve(events: mpsc::Sender<Event>, socket: &Path, metrics: Option<S
         .route("/v1/status", get(|State(events)| ask(events, Query::Status)))
         .route("/v1/routes/diff/kernel", get(kernel_diff))
         .route("/v1/explain", post(explain))
+        .route("/v1/drain", get(draining).post(drain))
         .fallback(async || failure(StatusCode::NOT_FOUND, "no such path; see docs/operations.md"))
         .layer(DefaultBodyLimit::max(BODY_LIMIT))
         .with_state(events.clone());
@@ -113,6 +114,14 @@ async fn kernel_diff(State(events): State<mpsc::Sender<Event>>, QueryString(filt
 
 async fn explain(State(events): State<mpsc::Sender<Event>>, Json(request): Json<ExplainRequest>) -> Response {
     ask(events, Query::Explain(Box::new(request))).await
+}
+
+async fn drain(State(events): State<mpsc::Sender<Event>>, Json(request): Json<DrainRequest>) -> Response {
+    ask(events, Query::Drain(request)).await
+}
+
+async fn draining(State(events): State<mpsc::Sender<Event>>, QueryString(of): QueryString<DrainFilter>) -> Response {
+    ask(events, Query::Draining(of)).await
 }
 
 async fn ask(events: mpsc::Sender<Event>, query: Query) -> Response {

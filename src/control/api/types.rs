@@ -483,6 +483,62 @@ pub struct LastCheck {
     pub error: Option<String>,
 }
 
+/// A backend that is to be drained, or given back.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DrainRequest {
+    /// Its address.
+    pub backend: IpAddr,
+    /// The service that it is drained in; every one that has it where absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub service: Option<String>,
+    /// Give it back.
+    #[serde(default)]
+    pub undo: bool,
+}
+
+/// What became of a [`DrainRequest`] in one service.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Drained {
+    /// The service.
+    pub service: String,
+    /// The backend.
+    pub backend: IpAddr,
+    /// It drains now.
+    pub draining: bool,
+}
+
+/// Which backend's draining is asked for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DrainFilter {
+    /// Its address.
+    pub backend: IpAddr,
+    /// The service; every one that has it where absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub service: Option<String>,
+}
+
+/// What a backend of a VIP still has.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Draining {
+    /// The service.
+    pub service: String,
+    /// The VIP, `address:port/protocol`.
+    pub vip: String,
+    /// The backend.
+    pub backend: IpAddr,
+    /// What it is.
+    pub state: BackendState,
+    /// Packets sent to it, since it was first used.
+    pub packets: u64,
+    /// Flows that are remembered for it: all those of a draining one that have sent a packet since it began to drain.
+    pub flows: usize,
+    /// For how long none of them has sent anything; absent where there is none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub silent_seconds: Option<u64>,
+}
+
 /// A policy in force.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Policy {
