@@ -38,7 +38,8 @@
 	X(SRC_UNROUTED, "source validation: no route back to the source")                                              \
 	X(SRC_INTERFACE, "source validation: the route back to the source leads by another interface")                 \
 	X(TUN_SOURCE, "inner source that the Tunnel does not have behind this peer")                                   \
-	X(TUN_REFLECTED, "tunnel packet from an address of this node, or with one or a VIP as inner source")
+	X(TUN_REFLECTED, "tunnel packet from an address of this node, or with one or a VIP as inner source")           \
+	X(VIP_ERROR_SHORT, "ICMP error for a VIP that quotes too little of the packet it is about")
 
 /* Third column: what happens where no worker serves the queue: PASS to the host's stack, or DROP as PUNT_NO_WORKER. */
 #define PUNT_REASONS(X)                                                                                                \

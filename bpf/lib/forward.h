@@ -4,6 +4,7 @@
 
 #include "adjacency.h"
 #include "decap.h"
+#include "error.h"
 #include "fib.h"
 #include "vip.h"
 
@@ -18,6 +19,8 @@ ALWAYS_INLINE int to_vip_address(struct xdp_md *ctx, struct packet *pkt)
 	if (pkt->has_icmp && !is_fragment(pkt) &&
 	    pkt->icmp_type == (pkt->is_ipv6 ? ICMPV6_ECHO_REQUEST : ICMP_ECHO_REQUEST))
 		return punt_plain(ctx, pkt, PUNT_VIP_ECHO);
+	if (is_error_of_flow(pkt) && pkt->quote == QUOTE_SHORT)
+		return drop(pkt, DROP_VIP_ERROR_SHORT);
 	return drop(pkt, DROP_VIP_NO_SERVICE);
 }
 
@@ -75,6 +78,9 @@ ALWAYS_INLINE int forward(struct xdp_md *ctx, struct packet *pkt)
 	if (!nh)
 		return drop(pkt, DROP_INTERNAL);
 	if (config.vip && nh->vip_address && (action = load_balance(ctx, pkt, nh->vip_address)) != CONTINUE)
+		return action;
+	if (config.vip && nh->vip_address && is_error_of_flow(pkt) &&
+	    (action = error_to_backend(ctx, pkt, nh->vip_address)) != CONTINUE)
 		return action;
 	switch (nh->kind) {
 	case NH_FORWARD:

@@ -67,6 +67,7 @@ struct packet {
 	__u8 validation; /* the port's */
 	__u8 opens;	 /* a connection: known where a flow is looked up */
 	__u8 vrf;	 /* the port's */
+	__u8 quote;	 /* of an ICMP error for an address of VIPs: enum quote */
 };
 
 struct {

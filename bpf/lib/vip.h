@@ -83,7 +83,7 @@ static __noinline __u32 remembered(const struct packet *pkt, __u64 hash, __u32 s
 		__u64 now = print | (__u64)known << FLOW_BACKEND_SHIFT | FLOW_ESTABLISHED | (seen & FLOW_STAMP_MASK);
 
 		if (backend_of(known, vip)) {
-			if (!EXPLAIN && !pkt->opens && now != entry)
+			if (!EXPLAIN && !pkt->has_icmp && !pkt->opens && now != entry)
 				line[place & (FLOW_WAYS - 1)] = now;
 			trace_step(STAGE_FLOW, known, 0);
 			return known;
@@ -95,7 +95,7 @@ static __noinline __u32 remembered(const struct packet *pkt, __u64 hash, __u32 s
 	trace_step(STAGE_FLOW, 0, id);
 	if (place < 0)
 		place = entry_for_new(line, seen, &began);
-	if (!EXPLAIN && place >= 0)
+	if (!EXPLAIN && !pkt->has_icmp && place >= 0)
 		line[place & (FLOW_WAYS - 1)] = print | (__u64)id << FLOW_BACKEND_SHIFT | (began & FLOW_STAMP_MASK);
 	return id;
 }
@@ -105,7 +105,8 @@ ALWAYS_INLINE int opens_connection(struct xdp_md *ctx, const struct packet *pkt)
 {
 	const __u8 *flags;
 
-	if (pkt->proto != PROTO_TCP || pkt->l4 + 14 > pkt->l3 + pkt->len)
+	/* What an error is about has begun. */
+	if (pkt->proto != PROTO_TCP || pkt->has_icmp || pkt->l4 + 14 > pkt->l3 + pkt->len)
 		return 0;
 	flags = bytes_at(ctx, pkt->l4 + 13, 1);
 	return flags && (*flags & 0x16) == 0x02;

@@ -24,8 +24,11 @@ const GRE_WORDS: [u16; 3] = [0x8000, 0x2000, 0x1000];
 /// What a packet is spread by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Flow {
-    /// Its own addresses and ports: over backends, and over the next hops of the one that was chosen.
+    /// Its own addresses and ports.
     pub own: FlowKey,
+    /// Over backends, and over the next hops of the one that was chosen: its own, or of an ICMP error those of the packets that the
+    /// one it is about answers.
+    pub balanced: FlowKey,
     /// Over next hops where it is forwarded: of a tunnel the packet inside, of an ICMP error the answers to the packet that it is about,
     /// of a fragment the addresses alone.
     pub forwarded: FlowKey,
@@ -70,7 +73,8 @@ fn flow(ip: &Ip, packet: &[u8]) -> Flow {
     } else {
         packet.get(ip.l4..ip.len).and_then(|payload| carried(ip, payload)).unwrap_or(own)
     };
-    Flow { own, forwarded }
+    let balanced = if ip.icmp.is_some() { forwarded } else { own };
+    Flow { own, balanced, forwarded }
 }
 
 /// The flow of the packet that a whole one carries.

@@ -9,5 +9,6 @@ static FILES: RwLock<()> = RwLock::new(());
 mod root {
     mod forwarding;
     mod gateway;
+    mod pmtu;
     mod sockets;
 }

@@ -159,6 +159,8 @@ reasons! {
         TunSource = "TUN_SOURCE",
         /// Tunnel packet from an address of this node, or with one or a VIP as inner source.
         TunReflected = "TUN_REFLECTED",
+        /// ICMP error for a VIP that quotes too little of the packet it is about.
+        VipErrorShort = "VIP_ERROR_SHORT",
     }
 }
 

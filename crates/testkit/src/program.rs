@@ -163,7 +163,7 @@ impl Program {
                 }
                 // Without a route, the stage before a tunnel is taken off finds what group 0 leads to: nothing.
                 Stage::NextHop if group.0 > 0 => {
-                    let flow = flow.map(|flow| if balanced { flow.own } else { flow.forwarded });
+                    let flow = flow.map(|flow| if balanced { flow.balanced } else { flow.forwarded });
                     let seed = self.compiled.parameters.hash_seed;
                     let bucket = flow.map(|flow| hash::bucket(hash::flow_hash(&flow), seed));
                     let buckets = tables.groups.get(&group).map(|group| &group.buckets);

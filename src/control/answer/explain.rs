@@ -210,7 +210,7 @@ impl Namer<'_> {
                 format!("VXLAN {source} -> {destination}, VNI {vni}, inner destination {inner_destination}")
             }
         };
-        let route = self.routed(backend.address, backend.group, self.flow.map(|flow| flow.own));
+        let route = self.routed(backend.address, backend.group, self.flow.map(|flow| flow.balanced));
         format!("{}: {outer}, at most {} bytes; by {route}", backend.address, backend.inner_mtu)
     }
 

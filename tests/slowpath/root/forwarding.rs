@@ -13,18 +13,18 @@ use testkit::netns::{Netns, Process};
 
 use super::gateway::{ABSENT, BEHIND, SERVER, Topology};
 
-const VIP: [&str; 2] = ["203.0.113.80", "2001:db8:80::80"];
+pub(super) const VIP: [&str; 2] = ["203.0.113.80", "2001:db8:80::80"];
 
-fn route(prefix: &str, action: RouteAction) -> StaticRoute {
+pub(super) fn route(prefix: &str, action: RouteAction) -> StaticRoute {
     StaticRoute { name: prefix.to_owned(), prefix: prefix.parse().unwrap(), action, advertise: false, vrf: None }
 }
 
-fn via(address: &str) -> RouteAction {
+pub(super) fn via(address: &str) -> RouteAction {
     RouteAction::Via(vec![Gateway { address: address.parse().unwrap(), interface: None, weight: 1 }])
 }
 
 /// Both interfaces, hosts behind the server, prefixes without a way, and a VIP.
-fn desired(interfaces: &[&str]) -> Desired {
+pub(super) fn desired(interfaces: &[&str]) -> Desired {
     let interface = |name: &&str| Interface {
         name: (*name).to_owned(),
         mode: AttachMode::Native,

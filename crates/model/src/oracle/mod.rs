@@ -231,8 +231,12 @@ impl<'a> Oracle<'a> {
         if host_scope {
             return Ok(Verdict::Pass.into());
         }
-        match self.service(&packet).filter(|_| routes.vrf.is_none()) {
-            Some((index, service)) => self.load_balance(frame, &packet, index, service, ifindex),
+        let flow = match parse::quoted(&packet, &frame.payload) {
+            parse::Quote::Flow(flow) => flow,
+            _ => packet.flow(),
+        };
+        match self.service(&flow).filter(|_| routes.vrf.is_none()) {
+            Some(of) => self.load_balance(frame, &packet, &flow, of, ifindex),
             None => self.route(routes, frame, &packet, decapsulated, ifindex),
         }
     }
@@ -348,13 +352,11 @@ impl<'a> Oracle<'a> {
         Ok(inner)
     }
 
-    /// The service that the packet's destination, port and protocol name.
-    fn service(&self, packet: &Packet) -> Option<(usize, &'a Service)> {
-        let (_, port) = packet.ports?;
+    /// The service that the flow's destination, port and protocol name.
+    fn service(&self, flow: &hash::FlowKey) -> Option<(usize, &'a Service)> {
+        let (_, port) = flow.ports?;
         self.routes.desired.services.iter().enumerate().find(|(_, service)| {
-            service.protocol == packet.protocol
-                && service.port == port
-                && service.addresses.contains(&packet.destination)
+            service.protocol == flow.protocol && service.port == port && service.addresses.contains(&flow.destination)
         })
     }
 
@@ -363,12 +365,12 @@ impl<'a> Oracle<'a> {
         &self,
         frame: &mut Frame,
         packet: &Packet,
-        index: usize,
-        service: &'a Service,
+        flow: &hash::FlowKey,
+        (index, service): (usize, &'a Service),
         ifindex: IfIndex,
     ) -> Result<Outcome, DropReason> {
         let ring = self.ring(index, service);
-        let hash = hash::flow_hash(&packet.flow());
+        let hash = hash::flow_hash(flow);
         let chosen = ring.slots.get(hash::ring_slot(hash)).and_then(|slot| ring.backends.get(*slot as usize));
         let (backend, path) = chosen.ok_or(DropReason::VipNoBackend)?;
         if parse::is_link_local(packet.source) {
@@ -446,7 +448,7 @@ impl<'a> Oracle<'a> {
                 return Err(DropReason::TunNested);
             }
             Some(Action::Receive | Action::Host) => return Ok(Verdict::Pass.into()),
-            Some(Action::Vip) => return vip_address(packet),
+            Some(Action::Vip) => return vip_address(packet, &frame.payload),
             Some(Action::Blackhole) => return Err(DropReason::Blackhole),
             Some(Action::Prohibit) => return Ok(Verdict::Punt(PuntReason::Prohibit).into()),
             Some(Action::Unreachable) => return Ok(Verdict::Punt(PuntReason::NoRoute).into()),
@@ -507,7 +509,7 @@ enum Tunnel {
 }
 
 /// A packet for a VIP address that no service takes.
-fn vip_address(packet: &Packet) -> Result<Outcome, DropReason> {
+fn vip_address(packet: &Packet, bytes: &[u8]) -> Result<Outcome, DropReason> {
     const ECHO_REQUEST: u8 = 8;
     const ECHO_REQUEST_V6: u8 = 128;
     let request = if packet.is_ipv6() { ECHO_REQUEST_V6 } else { ECHO_REQUEST };
@@ -515,6 +517,7 @@ fn vip_address(packet: &Packet) -> Result<Outcome, DropReason> {
         Fragment::Whole if packet.icmp.is_some_and(|(kind, _)| kind == request) => {
             Ok(Verdict::Punt(PuntReason::VipEcho).into())
         }
+        Fragment::Whole if parse::quoted(packet, bytes) == parse::Quote::Short => Err(DropReason::VipErrorShort),
         Fragment::Later => Err(DropReason::VipFragment),
         Fragment::Whole | Fragment::First => Err(DropReason::VipNoService),
     }

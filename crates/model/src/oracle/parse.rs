@@ -370,3 +370,52 @@ pub(super) fn gue(packet: &[u8], at: usize) -> Option<(u16, usize)> {
         _ => None,
     }
 }
+
+/// What an ICMP error for a VIP quotes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Quote {
+    /// Nothing that a VIP sends, or the packet is no such error.
+    Other,
+    /// Too little.
+    Short,
+    /// An answer to the packets of this flow.
+    Flow(FlowKey),
+}
+
+/// The flow that an ICMP error is about, turned round, where it is one of its destination's. `bytes` begin with the packet.
+pub(super) fn quoted(packet: &Packet, bytes: &[u8]) -> Quote {
+    let is_error = match packet.icmp {
+        Some((kind, _)) if packet.is_ipv6() => kind < 128,
+        Some((kind, _)) => [3, 4, 11, 12].contains(&kind),
+        None => false,
+    };
+    if !is_error || packet.fragment != Fragment::Whole {
+        return Quote::Other;
+    }
+    let quote = bytes.get(packet.transport + 8..packet.len).unwrap_or_default();
+    let header = if packet.is_ipv6() { 40 } else { 20 };
+    if quote.len() < header {
+        return Quote::Short;
+    }
+    let plain = match packet.is_ipv6() {
+        true => true,
+        false => quote.first() == Some(&0x45) && be16(quote, 6).is_some_and(|fragment| fragment & 0x3fff == 0),
+    };
+    match inside(quote, 0, packet.is_ipv6()) {
+        Some(flow) if plain && flow.source == packet.destination => match flow.ports {
+            Some((source, destination)) => Quote::Flow(FlowKey {
+                source: flow.destination,
+                destination: flow.source,
+                ports: Some((destination, source)),
+                ..flow
+            }),
+            None if has_ports(flow.protocol) => Quote::Short,
+            None => Quote::Other,
+        },
+        _ => Quote::Other,
+    }
+}
+
+fn has_ports(transport: u8) -> bool {
+    [protocol::TCP, protocol::UDP, protocol::SCTP].contains(&transport)
+}

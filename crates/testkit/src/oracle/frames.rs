@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use model::desired::{Encap, TunnelKind, protocol};
+use model::desired::{Encap, Service, TunnelKind, protocol};
 use model::network::{IfIndex, Mac};
 use packet::Layer;
 use packet::build;
@@ -101,7 +101,7 @@ fn ip_packet(rng: &mut Rng, world: &World, depth: usize) -> Vec<Layer> {
     }
     let vips: Vec<_> = world.desired.services.iter().flat_map(|s| s.addresses.iter().map(move |a| (*a, s))).collect();
     if kind < 52
-        && let Some((address, service)) = rng.any(vips)
+        && let Some((address, service)) = rng.any(&vips)
     {
         let source = world.of_family(rng, address, source);
         let port = if rng.chance(85) { service.port } else { port(rng, world) };
@@ -109,6 +109,12 @@ fn ip_packet(rng: &mut Rng, world: &World, depth: usize) -> Vec<Layer> {
         let sport = rng.of([1, 22, 53, 31_337, 31_338, 31_339, 50_000]);
         let upper = upper(rng, transport, sport, port);
         return headers(rng, source, address, transport, upper);
+    }
+    if depth < 2
+        && (52..56).contains(&kind)
+        && let Some((address, service)) = rng.any(&vips)
+    {
+        return error_about_answer(rng, world, address, service);
     }
     let destination = destination(rng, world);
     let source = world.of_family(rng, destination, source);
@@ -126,6 +132,28 @@ fn ip_packet(rng: &mut Rng, world: &World, depth: usize) -> Vec<Layer> {
         upper.extend(ip_packet(rng, world, depth + 1));
     }
     headers(rng, source, destination, transport, upper)
+}
+
+/// An ICMP error for a VIP that quotes an answer of its own, or what looks like one.
+fn error_about_answer(rng: &mut Rng, world: &World, address: IpAddr, service: &Service) -> Vec<Layer> {
+    let v6 = address.is_ipv6();
+    let (icmp, kind) =
+        if v6 { (protocol::ICMPV6, rng.of([1, 2, 2, 3, 4])) } else { (protocol::ICMP, rng.of([3, 3, 4, 5, 11, 12])) };
+    let client = world.of_family(rng, address, source);
+    let router = world.of_family(rng, address, source);
+    let quoted = if rng.chance(90) { address } else { world.of_family(rng, address, source) };
+    let sport = if rng.chance(90) { service.port } else { port(rng, world) };
+    let transport = if rng.chance(92) { service.protocol } else { rng.of([1, 6, 17, 58, 132]) };
+    let dport = rng.of([1, 22, 31_337, 50_000]);
+    let answer = upper(rng, transport, sport, dport);
+    let mut quote = headers(rng, quoted, client, transport, answer);
+    if rng.chance(30) {
+        quote.truncate(1);
+        quote.push(Layer::Raw(vec![0; rng.below(9)]));
+    }
+    let mut layers = vec![Layer::Icmp(Icmp { v6, kind, csum: Some(0), ..Icmp::default() })];
+    layers.extend(quote);
+    headers(rng, router, address, icmp, layers)
 }
 
 /// GRE around a packet, with the words that it may have.

@@ -270,3 +270,49 @@ fn what_is_not_the_service() {
     let reply = packet("203.0.113.9", VIP, protocol::ICMP, &[0, 0, 0, 0]);
     assert_eq!(verdict(reply), drop(DropReason::VipNoService));
 }
+
+/// An ICMP error from a router about `quote`, for the VIP.
+fn error(kind: u8, quote: &[u8]) -> Ip {
+    let quote_is_v6 = quote.first().is_some_and(|first| first >> 4 == 6);
+    let payload = [&[kind, 4, 0, 0, 0, 0, 5, 0], quote].concat();
+    if quote_is_v6 {
+        packet("2001:db8:f::fe", VIP6, protocol::ICMPV6, &payload)
+    } else {
+        packet("203.0.113.254", VIP, protocol::ICMP, &payload)
+    }
+}
+
+/// What the backend answers to `packet`.
+fn answer(packet: &Ip) -> Vec<u8> {
+    let ports = [&packet.payload[2..4], &packet.payload[..2], &packet.payload[4..]].concat();
+    Ip { source: packet.destination, destination: packet.source, payload: ports, ..packet.clone() }.bytes()
+}
+
+#[test]
+fn errors_go_where_the_flow_goes() {
+    let world = one("10.0.1.2", Encap::Gue);
+    for (packet, kinds) in [(syn(), vec![3, 4, 11, 12]), (syn6(), vec![1, 2, 3, 4])] {
+        let quote = answer(&packet);
+        let header = if packet.source.is_ipv4() { 20 } else { 40 };
+        for kind in kinds {
+            for len in [header + 4, header + 8, quote.len()] {
+                let error = error(kind, &quote[..len]);
+                let judgement = world.judge(&frame(&error.bytes()));
+                assert_eq!(judgement.verdict, Verdict::Redirect(ETH1), "{kind}, {len} bytes");
+                assert_eq!(judgement.frame[42..], error.clone().ttl(63).bytes());
+                let port = u16::from_be_bytes([judgement.frame[34], judgement.frame[35]]);
+                assert_eq!(port, 49_152 + (hash_of(&packet) & 0x3fff) as u16, "the flow's own");
+            }
+        }
+        for len in [0, 1, header - 1, header, header + 3] {
+            let error = error(if header == 20 { 3 } else { 2 }, &quote[..len]);
+            if len > 0 || header == 20 {
+                assert_eq!(world.verdict(&frame(&error.bytes())), drop(DropReason::VipErrorShort), "{len} bytes");
+            }
+        }
+    }
+    let nobody = |error: Ip| assert_eq!(world.verdict(&frame(&error.bytes())), drop(DropReason::VipNoService));
+    nobody(error(5, &answer(&syn())));
+    nobody(error(3, &syn().bytes()));
+    nobody(error(3, &Ip { source: ip("198.51.100.9"), ..syn() }.bytes()));
+}
