@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::net::IpAddr;
 
-use model::compile::FilterOrigin;
+use model::compile::{FilterOrigin, Notice};
 use model::network::IfIndex;
 use model::tables::{AdjacencyId, BackendId, GROUP_BUCKETS, GroupId, NextHopId, Origins, Outer, PortKey, VipId, VrfId};
 use model::verdict::{PuntReason, Verdict};
@@ -19,6 +19,9 @@ use crate::control::api::types::{
 };
 use crate::control::owner::Owner;
 use crate::dataplane::{PacketFlow, SHORTEST_FRAME, Stage, Step as TableStep, flows};
+
+/// Most backends that are named because they do not serve.
+const NOT_SERVING: usize = 4;
 
 /// Runs the packet and tells its way.
 ///
@@ -181,8 +184,27 @@ impl Namer<'_> {
         let compiled = self.owner.forwarding.compiled();
         let key = compiled.tables.vips.iter().find(|(_, of)| **of == id).map(|(key, _)| vip_name(key));
         match (compiled.names.vips.get(&id), key) {
-            (Some(service), Some(key)) => format!("{key} of VirtualService {service}"),
+            (Some(service), Some(key)) => format!("{key} of VirtualService {service}{}", self.not_serving(service)),
             _ => "no service".to_owned(),
+        }
+    }
+
+    /// Backends of a service that flows do not, or no longer, go to, and why; the first of them.
+    fn not_serving(&self, service: &str) -> String {
+        let unusable = self.owner.forwarding.compiled().notices.iter().filter_map(|notice| match notice {
+            Notice::BackendUnusable { service: of, backend, problem } if of == service => {
+                Some(format!("{backend} {problem}"))
+            }
+            _ => None,
+        });
+        let services = self.owner.config.loaded.desired.services.iter().filter(|of| of.name == service);
+        let draining = services.flat_map(|service| service.backends.iter().filter(|backend| backend.drain));
+        let mut all = unusable.chain(draining.map(|backend| format!("{} drains", backend.address)));
+        let first: Vec<String> = all.by_ref().take(NOT_SERVING).collect();
+        match (first.is_empty(), all.count()) {
+            (true, _) => String::new(),
+            (false, 0) => format!("; {}", first.join(", ")),
+            (false, others) => format!("; {}, and {others} others", first.join(", ")),
         }
     }
 

@@ -18,7 +18,7 @@ use model::health::{CheckId, HttpProbe, Probe, Report, Schedule, Standing, Targe
 use model::network::Network;
 use model::tables::VipKey;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 use tracing::{info, warn};
 
@@ -36,12 +36,15 @@ const SPARE_DESCRIPTORS: u64 = 512;
 const LATE: Duration = Duration::from_millis(200);
 
 /// What the checking thread tells.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct News {
     /// Targets with what is known of them, the last word on each.
     pub reports: Vec<(Target, Report)>,
     /// Checks that began late, since the start.
     pub late: u64,
+    /// Gone when it has been taken in. Until then nothing more is told: what many verdicts at a time lead to is one generation for all
+    /// that came during the one before.
+    taken: oneshot::Sender<()>,
 }
 
 /// What the owner of the state knows about backends.
@@ -107,8 +110,10 @@ impl Health {
     /// Takes in what is told; true where a backend stands differently.
     pub(super) fn learn(&mut self, news: News, network: &mut Network) -> bool {
         let mut changed = false;
-        self.late = news.late;
-        for (target, report) in news.reports {
+        let News { reports, late, taken } = news;
+        drop(taken);
+        self.late = late;
+        for (target, report) in reports {
             changed |= network.health.set(target.clone(), report.progress.standing().clone());
             self.reports.insert(target, report);
         }
@@ -145,6 +150,7 @@ async fn check(mut wanted: mpsc::UnboundedReceiver<BTreeMap<Target, bool>>, even
     let mut known: BTreeMap<Target, Report> = BTreeMap::new();
     let (mut late, mut urgent) = (0, false);
     let mut told = Instant::now();
+    let mut taken: Option<oneshot::Receiver<()>> = None;
     let most = raise_descriptors();
     let mut tools = Tools::default();
     loop {
@@ -154,9 +160,12 @@ async fn check(mut wanted: mpsc::UnboundedReceiver<BTreeMap<Target, bool>>, even
             late += u64::from(now.saturating_duration_since(due) > LATE);
             under_way.spawn(run(id, tools.prepare(&target, now), target));
         }
+        if taken.as_mut().is_some_and(|taken| taken.try_recv() != Err(oneshot::error::TryRecvError::Empty)) {
+            taken = None;
+        }
         let room = under_way.len() < most;
         let next = schedule.next_due().filter(|_| room);
-        let tell = (!known.is_empty()).then(|| if urgent { now } else { told + REPORT_EVERY });
+        let tell = (!known.is_empty() && taken.is_none()).then(|| if urgent { now } else { told + REPORT_EVERY });
         let wake = [next, tell.filter(|at| *at > now)].into_iter().flatten().min();
         tokio::select! {
             targets = wanted.recv() => match targets {
@@ -180,9 +189,11 @@ async fn check(mut wanted: mpsc::UnboundedReceiver<BTreeMap<Target, bool>>, even
             permit = events.reserve(), if tell.is_some_and(|at| at <= now) => {
                 let Ok(permit) = permit else { return };
                 let reports = std::mem::take(&mut known).into_iter().collect();
-                permit.send(Event::Health(News { reports, late }));
-                (told, urgent) = (Instant::now(), false);
+                let (handled, is_handled) = oneshot::channel();
+                permit.send(Event::Health(News { reports, late, taken: handled }));
+                (told, urgent, taken) = (Instant::now(), false, Some(is_handled));
             },
+            _ = async { taken.as_mut()?.await.ok() }, if taken.is_some() => taken = None,
             () = sleep_until(wake) => {},
         }
     }

@@ -107,6 +107,9 @@ fn servers_that_die_leave_the_ring_and_the_last_one_takes_the_vip_with_it() {
     assert_eq!(living["share_percent"].as_f64(), Some(100.0), "{living:#}");
     let wanted = "backend 10.2.0.11 of VirtualService web is down: connection refused";
     assert!(problems(&lab).contains(wanted), "{}", problems(&lab));
+    let way = lab.explain(&["tcp", "10.1.0.2:1", "192.0.2.10:8080", "-i", "left0"]);
+    let said = "192.0.2.10:8080/TCP of VirtualService web; 10.2.0.11 is down: connection refused";
+    assert!(way["steps"].as_array().unwrap().iter().any(|step| step["text"] == said), "{way:#}");
     assert!(announced(&bird), "one is left");
     assert!(lab.metric("margay_backend_checks_total", "backend=\"10.2.0.11\",result=\"failed\"") >= 2);
     assert_eq!(lab.metric("margay_backend_state", "backend=\"10.2.0.11\",state=\"down\""), 1);
@@ -306,4 +309,49 @@ fn icmp_asks_hosts_of_both_families() {
     assert!(is(&lab, all[0], "up") && announced(&bird));
     add_address(&lab.server, "eth0", "fd02::11/64".parse().unwrap()).unwrap();
     lab.until("one is back", |lab| is(lab, "fd02::11", "up"));
+}
+
+/// As many backends as anybody has, half of which never answer: these are down in their time, and hold nobody up.
+#[test]
+fn thousands_of_backends_half_of_which_never_answer() {
+    const EACH: u32 = 2_500;
+    let backends = |net: u32| (0..EACH).map(move |n| format!("10.{net}.{}.{}", n >> 8, n & 255));
+    let list: String = backends(3).chain(backends(4)).map(|address| format!("\n  - {{address: {address}}}")).collect();
+    let check = "{type: TCP, interval: 10s, timeout: 2s}";
+    let documents = DOCUMENTS.replace("CHECK", check);
+    let (mut lab, bird) = lab("health-many", check);
+    let head = documents.split(" [{address: 10.2.0.11}").next().unwrap();
+    lab.write("lab.yaml", &format!("{head}{list}\n"));
+    for net in ["10.3.0.0/16", "10.4.0.0/16"] {
+        lab.gateway.ip(&["route", "add", net, "via", "10.2.0.2"]).unwrap();
+    }
+    // One is the server's own, whatever the address; the other is taken in, and nothing comes back.
+    lab.server.ip(&["route", "add", "local", "10.3.0.0/16", "dev", "lo"]).unwrap();
+    lab.server.ip(&["route", "add", "blackhole", "10.4.0.0/16"]).unwrap();
+    let program =
+        "import socket\ns = socket.create_server(('', 8080), backlog=4096)\nwhile True: s.accept()[0].close()";
+    let _server = python(&lab, program);
+    lab.until("it listens", |lab| lab.server.run("ss", &["-ltn"]).unwrap().contains(":8080"));
+    let began = std::time::Instant::now();
+    lab.start();
+    let states = |lab: &Lab| {
+        let rows = lab.get(&["backends", "--limit", "10000"]);
+        let count = |state: &str| rows.iter().filter(|row| row["state"] == state).count();
+        (count("up"), count("down"), count("starting"))
+    };
+    let judged = (EACH as usize, EACH as usize, 0);
+    lab.until("all are judged", |lab| states(lab) == judged);
+    println!("{} backends judged within {:.1} s of the start", 2 * EACH, began.elapsed().as_secs_f64());
+    lab.until("announced", |_| announced(&bird));
+    let generation = lab.status()["generation"].as_u64().unwrap();
+    println!("in generation {generation}; {} checks began late", lab.metric("margay_health_checks_late_total", ""));
+    assert!(generation < 500, "{generation}: verdicts that come together are one generation");
+    let silent = backend(&lab, "10.4.0.0");
+    assert_eq!(silent["health"]["reason"], "no connection within 2s", "{silent:#}");
+    assert_eq!(lab.get(&["vips"])[0]["usable"], EACH);
+
+    // A round of all of them later nothing is different.
+    lab.until("another round", |lab| backend(lab, "10.3.0.0")["health"]["succeeded"].as_u64() > Some(1));
+    lab.until("and of the silent", |lab| backend(lab, "10.4.0.0")["health"]["failed"].as_u64() > Some(1));
+    assert_eq!(states(&lab), judged);
 }

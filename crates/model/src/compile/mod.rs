@@ -426,9 +426,11 @@ impl Forwarding {
                 NextHop::Forward { address, ifindex, adjacency }
             }
             NextHopKey::Glean { ifindex } => NextHop::Glean { ifindex },
-            NextHopKey::Receive { vip } => NextHop::Receive { vip },
+            NextHopKey::Receive { vip } => {
+                NextHop::Receive { vips: vip.map(|address| ids.vip_address(address)).transpose()? }
+            }
             NextHopKey::Host => NextHop::Host,
-            NextHopKey::Vip(address) => NextHop::Vip(address),
+            NextHopKey::Vip(address) => NextHop::Vip(ids.vip_address(address)?),
             NextHopKey::Blackhole => NextHop::Blackhole,
             NextHopKey::Prohibit => NextHop::Prohibit,
             NextHopKey::Unreachable => NextHop::Unreachable,

@@ -95,6 +95,8 @@ impl Frame {
 struct Ring<'a> {
     backends: Vec<(&'a Backend, Path)>,
     slots: Vec<u32>,
+    /// The same as if none of them drained: whose flows are that began before. The other one's where none does.
+    before: Option<Vec<u32>>,
 }
 
 /// The judge of one configuration.
@@ -371,7 +373,9 @@ impl<'a> Oracle<'a> {
     ) -> Result<Outcome, DropReason> {
         let ring = self.ring(index, service);
         let hash = hash::flow_hash(flow);
-        let chosen = ring.slots.get(hash::ring_slot(hash)).and_then(|slot| ring.backends.get(*slot as usize));
+        let opens = packet.opens_connection(&frame.payload);
+        let slots = ring.before.as_ref().filter(|_| !opens).unwrap_or(&ring.slots);
+        let chosen = slots.get(hash::ring_slot(hash)).and_then(|slot| ring.backends.get(*slot as usize));
         let (backend, path) = chosen.ok_or(DropReason::VipNoBackend)?;
         if parse::is_link_local(packet.source) {
             return Err(DropReason::SrcInvalid);
@@ -423,12 +427,20 @@ impl<'a> Oracle<'a> {
             let usable = service.backends.iter().filter(serves).filter_map(|b| Some((b, self.routes.path(b)?)));
             let backends: Vec<_> = usable.collect();
             let keys: Vec<[u8; 16]> = backends.iter().map(|(backend, _)| ring_key(backend.address)).collect();
-            let members: Vec<_> = keys
-                .iter()
-                .zip(&backends)
-                .map(|(key, (backend, _))| maglev::Member { key, weight: backend.weight })
-                .collect();
-            std::sync::Arc::new(Ring { slots: maglev::ring(&members), backends })
+            let slots = |takes_part: &dyn Fn(&Backend) -> bool| {
+                let weight = |backend: &Backend| if takes_part(backend) { backend.weight } else { 0 };
+                let member = |(key, (backend, _)): (_, &(&Backend, Path))| (key, weight(backend));
+                let members = keys.iter().zip(&backends).map(member);
+                let members: Vec<_> = members.map(|(key, weight)| maglev::Member { key, weight }).collect();
+                maglev::ring(&members)
+            };
+            let undrained = slots(&|_| true);
+            let draining = backends.iter().filter(|(backend, _)| backend.drain).count();
+            if draining == 0 || draining == backends.len() {
+                return std::sync::Arc::new(Ring { slots: undrained, before: None, backends });
+            }
+            let slots = slots(&|backend| !backend.drain);
+            std::sync::Arc::new(Ring { slots, before: Some(undrained), backends })
         });
         std::sync::Arc::clone(ring)
     }

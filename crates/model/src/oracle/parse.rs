@@ -125,6 +125,15 @@ impl Packet {
         FlowKey { source, destination, ports, protocol }
     }
 
+    /// A TCP segment with SYN and neither ACK nor RST: the first of a connection. `bytes` are those of the packet.
+    pub(super) fn opens_connection(&self, bytes: &[u8]) -> bool {
+        const RST: u8 = 1 << 2;
+        const SYN: u8 = 1 << 1;
+        const ACK: u8 = 1 << 4;
+        let flags = bytes.get(..self.len).and_then(|packet| packet.get(self.transport + 13));
+        self.protocol == protocol::TCP && flags.is_some_and(|flags| flags & (RST | SYN | ACK) == SYN)
+    }
+
     pub(super) fn is_ipv6(&self) -> bool {
         self.destination.is_ipv6()
     }

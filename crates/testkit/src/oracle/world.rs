@@ -5,6 +5,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::Arc;
+use std::time::Duration;
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use model::compile::{Compiler, compile};
@@ -13,6 +15,7 @@ use model::desired::{
     Policy, PortRange, RouteAction, Rule, RuleAction, Service, SourceValidation, StaticRoute, Tunnel, TunnelKind, Vrf,
     protocol,
 };
+use model::health::{HealthCheck, Probe, ServiceHealth, Standing};
 use model::ids::{Ids, Limits};
 use model::network::{IfIndex, Link, Mac, Vlan};
 use model::rib::{Alternative, BgpRoute, Gateway as Learned, Way};
@@ -228,9 +231,24 @@ impl World {
                 port,
                 protocol: transport,
                 advertise: rng.chance(50),
-                health: None,
+                health: health(rng),
                 backends: backends.into_values().collect(),
             });
+            self.judge_backends(rng);
+        }
+    }
+
+    /// Lets checks have found out something, or nothing, about each backend of the last service.
+    fn judge_backends(&mut self, rng: &mut Rng) {
+        let Some(service) = self.desired.services.last() else { return };
+        for target in service.backends.iter().filter_map(|backend| service.target(backend)) {
+            let standing = match rng.below(10) {
+                0 => continue,
+                1 => Standing::Starting,
+                2..=4 => Standing::Down("no answer".to_owned()),
+                _ => Standing::Up,
+            };
+            self.network.health.set(target, standing);
         }
     }
 
@@ -594,4 +612,19 @@ fn port_ranges(rng: &mut Rng, percent: u32) -> Vec<PortRange> {
         ranges.push(PortRange { first, last });
     }
     ranges
+}
+
+/// Checks of every third service.
+fn health(rng: &mut Rng) -> Option<ServiceHealth> {
+    let panic_percent = rng.of([0, 0, 50, 100]);
+    let check = HealthCheck {
+        probe: Probe::Tcp,
+        port: rng.chance(50).then_some(8080),
+        interval: Duration::from_secs(2),
+        timeout: Duration::from_secs(1),
+        rise: 2,
+        fall: 3,
+        jitter_percent: 10,
+    };
+    rng.chance(33).then(|| ServiceHealth { check: Arc::new(check), panic_percent })
 }
