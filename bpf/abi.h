@@ -262,7 +262,7 @@ struct backend {
 	__u8 outer_ipv6; /* family of the outer header */
 	__u16 inner_mtu;
 	__u8 vni[3];
-	__u8 pad;
+	__u8 varied;		    /* low bits of `source` that are the flow's: OUTER_IPIP, below 32, clear there */
 	struct ip_addr source;	    /* outer */
 	struct ip_addr destination; /* outer; the backend itself for OUTER_NONE */
 	__u8 inner_source[6];

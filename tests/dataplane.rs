@@ -117,7 +117,7 @@ mod root {
             Backend {
                 vip: VipId(1),
                 address: ip("10.1.0.1"),
-                outer: Outer::Ipip { source: ip("192.0.2.1"), destination: ip("10.1.0.1") },
+                outer: Outer::Ipip { source: ip("192.0.0.0"), destination: ip("10.1.0.1"), varied: 16 },
                 group: GroupId(1),
                 inner_mtu: 1480,
             },

@@ -110,6 +110,12 @@ ALWAYS_INLINE const struct adjacency *adjacency_of(const struct next_hop *nh)
 	return adj;
 }
 
+/* The last word of the outer source. The backend's card may spread by addresses alone, and IP in IP has no ports to differ by. */
+ALWAYS_INLINE __be32 outer_source(const struct backend *b, __u64 hash)
+{
+	return b->source.word[3] | bpf_htonl(hash & ((1u << (b->varied & 31)) - 1));
+}
+
 /* Outer IP header (RFC 2003 §3.1, RFC 2473 §4) at `l3`; TOS or traffic class is the inner packet's. */
 ALWAYS_INLINE int write_outer_ip(struct xdp_md *ctx, struct packet *pkt, const struct backend *b, __u8 proto,
 				 __u32 payload_len, __u64 hash)
@@ -124,6 +130,7 @@ ALWAYS_INLINE int write_outer_ip(struct xdp_md *ctx, struct packet *pkt, const s
 		ip->next_header = proto;
 		ip->hop_limit = OUTER_TTL;
 		__builtin_memcpy(ip->src, &b->source, sizeof(ip->src));
+		ip->src[3] = outer_source(b, hash);
 		__builtin_memcpy(ip->dst, &b->destination, sizeof(ip->dst));
 	} else {
 		struct ip4_header *ip = bytes_at(ctx, pkt->l3, sizeof(*ip));
@@ -138,7 +145,7 @@ ALWAYS_INLINE int write_outer_ip(struct xdp_md *ctx, struct packet *pkt, const s
 		ip->ttl = OUTER_TTL;
 		ip->proto = proto;
 		ip->csum = 0;
-		ip->src = b->source.word[3];
+		ip->src = outer_source(b, hash);
 		ip->dst = b->destination.word[3];
 		ip->csum = csum_fold(csum_words((const __u16 *)ip, sizeof(*ip) / 2));
 	}
@@ -175,11 +182,11 @@ ALWAYS_INLINE int write_vxlan(struct xdp_md *ctx, struct packet *pkt, const stru
  * a word at a time. Invalidates: packet pointers.
  */
 ALWAYS_INLINE int send_plain_in_ip4(struct xdp_md *ctx, struct packet *pkt, const struct backend *b,
-				    const struct adjacency *adj)
+				    const struct adjacency *adj, __u64 hash)
 {
 	__u32 first = 0x45 | (__u32)pkt->tos << 8 | (__u32)bpf_htons(sizeof(struct ip4_header) + pkt->len) << 16;
 	__u32 second = (__u32)bpf_htons(IP4_DF) << 16, third = OUTER_TTL | PROTO_IPIP << 8;
-	__be32 source = b->source.word[3], destination = b->destination.word[3];
+	__be32 source = outer_source(b, hash), destination = b->destination.word[3];
 	__u64 sum = (__u64)first + second + third + source + destination;
 	__u8 *p = bytes_at(ctx, ETH_LEN, sizeof(struct ip4_header));
 	__u32 *word;

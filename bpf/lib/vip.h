@@ -168,7 +168,7 @@ ALWAYS_INLINE int to_backend(struct xdp_md *ctx, struct packet *pkt, const struc
 	if (pkt->plain && adj->flags & ADJ_COMPLETE && adj->rewrite_len == 12 && b->outer_kind == OUTER_IPIP &&
 	    !b->outer_ipv6) {
 		count_backend(pkt, id);
-		return send_plain_in_ip4(ctx, pkt, b, adj);
+		return send_plain_in_ip4(ctx, pkt, b, adj, hash);
 	}
 
 	action = decrement_ttl(ctx, pkt);

@@ -400,8 +400,9 @@ fn backend(backend: &Backend) -> types::backend {
     };
     match backend.outer {
         Outer::None => types::backend { outer_kind: k::OUTER_NONE.0 as u8, ..base },
-        Outer::Ipip { source, destination } | Outer::Gue { source, destination } => types::backend {
+        Outer::Ipip { source, destination, .. } | Outer::Gue { source, destination } => types::backend {
             outer_kind: if matches!(backend.outer, Outer::Gue { .. }) { k::OUTER_GUE } else { k::OUTER_IPIP }.0 as u8,
+            varied: if let Outer::Ipip { varied, .. } = backend.outer { varied } else { 0 },
             outer_ipv6: destination.is_ipv6().into(),
             source: ip_addr(source),
             destination: ip_addr(destination),
@@ -570,7 +571,9 @@ fn decode_port(p: &types::port, filter_base: usize) -> Port {
 fn decode_backend(b: &types::backend) -> Backend {
     let destination = address(b.destination.word);
     let outer = match u32::from(b.outer_kind) {
-        k if k == types::outer_kind::OUTER_IPIP.0 => Outer::Ipip { source: address(b.source.word), destination },
+        k if k == types::outer_kind::OUTER_IPIP.0 => {
+            Outer::Ipip { source: address(b.source.word), destination, varied: b.varied }
+        }
         k if k == types::outer_kind::OUTER_GUE.0 => Outer::Gue { source: address(b.source.word), destination },
         k if k == types::outer_kind::OUTER_VXLAN.0 => Outer::Vxlan {
             source: address(b.source.word),

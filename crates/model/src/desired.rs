@@ -63,6 +63,10 @@ pub struct Node {
     pub encap_source_v4: Option<Ipv4Addr>,
     /// Outer source of encapsulated packets, IPv6; the egress interface's address where absent.
     pub encap_source_v6: Option<std::net::Ipv6Addr>,
+    /// Where the outer source of IP in IP is taken from, flow by flow, IPv4; else as for other encapsulations.
+    pub encap_prefix_v4: Option<IpNet>,
+    /// The same, IPv6.
+    pub encap_prefix_v6: Option<IpNet>,
     /// Punts a second and reason that one core lets through to the slow path.
     pub punt_rate: u32,
     /// Ports that untracked policy never closes, towards this node (Felix `FailsafeInboundHostPorts`).
@@ -95,6 +99,8 @@ impl Default for Node {
             gue_port: 6080,
             encap_source_v4: None,
             encap_source_v6: None,
+            encap_prefix_v4: None,
+            encap_prefix_v6: None,
             punt_rate: 1_000,
             failsafe_inbound: [tcp(22), udp(68)]
                 .into_iter()

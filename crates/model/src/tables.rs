@@ -280,6 +280,8 @@ pub enum Outer {
         source: IpAddr,
         /// Outer destination, same family as the source.
         destination: IpAddr,
+        /// Low bits of the source that are each flow's own, below 32; they are clear here.
+        varied: u8,
     },
     /// GUE.
     Gue {

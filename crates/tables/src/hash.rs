@@ -63,6 +63,16 @@ pub fn source_port(hash: u64) -> u16 {
     FIRST_SOURCE_PORT + (hash & 0x3fff) as u16
 }
 
+/// The source of a flow's outer headers, where `varied` low bits of it, below 32, are the flow's; clear in `source`.
+#[must_use]
+pub fn outer_source(source: IpAddr, varied: u8, hash: u64) -> IpAddr {
+    let bits = hash as u32 & ((1 << (varied & 31)) - 1);
+    match source {
+        IpAddr::V4(v4) => IpAddr::V4((u32::from(v4) | bits).into()),
+        IpAddr::V6(v6) => IpAddr::V6((u128::from(v6) | u128::from(bits)).into()),
+    }
+}
+
 /// The flow label of outer IPv6 headers of a flow, 20 bits (RFC 6438).
 #[must_use]
 pub fn flow_label(hash: u64) -> u32 {
@@ -138,6 +148,17 @@ mod tests {
         // The authors' own.
         assert_eq!((seed(""), seed("a"), seed("foobar")), (0xcbf29ce484222325, 0xaf63dc4c8601ec8c, 0x85944171f73967e8));
     }
+
+    #[test]
+    fn the_outer_source_stays_within_its_prefix() {
+        let of = |source: &str, varied, hash| outer_source(source.parse().unwrap(), varied, hash).to_string();
+        assert_eq!(of("172.16.0.0", 16, u64::MAX), "172.16.255.255");
+        assert_eq!(of("172.16.0.0", 16, 0xaaaa_bbbb_cccc_0102), "172.16.1.2");
+        assert_eq!(of("172.16.0.16", 4, u64::MAX), "172.16.0.31");
+        assert_eq!(of("192.0.2.1", 0, u64::MAX), "192.0.2.1");
+        assert_eq!(of("fd00::", 31, u64::MAX), "fd00::7fff:ffff");
+    }
+
     const KNOWN_BUCKETS: (usize, usize, usize) = (39, 15, 21);
     const KNOWN_TCP: u64 = 1_634_025_348_273_485_288;
 

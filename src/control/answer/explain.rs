@@ -226,7 +226,10 @@ impl Namer<'_> {
         };
         let outer = match backend.outer {
             Outer::None => "unchanged to its link-layer address".to_owned(),
-            Outer::Ipip { source, destination } => format!("IPIP {source} -> {destination}"),
+            Outer::Ipip { source, destination, varied } => {
+                let flow_hash = self.flow.map_or(0, |flow| hash::flow_hash(&flow.balanced));
+                format!("IPIP {} -> {destination}", hash::outer_source(source, varied, flow_hash))
+            }
             Outer::Gue { source, destination } => format!("GUE {source} -> {destination}"),
             Outer::Vxlan { source, destination, vni, inner_destination, .. } => {
                 format!("VXLAN {source} -> {destination}, VNI {vni}, inner destination {inner_destination}")

@@ -174,7 +174,15 @@ fn usable_backend(
     let source = || encap_source(desired, network, ifindex, egress, address.is_ipv6());
     let (outer, overhead) = match backend.encap {
         Encap::L2 => (Outer::None, 0),
-        Encap::Ipip => (Outer::Ipip { source: source()?, destination: address }, ip_bytes),
+        Encap::Ipip => {
+            let node = &desired.node;
+            let prefix = if address.is_ipv6() { node.encap_prefix_v6 } else { node.encap_prefix_v4 };
+            let (source, varied) = match prefix {
+                Some(prefix) => (prefix.network(), varied_bits(prefix)),
+                None => (source()?, 0),
+            };
+            (Outer::Ipip { source, destination: address, varied }, ip_bytes)
+        }
         Encap::Gue => (Outer::Gue { source: source()?, destination: address }, ip_bytes + GUE_BYTES),
         Encap::Vxlan { vni, mac } => {
             let (source, destination) = (source()?, address);
@@ -184,6 +192,11 @@ fn usable_backend(
     };
     let (weight, draining) = (backend.weight, backend.drain);
     Ok(UsableBackend { address, weight, draining, outer, set, inner_mtu: mtu.saturating_sub(overhead) })
+}
+
+/// How many low bits of outer sources from this prefix are the flow's.
+fn varied_bits(prefix: IpNet) -> u8 {
+    (prefix.max_prefix_len() - prefix.prefix_len()).min(31)
 }
 
 /// The next hops towards a backend: its route's, or itself on a link.

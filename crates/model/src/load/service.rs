@@ -50,6 +50,10 @@ pub(super) fn node(item: &Item<NodeSpec>, report: &mut Report) -> Node {
         }
     }
     let (slow, encap) = (at.key("slowPath"), at.key("encap"));
+    let prefix_v4 = spec.encap.source_prefix_ipv4;
+    let prefix_v4 = prefix_v4.map(|cidr| source_prefix(cidr, false, &encap.key("sourcePrefixIPv4"), &mut check));
+    let prefix_v6 = spec.encap.source_prefix_ipv6;
+    let prefix_v6 = prefix_v6.map(|cidr| source_prefix(cidr, true, &encap.key("sourcePrefixIPv6"), &mut check));
     if let Some(port) = spec.encap.vxlan_port {
         check.range(&encap.key("vxlanPort"), port, 1, u16::MAX);
     }
@@ -96,6 +100,8 @@ pub(super) fn node(item: &Item<NodeSpec>, report: &mut Report) -> Node {
         gue_port,
         encap_source_v4: spec.encap.source_ipv4.map(|a| a.0),
         encap_source_v6: spec.encap.source_ipv6.map(|a| a.0),
+        encap_prefix_v4: prefix_v4,
+        encap_prefix_v6: prefix_v6,
         failsafe_inbound: failsafe(
             spec.failsafe_inbound_host_ports.as_deref(),
             &at.key("failsafeInboundHostPorts"),
@@ -336,6 +342,27 @@ fn encap(service: Option<&EncapSpec>, backend: Option<&EncapSpec>) -> Result<Enc
             Err(absent.into_iter().filter(|(_, absent)| *absent).map(|(name, _)| name).collect())
         }
     }
+}
+
+/// A prefix that outer sources are taken from: of this family, with more than one address, all of them a host's.
+fn source_prefix(cidr: Cidr, ipv6: bool, at: &Path, check: &mut Checker<'_>) -> IpNet {
+    let prefix = check.prefix(at, cidr);
+    let (family, shortest) = if ipv6 { ("IPv6", 32) } else { ("IPv4", 8) };
+    if prefix.addr().is_ipv6() != ipv6 {
+        check.error(at, format!("must be an {family} prefix, is {prefix}"));
+        return prefix;
+    }
+    let longest = prefix.max_prefix_len() - 1;
+    if prefix.prefix_len() < shortest || prefix.prefix_len() > longest {
+        check.error(at, format!("must be /{shortest} to /{longest}, is /{}", prefix.prefix_len()));
+    }
+    for address in [prefix.network(), prefix.broadcast()] {
+        check.host_address(at, address, "the source of packets");
+        if is_link_local(address) {
+            check.error(at, format!("{address} is link-local: no packet from there is forwarded"));
+        }
+    }
+    prefix
 }
 
 /// Peers by encapsulation and prefix, with the document that has each.

@@ -395,7 +395,8 @@ impl<'a> Oracle<'a> {
             Encap::L2 => {}
             Encap::Ipip => {
                 let inner = if packet.is_ipv6() { protocol::IPV6 } else { protocol::IPIP };
-                emit::push_ip(frame, packet, (path.source, backend.address), inner, packet.len, hash);
+                let source = hash::outer_source(path.source, path.varied, hash);
+                emit::push_ip(frame, packet, (source, backend.address), inner, packet.len, hash);
             }
             Encap::Gue => {
                 emit::push_udp(frame, packet.len, hash, self.routes.desired.node.gue_port);

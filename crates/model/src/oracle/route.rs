@@ -49,6 +49,8 @@ pub(super) struct Path {
     pub hops: Vec<(Hop, u32)>,
     /// Outer source, or anything for L2.
     pub source: IpAddr,
+    /// Low bits of it that are the flow's.
+    pub varied: u8,
     pub inner_source: Mac,
     pub inner_mtu: u32,
 }
@@ -313,12 +315,18 @@ impl<'a> Routes<'a> {
             (Encap::Vxlan { .. }, false) => 20 + 8 + 8 + 14,
             (Encap::Vxlan { .. }, true) => 40 + 8 + 8 + 14,
         };
+        let node = &self.desired.node;
+        let prefix = if ipv6 { node.encap_prefix_v6 } else { node.encap_prefix_v4 };
+        let prefix = prefix.filter(|_| backend.encap == Encap::Ipip);
         let source = match backend.encap {
             Encap::L2 => Ipv6Addr::UNSPECIFIED.into(),
+            Encap::Ipip if prefix.is_some() => prefix?.network(),
             Encap::Ipip | Encap::Gue | Encap::Vxlan { .. } => self.encap_source(first.ifindex, ipv6)?,
         };
+        let of_hosts = prefix.map_or(0, |prefix| prefix.max_prefix_len() - prefix.prefix_len());
         Some(Path {
             source,
+            varied: of_hosts.min(31),
             inner_source: self.network.links.get(&first.ifindex)?.mac,
             inner_mtu: mtus.min()?.saturating_sub(overhead),
             hops,

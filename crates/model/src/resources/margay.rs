@@ -172,6 +172,13 @@ pub struct NodeEncap {
     #[serde(rename = "sourceIPv6")]
     #[schemars(with = "Option<Address>")]
     pub source_ipv6: Option<Ipv6>,
+    /// Prefix that IP in IP to IPv4 backends takes its outer sources from, one a flow; /8 to /31. `sourceIPv4` or the interface's
+    /// address where absent.
+    #[serde(rename = "sourcePrefixIPv4")]
+    pub source_prefix_ipv4: Option<Cidr>,
+    /// The same for IPv6 backends; /32 to /127, of which the last 31 bits vary at most.
+    #[serde(rename = "sourcePrefixIPv6")]
+    pub source_prefix_ipv6: Option<Cidr>,
     /// UDP port of VXLAN; 4789 where absent.
     #[schemars(range(min = 1, max = 65535))]
     pub vxlan_port: Option<u16>,

@@ -27,6 +27,7 @@ impl fmt::Display for Story {
         writeln!(f, "ports: {:?}", desired.node.interfaces.iter().map(|i| &i.name).collect::<Vec<_>>())?;
         let node = &desired.node;
         writeln!(f, "encap sources: {:?} {:?}", node.encap_source_v4, node.encap_source_v6)?;
+        writeln!(f, "encap prefixes: {:?} {:?}", node.encap_prefix_v4, node.encap_prefix_v6)?;
         writeln!(f, "failsafe: {:?} {:?}", node.failsafe_inbound, node.failsafe_outbound)?;
         network.links.iter().try_for_each(|(index, link)| writeln!(f, "link {index}: {link:?}"))?;
         network.addresses.iter().try_for_each(|(index, net)| writeln!(f, "address {index}: {net}"))?;

@@ -166,6 +166,13 @@ impl World {
         if rng.chance(30) {
             node.encap_source_v6 = Some(Ipv6Addr::new(0x2001, 0xdb8, 1, 0, 0, 0, 0, 1));
         }
+        if rng.chance(30) {
+            node.encap_prefix_v4 = Some(v4(Ipv4Addr::new(172, 16, 0, 0), rng.of([12, 16, 24, 30, 31])));
+        }
+        if rng.chance(30) {
+            node.encap_prefix_v6 =
+                Some(v6(Ipv6Addr::new(0xfd00, 0x16, 0, 0, 0, 0, 0, 0), rng.of([32, 64, 96, 112, 127])));
+        }
         if rng.chance(20) {
             node.vxlan_port = 8472;
         }

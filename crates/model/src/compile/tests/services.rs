@@ -65,11 +65,20 @@ fn outer_source_and_inner_mtu() {
     world.link_mut(2).mtu = 9000;
     let compiled = world.compile();
     let four = backend(&compiled, "192.0.2.10", "10.0.0.2").unwrap();
-    assert_eq!(four.outer, Outer::Ipip { source: ip("10.0.0.1"), destination: ip("10.0.0.2") });
+    assert_eq!(four.outer, Outer::Ipip { source: ip("10.0.0.1"), destination: ip("10.0.0.2"), varied: 0 });
     assert_eq!(four.inner_mtu, 8980);
     let six = backend(&compiled, "192.0.2.10", "2001:db8::2").unwrap();
-    assert_eq!(six.outer, Outer::Ipip { source: ip("2001:db8::1"), destination: ip("2001:db8::2") });
+    assert_eq!(six.outer, Outer::Ipip { source: ip("2001:db8::1"), destination: ip("2001:db8::2"), varied: 0 });
     assert_eq!(six.inner_mtu, 8960);
+
+    let mut spread = world.clone();
+    spread.desired.node.encap_prefix_v4 = Some(net("172.16.0.0/12"));
+    spread.desired.node.encap_prefix_v6 = Some(net("fd00:16::/64"));
+    let compiled = spread.compile();
+    let outer = |address| backend(&compiled, "192.0.2.10", address).unwrap().outer;
+    let (four, six) = (ip("10.0.0.2"), ip("2001:db8::2"));
+    assert_eq!(outer("10.0.0.2"), Outer::Ipip { source: ip("172.16.0.0"), destination: four, varied: 20 });
+    assert_eq!(outer("2001:db8::2"), Outer::Ipip { source: ip("fd00:16::"), destination: six, varied: 31 });
 
     let gue = world.clone().encap(Encap::Gue).compile();
     let four = backend(&gue, "192.0.2.10", "10.0.0.2").unwrap();
