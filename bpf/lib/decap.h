@@ -240,7 +240,7 @@ ALWAYS_INLINE int parse_gue(struct xdp_md *ctx, struct packet *pkt, __u32 *inner
 /* parse_ip() of the inner packet. */
 __noinline int parse_inner(struct xdp_md *ctx, struct packet *pkt, __u32 end)
 {
-	return pkt ? parse_ip(ctx, pkt, end) : XDP_ABORTED;
+	return pkt ? parse_ip(ctx, pkt, end) : XDP_PASS;
 }
 
 /* A packet of an encapsulation that is taken in here. Invalidates: packet pointers. */
@@ -253,7 +253,7 @@ __noinline int take_in(struct xdp_md *ctx, struct packet *pkt)
 	int kind, action;
 
 	if (!pkt)
-		return XDP_ABORTED;
+		return XDP_PASS;
 	kind = tunnel_kind_of(pkt);
 	link_len = pkt->l3;
 	outer_end = pkt->l3 + pkt->len;

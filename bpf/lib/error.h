@@ -83,7 +83,7 @@ __noinline int error_to_backend(struct xdp_md *ctx, struct packet *pkt, __u32 ad
 	__u8 proto;
 
 	if (!pkt)
-		return XDP_ABORTED;
+		return XDP_PASS;
 	source = pkt->src;
 	proto = pkt->proto;
 	pkt->quote = take_quoted_flow(ctx, pkt);
