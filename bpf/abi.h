@@ -244,6 +244,8 @@ enum flow_entry {
 	FLOW_SEEN_SHIFT = 32,  /* of nanoseconds since boot: 4.3 s */
 	FLOW_BEGAN_SHIFT = 22, /* 4.2 ms */
 	FLOW_IDLE = 838,       /* of the coarser: after an hour another flow may take an established one's place */
+	FLOW_REOPENED =
+		1, /* likewise: a SYN of a flow that has been silent for longer, 4 to 9 s, opens another connection */
 	FLOW_UNSURE = 15, /* likewise: a minute in which a datagram of an unknown flow is of one from before a change */
 };
 

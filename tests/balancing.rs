@@ -4,6 +4,7 @@
 mod root {
     use std::net::{IpAddr, Ipv4Addr};
     use std::path::PathBuf;
+    use std::time::Duration;
 
     use margay::dataplane::{Applied, Dataplane, detach_all};
     use model::compile::Compiler;
@@ -188,6 +189,36 @@ mod root {
             }
             let third: Vec<u16> = (4_000..6_000).map(|flow| gateway.open(flow)).collect();
             assert!(count(&third, 1) > 1_900);
+        });
+    }
+
+    /// Clients that use their ports again, as proxies do all the time, would keep a backend that drains busy for ever. A SYN that is sent
+    /// again, or by somebody else amid a connection, moves nothing.
+    #[test]
+    fn ports_that_are_used_again_begin_anew() {
+        with_ports(|| {
+            let mut gateway = Gateway::new(Dataplane::open_unpinned().unwrap(), 65_536);
+            gateway.serve([(1, 200), (2, 1)]);
+            let first: Vec<u16> = (0..600).map(|flow| gateway.open(flow)).collect();
+            gateway.serve([(1, 1), (2, 200)]);
+            // Of one half two packets are seen after the change, of the other one.
+            let again = |flow: u32| 2 - flow % 2;
+            for (flow, before) in (0..).zip(&first) {
+                (0..again(flow)).for_each(|_| assert_eq!(gateway.send(flow, TCP, ACK), *before, "flow {flow}"));
+                assert_eq!(gateway.send(flow, TCP, SYN), *before, "flow {flow}: amid a connection");
+            }
+            std::thread::sleep(Duration::from_secs(9));
+            for (flow, before) in (0..).zip(&first) {
+                if flow % 4 < 2 {
+                    assert_eq!(gateway.send(flow, TCP, ACK), *before, "flow {flow}: the connection goes on");
+                    assert_eq!(gateway.send(flow, TCP, SYN), *before, "flow {flow}: and nobody's SYN ends it");
+                } else if *before == 1 {
+                    gateway.open(flow);
+                }
+            }
+            let third: Vec<u16> =
+                (0..600).filter(|flow| flow % 4 >= 2).map(|flow| gateway.send(flow, TCP, ACK)).collect();
+            assert!(third.iter().filter(|backend| **backend == 2).count() > 280, "{third:?}");
         });
     }
 

@@ -59,6 +59,14 @@ ALWAYS_INLINE int entry_for_new(const __u64 *line, __u32 seen, __u32 *began)
 	return place;
 }
 
+/* How long, in units of FLOW_SEEN_SHIFT, nothing has come of a flow. */
+ALWAYS_INLINE __u32 silent_for(__u64 entry, __u32 seen, __u32 began)
+{
+	if (entry & FLOW_ESTABLISHED)
+		return (seen - (__u32)entry) & FLOW_STAMP_MASK;
+	return ((began - (__u32)entry) & FLOW_STAMP_MASK) >> (FLOW_SEEN_SHIFT - FLOW_BEGAN_SHIFT);
+}
+
 /*
  * The backend of a flow whose slot has changed: the one remembered, else for what opens a connection the slot's, and for what goes
  * on the one before. Remembered from then on. A function of its own: few slots have changed.
@@ -82,7 +90,10 @@ static __noinline __u32 remembered(const struct packet *pkt, __u64 hash, __u32 s
 		__u32 known = entry >> FLOW_BACKEND_SHIFT & 0xffff;
 		__u64 now = print | (__u64)known << FLOW_BACKEND_SHIFT | FLOW_ESTABLISHED | (seen & FLOW_STAMP_MASK);
 
-		if (backend_of(known, vip)) {
+		/* Ports that are used again begin anew: else a backend that drains would never be rid of who does so. */
+		int again = pkt->opens && known != id && silent_for(entry, seen, began) > FLOW_REOPENED;
+
+		if (!again && backend_of(known, vip)) {
 			if (!EXPLAIN && !pkt->has_icmp && !pkt->opens && now != entry)
 				line[place & (FLOW_WAYS - 1)] = now;
 			trace_step(STAGE_FLOW, known, 0);
