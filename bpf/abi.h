@@ -23,7 +23,8 @@ enum limits {
 	TUNNEL_SOURCES_MAX = 32768, /* two halves: one in force, one being written */
 	DENYLIST_MAX = 1 << 20,
 	VIPS_MAX = 4096,
-	VIP_BUCKETS = 2048, /* of each half of the table */
+	VIP_BUCKET_BITS = 11,
+	VIP_BUCKETS = 1 << VIP_BUCKET_BITS, /* of each half of the table */
 	VIP_BUCKET_ENTRIES = 4,
 	BACKENDS_MAX = 32768,
 	RING_SLOTS = 65537,
@@ -48,6 +49,7 @@ enum limits {
 	FIB4_MAX = 1 << 21,
 	FIB6_MAX = 1 << 19,
 	GROUPS_MAX = 32768,
+	VIP_GROUPS = 28671, /* group of VIP address 0, which is none: those of the others are behind it */
 	GROUP_BUCKET_BITS = 6,
 	GROUP_BUCKETS = 1 << GROUP_BUCKET_BITS,
 	NEXT_HOPS_MAX = 65536,
@@ -269,7 +271,9 @@ struct backend {
 	struct ip_addr destination; /* outer; the backend itself for OUTER_NONE */
 	__u8 inner_source[6];
 	__u8 inner_destination[6];
-	__u32 pad2;
+	/* The group's only next hop and its adjacency, so that a packet need not ask; 0 where the group has several. */
+	__u16 next_hop;
+	__u16 adjacency;
 };
 _Static_assert(sizeof(struct backend) == 64, "backend");
 
@@ -314,11 +318,10 @@ enum next_hop_kind {
 struct next_hop {
 	__u32 kind;
 	__u32 adjacency;
-	__u32 ifindex; /* where the neighbour is resolved */
-	struct ip_addr address;
-	__u32 vip_address; /* number of the address, where VIPs have it; else 0 */
+	__u32 ifindex;		/* where the neighbour is resolved */
+	struct ip_addr address; /* FORWARD: of the gateway. VIP, and RECEIVE where VIPs have it, too: the destination */
 };
-_Static_assert(sizeof(struct next_hop) == 32, "next_hop");
+_Static_assert(sizeof(struct next_hop) == 28, "next_hop");
 
 enum adjacency_flags {
 	ADJ_COMPLETE = 1,

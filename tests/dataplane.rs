@@ -17,7 +17,7 @@ mod root {
     use model::tables::{
         Adjacency, AdjacencyId, Backend, BackendId, Features, FilterNext, FilterOp, FilterTest, GROUP_BUCKETS, Group,
         GroupId, InnerSources, NextHop, NextHopId, Outer, Parameters, Port, PortId, PortKey, RING_SLOTS, Slot,
-        SourceRange, Tables, TunnelPeer, VipAddress, VipAddressId, VipId, VipKey, VrfId,
+        SourceRange, Tables, TunnelPeer, VipAddressId, VipId, VipKey, VrfId,
     };
     use testkit::netns::{End, Netns, veth};
 
@@ -100,16 +100,16 @@ mod root {
         let forward = |address, adjacency| NextHop::Forward { address, ifindex, adjacency: AdjacencyId(adjacency) };
         t.next_hops.insert(NextHopId(1), forward(ip("192.0.2.2"), 1));
         t.next_hops.insert(NextHopId(2), forward(ip("2001:db8::2"), 2));
-        t.next_hops.insert(NextHopId(3), NextHop::Receive { vips: None });
-        let vips = VipAddress { address: ip("203.0.113.1"), id: VipAddressId(1) };
-        t.next_hops.insert(NextHopId(4), NextHop::Vip(vips));
-        for id in 1..=4 {
-            t.groups.insert(GroupId(id), Group { buckets: vec![NextHopId(id); GROUP_BUCKETS] });
+        t.next_hops.insert(NextHopId(3), NextHop::Receive { vip: None });
+        t.next_hops.insert(NextHopId(4), NextHop::Vip(ip("203.0.113.1")));
+        let vip = VipAddressId(1).group();
+        for (id, hop) in [(GroupId(1), 1), (GroupId(2), 2), (GroupId(3), 3), (vip, 4)] {
+            t.groups.insert(id, Group { buckets: vec![NextHopId(hop); GROUP_BUCKETS] });
         }
         t.fib.insert(net("0.0.0.0/0"), GroupId(1));
         t.fib.insert(net("2001:db8:1::/48"), GroupId(2));
         t.fib.insert(net("192.0.2.1/32"), GroupId(3));
-        t.fib.insert(net("203.0.113.1/32"), GroupId(4));
+        t.fib.insert(net("203.0.113.1/32"), vip);
         t.vips.insert(VipKey { address: ip("203.0.113.1"), port: 80, protocol: 6 }, VipId(1));
         t.rings.insert(VipId(1), Arc::from(vec![Slot::from(BackendId(1)); RING_SLOTS]));
         t.backends.insert(

@@ -100,9 +100,8 @@ ALWAYS_INLINE int punt_neighbor(struct xdp_md *ctx, struct packet *pkt, enum pun
 	return punt(ctx, pkt, &p);
 }
 
-ALWAYS_INLINE const struct adjacency *adjacency_of(const struct next_hop *nh)
+ALWAYS_INLINE const struct adjacency *adjacency_of(__u32 id)
 {
-	__u32 id = nh->adjacency;
 	const struct adjacency *adj = bpf_map_lookup_elem(&adjacencies, &id);
 
 	if (adj)

@@ -44,7 +44,7 @@ ALWAYS_INLINE int to_gateway(struct xdp_md *ctx, struct packet *pkt, const struc
 		return punt_plain(ctx, pkt, PUNT_TTL_EXCEEDED);
 	if (nh->kind == NH_GLEAN)
 		return punt_neighbor(ctx, pkt, PUNT_NEIGHBOR, nh->ifindex, &pkt->dst);
-	adj = adjacency_of(nh);
+	adj = adjacency_of(nh->adjacency);
 	if (!adj)
 		return drop(pkt, DROP_INTERNAL);
 	if (pkt->len > adj->mtu)
@@ -74,14 +74,14 @@ ALWAYS_INLINE int forward(struct xdp_md *ctx, struct packet *pkt)
 	group = fib_lookup(pkt);
 	if (!group)
 		return punt_plain(ctx, pkt, PUNT_NO_ROUTE);
+	if (config.vip && group > VIP_GROUPS && (action = load_balance(ctx, pkt, group - VIP_GROUPS)) != CONTINUE)
+		return action;
+	if (config.vip && group > VIP_GROUPS && is_error_of_flow(pkt) &&
+	    (action = error_to_backend(ctx, pkt, group - VIP_GROUPS)) != CONTINUE)
+		return action;
 	nh = next_hop_of(ctx, pkt, group, 0);
 	if (!nh)
 		return drop(pkt, DROP_INTERNAL);
-	if (config.vip && nh->vip_address && (action = load_balance(ctx, pkt, nh->vip_address)) != CONTINUE)
-		return action;
-	if (config.vip && nh->vip_address && is_error_of_flow(pkt) &&
-	    (action = error_to_backend(ctx, pkt, nh->vip_address)) != CONTINUE)
-		return action;
 	switch (nh->kind) {
 	case NH_FORWARD:
 	case NH_GLEAN:

@@ -154,10 +154,33 @@ ALWAYS_INLINE void count_backend(const struct packet *pkt, __u32 id)
 		add(c, pkt);
 }
 
+/* The adjacency of the packet's next hop towards a backend, NULL where the tables are at odds. */
+ALWAYS_INLINE const struct adjacency *way_to_backend(struct xdp_md *ctx, struct packet *pkt, const struct backend *b,
+						     __u64 hash)
+{
+	const struct next_hop *nh;
+
+	if (b->next_hop) {
+		pkt->next_hop = b->next_hop;
+		trace_step(STAGE_NEXT_HOP, b->next_hop, NH_FORWARD);
+		return adjacency_of(b->adjacency);
+	}
+	nh = next_hop_of(ctx, pkt, b->group, hash);
+	return nh && nh->kind == NH_FORWARD ? adjacency_of(nh->adjacency) : NULL;
+}
+
+/* Unresolved. Invalidates: packet pointers. */
+ALWAYS_INLINE int resolve_next_hop(struct xdp_md *ctx, struct packet *pkt, enum punt_reason reason)
+{
+	__u32 id = pkt->next_hop;
+	const struct next_hop *nh = bpf_map_lookup_elem(&next_hops, &id);
+
+	return nh ? punt_neighbor(ctx, pkt, reason, nh->ifindex, &nh->address) : drop(pkt, DROP_INTERNAL);
+}
+
 /* Invalidates: packet pointers. */
 ALWAYS_INLINE int to_backend(struct xdp_md *ctx, struct packet *pkt, const struct backend *b, __u32 id, __u64 hash)
 {
-	const struct next_hop *nh;
 	const struct adjacency *adj;
 	int action;
 
@@ -168,14 +191,11 @@ ALWAYS_INLINE int to_backend(struct xdp_md *ctx, struct packet *pkt, const struc
 		return punt_plain(ctx, pkt, PUNT_TTL_EXCEEDED);
 	if (pkt->len > b->inner_mtu)
 		return too_big(ctx, pkt, b->inner_mtu);
-	nh = next_hop_of(ctx, pkt, b->group, hash);
-	if (!nh || nh->kind != NH_FORWARD)
-		return drop(pkt, DROP_INTERNAL);
-	adj = adjacency_of(nh);
+	adj = way_to_backend(ctx, pkt, b, hash);
 	if (!adj)
 		return drop(pkt, DROP_INTERNAL);
 	if (b->outer_kind == OUTER_NONE && !(adj->flags & ADJ_COMPLETE))
-		return punt_neighbor(ctx, pkt, PUNT_NEIGHBOR, nh->ifindex, &nh->address);
+		return resolve_next_hop(ctx, pkt, PUNT_NEIGHBOR);
 	if (pkt->plain && adj->flags & ADJ_COMPLETE && adj->rewrite_len == 12 && b->outer_kind == OUTER_IPIP &&
 	    !b->outer_ipv6) {
 		count_backend(pkt, id);
@@ -193,7 +213,7 @@ ALWAYS_INLINE int to_backend(struct xdp_md *ctx, struct packet *pkt, const struc
 		return action;
 	count_backend(pkt, id);
 	if (!(adj->flags & ADJ_COMPLETE))
-		return punt_neighbor(ctx, pkt, PUNT_NEIGHBOR_ENCAP, nh->ifindex, &nh->address);
+		return resolve_next_hop(ctx, pkt, PUNT_NEIGHBOR_ENCAP);
 	return send(ctx, pkt, adj->ifindex);
 }
 
@@ -201,29 +221,38 @@ ALWAYS_INLINE int to_backend(struct xdp_md *ctx, struct packet *pkt, const struc
 ALWAYS_INLINE __u32 vip_in_bucket(__u32 bucket, __u64 key)
 {
 	const struct vip_bucket *b = bpf_map_lookup_elem(&vips, &bucket);
-	__u32 vip = 0;
 
 	if (!b)
 		return 0;
 #pragma unroll
 	for (int i = 0; i < VIP_BUCKET_ENTRIES; i++) {
-		__u64 entry = b->entry[i], other = (entry ^ key) >> VIP_ENTRY_PROTOCOL_SHIFT;
+		__u64 entry = b->entry[i];
 
-		/* All ones where nothing is other: at most one of them, and no branch for it. */
-		vip |= entry & (__u64)((__s64)(other - 1) >> 63);
+		if ((entry ^ key) >> VIP_ENTRY_PROTOCOL_SHIFT == 0)
+			return entry & ((1u << VIP_ENTRY_PROTOCOL_SHIFT) - 1);
 	}
-	return vip & ((1u << VIP_ENTRY_PROTOCOL_SHIFT) - 1);
+	return 0;
 }
 
-/* The VIP of the packet's port and protocol at its destination, which has this number; 0 for none. */
+/*
+ * The VIP of the packet's port and protocol at its destination, which has this number; 0 for none. Its buckets follow from the packet
+ * and not from the number: a processor that foresees the comparison goes on while the FIB's answer is still under way.
+ */
 ALWAYS_INLINE __u32 vip_of(const struct packet *pkt, __u32 address)
 {
-	__u64 key = (__u64)address << VIP_ENTRY_ADDRESS_SHIFT | (__u64)(pkt->ports >> 16) << VIP_ENTRY_PORT_SHIFT |
-		    (__u64)pkt->proto << VIP_ENTRY_PROTOCOL_SHIFT;
-	__u64 h = (key >> VIP_ENTRY_PROTOCOL_SHIFT) * 0x9E3779B97F4A7C15ULL;
+	__u64 h = hash_words(0, bpf_ntohl(pkt->dst.word[3]), pkt->ports >> 16 << 16 | pkt->proto), key;
+	__u32 first, second, vip;
 
-	return vip_in_bucket(h >> 32 & (VIP_BUCKETS - 1), key) |
-	       vip_in_bucket(VIP_BUCKETS + (h >> 48 & (VIP_BUCKETS - 1)), key);
+	if (pkt->is_ipv6) {
+		h = hash_words(h, pkt->dst.word[0], pkt->dst.word[1]);
+		h = hash_words(h, pkt->dst.word[2], pkt->dst.word[3]);
+	}
+	first = h >> (64 - VIP_BUCKET_BITS);
+	second = VIP_BUCKETS + (h >> (64 - 2 * VIP_BUCKET_BITS) & (VIP_BUCKETS - 1));
+	key = (__u64)address << VIP_ENTRY_ADDRESS_SHIFT | (__u64)(pkt->ports >> 16) << VIP_ENTRY_PORT_SHIFT |
+	      (__u64)pkt->proto << VIP_ENTRY_PROTOCOL_SHIFT;
+	vip = vip_in_bucket(first, key);
+	return vip ? vip : vip_in_bucket(second, key);
 }
 
 /* A packet for an address that VIPs have: CONTINUE where none of them takes it. Invalidates: packet pointers. */

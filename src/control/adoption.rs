@@ -46,7 +46,7 @@ mod tests {
         let next_hops = [
             (1, forward("10.0.0.1")),
             (2, forward("10.0.0.2")),
-            (3, NextHop::Receive { vips: None }),
+            (3, NextHop::Receive { vip: None }),
             (4, NextHop::Glean { ifindex: IfIndex(2) }),
             (5, NextHop::Blackhole),
         ];

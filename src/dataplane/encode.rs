@@ -13,7 +13,7 @@ use model::network::{IfIndex, Mac};
 use model::tables::{
     Adjacency, AdjacencyId, Backend, BackendId, FilterNext, FilterOp, FilterTest, Group, GroupId, InnerSources,
     NextHop, NextHopId, Origins, Outer, Port, PortId, PortKey, RING_SLOTS, Ring, Slot, SourceRange, Tables, TunnelPeer,
-    VipAddress, VipAddressId, VipId, VipKey, VrfId,
+    VipAddressId, VipId, VipKey, VrfId,
 };
 use tables::vips::{Bucket, Entry, Vips};
 
@@ -345,17 +345,10 @@ const _: () = {
     assert!(last == (u16::MAX as u64) << types::vip_entry::VIP_ENTRY_ADDRESS_SHIFT.0);
     let last = Entry::new(0, u16::MAX, 0, 0).0;
     assert!(last == (u16::MAX as u64) << types::vip_entry::VIP_ENTRY_PORT_SHIFT.0);
+    assert!(types::limits::VIP_GROUPS.0 == GroupId::LAST.0);
     let last = Entry::new(0, 0, u8::MAX, 0).0;
     assert!(last == (u8::MAX as u64) << types::vip_entry::VIP_ENTRY_PROTOCOL_SHIFT.0);
 };
-
-/// The address of a next hop that VIPs have.
-fn vip_address(hop: &NextHop) -> Option<VipAddress> {
-    match hop {
-        NextHop::Vip(vips) | NextHop::Receive { vips: Some(vips) } => Some(*vips),
-        _ => None,
-    }
-}
 
 /// The table of VIPs that these entries are.
 fn vips_of(entries: &Entries) -> Vips {
@@ -373,11 +366,10 @@ pub(super) fn vip_ids(entries: &Entries) -> impl Iterator<Item = VipId> {
 
 /// Entries of the table of VIPs: what `present` has stays where it is.
 fn vips(tables: &Tables, present: &Entries) -> Result<Entries, Error> {
-    let numbers: BTreeMap<IpAddr, VipAddressId> =
-        tables.next_hops.values().filter_map(vip_address).map(|v| (v.address, v.id)).collect();
+    let numbers: BTreeMap<IpAddr, VipAddressId> = tables.vip_addresses().map(|(id, address)| (address, id)).collect();
     let entry = |(key, vip): (&VipKey, &VipId)| {
         let address = numbers.get(&key.address)?;
-        Some(Entry::new(address.0 as u16, key.port, key.protocol, vip.0))
+        Some((key.address, Entry::new(address.0 as u16, key.port, key.protocol, vip.0)))
     };
     let vips = vips_of(present).with(tables.vips.iter().filter_map(entry));
     let limit = Table::Vips.limit() * tables::vips::BUCKET_ENTRIES;
@@ -389,9 +381,21 @@ fn vips(tables: &Tables, present: &Entries) -> Result<Entries, Error> {
     Ok(vips.buckets().map(bytes).collect())
 }
 
-fn backend(backend: &Backend) -> types::backend {
+/// The next hop and the adjacency of a group that has no other.
+fn only_way(id: GroupId, tables: &Tables) -> Option<(NextHopId, AdjacencyId)> {
+    let [first, rest @ ..] = tables.groups.get(&id)?.buckets.as_slice() else { return None };
+    match tables.next_hops.get(first)? {
+        NextHop::Forward { adjacency, .. } if rest.iter().all(|id| id == first) => Some((*first, *adjacency)),
+        _ => None,
+    }
+}
+
+fn backend(backend: &Backend, tables: &Tables) -> types::backend {
     use types::outer_kind as k;
+    let (next_hop, adjacency) = only_way(backend.group, tables).unwrap_or_default();
     let base = types::backend {
+        next_hop: next_hop.0 as u16,
+        adjacency: adjacency.0 as u16,
         vip_id: backend.vip.0,
         group: backend.group.0,
         inner_mtu: backend.inner_mtu.min(u16::MAX.into()) as u16,
@@ -440,23 +444,19 @@ fn group(group: &Group) -> types::group {
 fn next_hop(nh: &NextHop) -> types::next_hop {
     use types::next_hop_kind as k;
     let only = |kind: types::next_hop_kind| types::next_hop { kind: kind.0, ..Default::default() };
-    let with_vips = |kind, vips: Option<VipAddress>| types::next_hop {
-        address: vips.map(|vips| ip_addr(vips.address)).unwrap_or_default(),
-        vip_address: vips.map_or(0, |vips| vips.id.0),
-        ..only(kind)
-    };
+    let of_vips = |kind, address| types::next_hop { address: ip_addr(address), ..only(kind) };
     match *nh {
         NextHop::Forward { address, ifindex, adjacency } => types::next_hop {
             kind: k::NH_FORWARD.0,
             adjacency: adjacency.0,
             ifindex: ifindex.0,
             address: ip_addr(address),
-            vip_address: 0,
         },
         NextHop::Glean { ifindex } => types::next_hop { kind: k::NH_GLEAN.0, ifindex: ifindex.0, ..Default::default() },
-        NextHop::Receive { vips } => with_vips(k::NH_RECEIVE, vips),
+        NextHop::Receive { vip: Some(address) } => of_vips(k::NH_RECEIVE, address),
+        NextHop::Receive { vip: None } => only(k::NH_RECEIVE),
         NextHop::Host => only(k::NH_HOST),
-        NextHop::Vip(vips) => with_vips(k::NH_VIP, Some(vips)),
+        NextHop::Vip(address) => of_vips(k::NH_VIP, address),
         NextHop::Blackhole => only(k::NH_BLACKHOLE),
         NextHop::Prohibit => only(k::NH_PROHIBIT),
         NextHop::Unreachable => only(k::NH_UNREACHABLE),
@@ -517,7 +517,7 @@ pub(super) fn encode(tables: &Tables, bases: Bases, present: &Encoded) -> Result
         e.entries.insert(Table::Vips, vips);
     }
     for (id, value) in &tables.backends {
-        e.put(Table::Backends, &id.0, &backend(value));
+        e.put(Table::Backends, &id.0, &backend(value, tables));
     }
     for (id, value) in &tables.groups {
         e.put(Table::Groups, &id.0, &group(value));
@@ -595,8 +595,7 @@ fn decode_backend(b: &types::backend) -> Backend {
 
 fn decode_next_hop(nh: &types::next_hop) -> Option<NextHop> {
     use types::next_hop_kind as k;
-    let id = VipAddressId(nh.vip_address);
-    let vips = (id.0 != 0).then(|| VipAddress { address: address(nh.address.word), id });
+    let address_of_vips = (nh.address.word != [0; 4]).then(|| address(nh.address.word));
     Some(match nh.kind {
         n if n == k::NH_FORWARD.0 => NextHop::Forward {
             address: address(nh.address.word),
@@ -604,9 +603,9 @@ fn decode_next_hop(nh: &types::next_hop) -> Option<NextHop> {
             adjacency: AdjacencyId(nh.adjacency),
         },
         n if n == k::NH_GLEAN.0 => NextHop::Glean { ifindex: IfIndex(nh.ifindex) },
-        n if n == k::NH_RECEIVE.0 => NextHop::Receive { vips },
+        n if n == k::NH_RECEIVE.0 => NextHop::Receive { vip: address_of_vips },
         n if n == k::NH_HOST.0 => NextHop::Host,
-        n if n == k::NH_VIP.0 => NextHop::Vip(vips?),
+        n if n == k::NH_VIP.0 => NextHop::Vip(address_of_vips?),
         n if n == k::NH_BLACKHOLE.0 => NextHop::Blackhole,
         n if n == k::NH_PROHIBIT.0 => NextHop::Prohibit,
         n if n == k::NH_UNREACHABLE.0 => NextHop::Unreachable,
@@ -664,10 +663,9 @@ pub(super) fn decode(e: &Encoded) -> Tables {
             t.next_hops.insert(NextHopId(id), nh);
         }
     }
-    let addresses: BTreeMap<u32, IpAddr> =
-        t.next_hops.values().filter_map(vip_address).map(|v| (v.id.0, v.address)).collect();
+    let addresses: BTreeMap<VipAddressId, IpAddr> = t.vip_addresses().collect();
     for entry in vips_of(e.table(Table::Vips)).entries() {
-        if let Some(address) = addresses.get(&entry.address().into()) {
+        if let Some(address) = addresses.get(&VipAddressId(entry.address().into())) {
             let key = VipKey { address: *address, port: entry.port(), protocol: entry.protocol() };
             t.vips.insert(key, VipId(entry.vip()));
         }

@@ -21,7 +21,7 @@ use super::mapped::Mapped;
 const _: () = {
     assert!(limits::VRF_DEFAULT4_WORD.0 as usize == Ip6::DEFAULT_WORD + 1);
     assert!((limits::VRF_DEFAULT4_WORD.0 as usize) < Ip6::FIRST_BLOCK);
-    assert!(limits::VRF_UNMATCHED.0 == model::ids::Ids::LAST_GROUP + 1);
+    assert!(limits::VRF_UNMATCHED.0 > limits::VIP_GROUPS.0 + model::tables::VipAddressId::LAST.0);
     assert!(limits::VRFS_MAX.0 == model::ids::Ids::LAST_VRF);
     assert!((limits::VRF_WORDS_MIN.0 as usize).is_multiple_of(STEP));
 };

@@ -17,8 +17,8 @@ use tables::buckets::spread;
 
 use crate::network::IfIndex;
 use crate::tables::{
-    AdjacencyId, BackendId, Group, GroupId, NextHop, NextHopId, Origins, PortId, PortKey, Ring, Tables, VipAddress,
-    VipAddressId, VipId, VipKey, VrfId,
+    AdjacencyId, BackendId, Group, GroupId, NextHop, NextHopId, Origins, PortId, PortKey, Ring, Tables, VipAddressId,
+    VipId, VipKey, VrfId,
 };
 
 /// What a next hop stands for. The order is that of the buckets: address, then interface.
@@ -67,6 +67,16 @@ pub(crate) enum Leads {
     Gateways(SmallVec<[GatewayKey; 2]>, u8),
     /// Found after a restart beside another with the same content.
     Adopted(GroupId),
+}
+
+impl GroupKey {
+    /// The address, where it is one that VIPs have: its group goes by the address's number.
+    fn vip_address(&self) -> Option<IpAddr> {
+        match self.leads {
+            Leads::Direct(NextHopKey::Vip(address) | NextHopKey::Receive { vip: Some(address) }) => Some(address),
+            _ => None,
+        }
+    }
 }
 
 /// Where gateways were when they were last usable. A set of gateways is known by this while one of them is not: its group
@@ -485,8 +495,8 @@ impl Ids {
     pub const LAST_VRF: u32 = 255;
     /// Highest VIP index.
     pub const LAST_VIP: u32 = 4_095;
-    /// Highest index of next-hop groups: what a value of the FIB has room for, but for one that stands for none in the tables of VRFs.
-    pub const LAST_GROUP: u32 = tables::fib::GROUP_MAX as u32 - 1;
+    /// Highest index of next-hop groups but those of VIP addresses.
+    pub const LAST_GROUP: u32 = GroupId::LAST.0;
     /// Highest index of backends: what a slot of a ring has room for.
     pub const LAST_BACKEND: u32 = 32_767;
     /// Highest index of next hops and adjacencies.
@@ -504,16 +514,15 @@ impl Ids {
             NextHop::Forward { address, ifindex, adjacency } => Some(((*ifindex, *address), adjacency.0)),
             _ => None,
         });
-        let vip_addresses = tables.next_hops.values().filter_map(|hop| match hop {
-            NextHop::Vip(vips) | NextHop::Receive { vips: Some(vips) } => Some((vips.address, vips.id.0)),
-            _ => None,
-        });
         Self {
             vrfs: Pool::adopt(Self::LAST_VRF, tables.vrfs.keys().map(|id| (VrfKey::Adopted(*id), id.0))),
             adopted_vrfs: tables.ports.iter().map(|(key, port)| (*key, port.vrf)).collect(),
             ports: Pool::adopt(Self::LAST_PORT, tables.ports.iter().map(|(key, port)| (*key, port.id.0))),
             vips: Pool::adopt(Self::LAST_VIP, tables.vips.iter().map(|(key, id)| (*key, id.0))),
-            vip_addresses: Pool::adopt(Self::LAST_VIP, vip_addresses),
+            vip_addresses: Pool::adopt(
+                VipAddressId::LAST.0,
+                tables.vip_addresses().map(|(id, address)| (address, id.0)),
+            ),
             backends: Pool::adopt(Self::LAST_BACKEND, backends),
             next_hops: Pool::adopt(Self::LAST_OTHER, next_hops),
             adjacencies: Pool::adopt(Self::LAST_OTHER, adjacencies),
@@ -568,12 +577,20 @@ impl Ids {
     /// others have a group already comes before which of them are new.
     pub(crate) fn assign_groups(
         &mut self,
-        first: Wanted,
+        mut first: Wanted,
         others: Wanted,
         limits: &Limits,
     ) -> Result<BTreeMap<GroupKey, Assigned>, Exhausted> {
         let others = self.fitting(&first, others, limits);
-        self.groups.assign(first, others, limits)
+        let of_vips: Vec<(GroupKey, Members)> = first.extract_if(.., |key, _| key.vip_address().is_some()).collect();
+        let mut assigned = self.groups.assign(first, others, limits)?;
+        for (key, members) in of_vips {
+            if let Some(address) = key.vip_address() {
+                let id = VipAddressId(self.vip_addresses.get(&address)?).group();
+                assigned.insert(key, Assigned { id, buckets: Buckets::new(spread(&[], &members)) });
+            }
+        }
+        Ok(assigned)
     }
 
     fn fitting(&self, first: &Wanted, others: Wanted, limits: &Limits) -> Wanted {
@@ -640,10 +657,6 @@ impl Ids {
         self.next_hops.get(&key).map(NextHopId)
     }
 
-    pub(crate) fn vip_address(&mut self, address: IpAddr) -> Result<VipAddress, Exhausted> {
-        Ok(VipAddress { address, id: VipAddressId(self.vip_addresses.get(&address)?) })
-    }
-
     pub(crate) fn adjacency(&mut self, ifindex: IfIndex, address: IpAddr) -> Result<AdjacencyId, Exhausted> {
         self.adjacencies.get(&(ifindex, address)).map(AdjacencyId)
     }
@@ -690,9 +703,9 @@ fn key_of(hop: NextHop) -> NextHopKey {
     match hop {
         NextHop::Forward { address, ifindex, .. } => NextHopKey::Forward { ifindex, address },
         NextHop::Glean { ifindex } => NextHopKey::Glean { ifindex },
-        NextHop::Receive { vips } => NextHopKey::Receive { vip: vips.map(|vips| vips.address) },
+        NextHop::Receive { vip } => NextHopKey::Receive { vip },
         NextHop::Host => NextHopKey::Host,
-        NextHop::Vip(vips) => NextHopKey::Vip(vips.address),
+        NextHop::Vip(address) => NextHopKey::Vip(address),
         NextHop::Blackhole => NextHopKey::Blackhole,
         NextHop::Prohibit => NextHopKey::Prohibit,
         NextHop::Unreachable => NextHopKey::Unreachable,

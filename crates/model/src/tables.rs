@@ -35,7 +35,7 @@ id!(
     VipId
 );
 id!(
-    /// Number of an address that VIPs have; 0 is none.
+    /// Number of an address that VIPs have, and of its group among those of VIPs; 0 is none.
     VipAddressId
 );
 id!(
@@ -327,13 +327,28 @@ pub struct Group {
     pub buckets: Vec<NextHopId>,
 }
 
-/// An address that VIPs have.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct VipAddress {
-    /// The address.
-    pub address: IpAddr,
-    /// Its number in the table of VIPs.
-    pub id: VipAddressId,
+/// Addresses that VIPs have come first in their FIB: groups above this one are theirs, in the order of their numbers. So the FIB's own answer
+/// says that a packet is for a VIP, and for which address.
+const LAST_OTHER_GROUP: u32 = GroupId::LAST.0;
+
+impl GroupId {
+    /// The highest of groups that are no VIP address's.
+    pub const LAST: Self = Self(28_671);
+
+    /// The VIP address that the group is of.
+    pub fn vip_address(self) -> Option<VipAddressId> {
+        self.0.checked_sub(LAST_OTHER_GROUP).filter(|number| *number > 0).map(VipAddressId)
+    }
+}
+
+impl VipAddressId {
+    /// The highest.
+    pub const LAST: Self = Self(4_095);
+
+    /// The group of the address.
+    pub fn group(self) -> GroupId {
+        GroupId(LAST_OTHER_GROUP + self.0)
+    }
 }
 
 /// What a next hop does with a packet.
@@ -355,13 +370,13 @@ pub enum NextHop {
     },
     /// An address of this node, once no VIP there takes the packet.
     Receive {
-        /// Where VIPs have the address, too.
-        vips: Option<VipAddress>,
+        /// The address, where VIPs have it, too.
+        vip: Option<IpAddr>,
     },
     /// Not forwarded here: the host's stack decides (subnet broadcast, prefixes of interfaces that are no ports).
     Host,
     /// A VIP address.
-    Vip(VipAddress),
+    Vip(IpAddr),
     /// Drop silently.
     Blackhole,
     /// Drop and answer administratively prohibited.
@@ -416,6 +431,20 @@ pub struct Tables {
     pub next_hops: BTreeMap<NextHopId, NextHop>,
     /// Adjacencies.
     pub adjacencies: BTreeMap<AdjacencyId, Adjacency>,
+}
+
+impl Tables {
+    /// The addresses that VIPs have, by number.
+    pub fn vip_addresses(&self) -> impl Iterator<Item = (VipAddressId, IpAddr)> {
+        let of_group = |(id, group): (&GroupId, &Group)| {
+            let number = id.vip_address()?;
+            match self.next_hops.get(group.buckets.first()?)? {
+                NextHop::Vip(address) | NextHop::Receive { vip: Some(address) } => Some((number, *address)),
+                _ => None,
+            }
+        };
+        self.groups.range(VipAddressId(1).group()..).filter_map(of_group)
+    }
 }
 
 /// What the program must be able to do for some tables; the rest is compiled out at load.

@@ -38,6 +38,17 @@ pub fn flow_hash(key: &FlowKey) -> u64 {
     add(hash, ports >> 24, ports << 8 | u32::from(key.protocol))
 }
 
+/// The hash of a VIP: of the destination's address, port and protocol. IPv4 addresses take one round, so the last octets have to be the low bits
+/// and the high bits of the hash have to be taken.
+#[must_use]
+pub(crate) fn service_hash(address: IpAddr, port: u16, protocol: u8) -> u64 {
+    let upper = u32::from(port.to_be()) << 16 | u32::from(protocol);
+    match address {
+        IpAddr::V4(v4) => add(0, v4.to_bits(), upper),
+        IpAddr::V6(v6) => add_address(add(0, v6.to_bits() as u32, upper), address),
+    }
+}
+
 /// The slot of a flow in a Maglev ring, 0 to [`RING_SLOTS`] - 1.
 #[must_use]
 pub fn ring_slot(hash: u64) -> usize {

@@ -1,6 +1,10 @@
-//! VIPs by the number of their address, port and protocol: two halves of buckets, a key in one bucket of either (d-left hashing,
-//! Broder and Mitzenmacher, INFOCOM 2001). A look-up compares eight words in two half cache lines; an entry comes and goes by one
-//! store and never moves, so packets find every other one at any time.
+//! VIPs by address, port and protocol: two halves of buckets, a key in one bucket of either (d-left hashing, Broder and
+//! Mitzenmacher, INFOCOM 2001). In an entry a number stands for the address; which buckets may have it follows from the address itself. An
+//! entry comes and goes by one store and never moves, so packets find every other one at any time.
+
+use std::net::IpAddr;
+
+use crate::hash;
 
 /// Buckets of each half.
 pub const BUCKETS: usize = 2_048;
@@ -12,6 +16,9 @@ const VIP_BITS: u32 = 24;
 
 /// Entries of a bucket, 0 for none.
 pub type Bucket = [u64; BUCKET_ENTRIES];
+
+/// A VIP of this address.
+pub type Wanted = (IpAddr, Entry);
 
 /// Both buckets of a key are full: not to be expected below a half of all entries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,9 +61,11 @@ impl Entry {
     }
 
     /// The buckets that may have it: one of each half, by their index in the table.
-    fn buckets(self) -> [usize; 2] {
-        let h = (self.0 >> VIP_BITS).wrapping_mul(0x9E37_79B9_7F4A_7C15);
-        [(h >> 32) as usize % BUCKETS, BUCKETS + (h >> 48) as usize % BUCKETS]
+    fn buckets(self, address: IpAddr) -> [usize; 2] {
+        let hash = hash::service_hash(address, self.port(), self.protocol());
+        let first = hash >> (u64::BITS - BUCKETS.ilog2());
+        let second = hash >> (u64::BITS - 2 * BUCKETS.ilog2());
+        [first as usize, BUCKETS + second as usize % BUCKETS]
     }
 }
 
@@ -95,8 +104,8 @@ impl Vips {
     }
 
     /// The VIP of an entry's key, as the program finds it.
-    pub fn find(&self, key: Entry) -> Option<u32> {
-        let buckets = key.buckets().into_iter().filter_map(|index| self.buckets.get(index));
+    pub fn find(&self, (address, key): Wanted) -> Option<u32> {
+        let buckets = key.buckets(address).into_iter().filter_map(|index| self.buckets.get(index));
         let mut found = buckets.flatten().map(|word| Entry(*word)).filter(|entry| entry.is_of_key(key));
         found.next().map(Entry::vip)
     }
@@ -106,18 +115,18 @@ impl Vips {
     ///
     /// # Errors
     /// An entry finds no place.
-    pub fn with(&self, wanted: impl IntoIterator<Item = Entry>) -> Result<Self, Full> {
+    pub fn with(&self, wanted: impl IntoIterator<Item = Wanted>) -> Result<Self, Full> {
         let mut next = Self::default();
         let mut new = Vec::new();
-        for entry in wanted {
-            match self.place_of(entry) {
-                Some((bucket, place)) => next.put(bucket, place, entry),
-                None => new.push(entry),
+        for wanted in wanted {
+            match self.place_of(wanted) {
+                Some((bucket, place)) => next.put(bucket, place, wanted.1),
+                None => new.push(wanted),
             }
         }
-        for entry in new {
-            let (bucket, place) = next.free_place(self, entry).ok_or(Full)?;
-            next.put(bucket, place, entry);
+        for wanted in new {
+            let (bucket, place) = next.free_place(self, wanted).ok_or(Full)?;
+            next.put(bucket, place, wanted.1);
         }
         Ok(next)
     }
@@ -129,16 +138,17 @@ impl Vips {
     }
 
     /// Where an entry of this key stands.
-    fn place_of(&self, key: Entry) -> Option<(usize, usize)> {
-        key.buckets().into_iter().find_map(|index| {
+    fn place_of(&self, (address, key): Wanted) -> Option<(usize, usize)> {
+        key.buckets(address).into_iter().find_map(|index| {
             let place = self.buckets.get(index)?.iter().position(|word| Entry(*word).is_of_key(key))?;
             Some((index, place))
         })
     }
 
     /// A free place in the emptier of the two buckets, the first of equals; in a place that `former` did not use, where there is one.
-    fn free_place(&self, former: &Self, entry: Entry) -> Option<(usize, usize)> {
-        let places = entry.buckets().into_iter().flat_map(|index| (0..BUCKET_ENTRIES).map(move |place| (index, place)));
+    fn free_place(&self, former: &Self, (address, entry): Wanted) -> Option<(usize, usize)> {
+        let places =
+            entry.buckets(address).into_iter().flat_map(|index| (0..BUCKET_ENTRIES).map(move |place| (index, place)));
         let word = |vips: &Self, (bucket, place): (usize, usize)| {
             vips.buckets.get(bucket).and_then(|bucket| bucket.get(place)).copied().unwrap_or(0)
         };
@@ -151,6 +161,7 @@ impl Vips {
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
+    use std::net::{Ipv4Addr, Ipv6Addr};
 
     use proptest::prelude::*;
 
@@ -164,25 +175,39 @@ mod tests {
         assert_eq!(Entry::new(1, 0x1234, 6, 2).0, 0x0001_3412_0600_0002);
     }
 
+    /// An entry of an address of its own, by the number.
+    fn wanted(family: u8, number: u16, port: u16, vip: u32) -> Wanted {
+        let n = u32::from(number);
+        let address: IpAddr = match family {
+            4 => Ipv4Addr::from(0xc633_6400 + n).into(),
+            _ => Ipv6Addr::from(0x2001_0db8_u128 << 96 | u128::from(n)).into(),
+        };
+        (address, Entry::new(number, port, 6, vip))
+    }
+
     /// As many as there can be, in the patterns that configurations have, in half as many places again and more.
     #[test]
     fn all_vips_find_a_place() {
-        let one_address = (1..=4_095u16).map(|n| Entry::new(1, n, 6, n.into()));
-        let one_port = (1..=4_095u16).map(|n| Entry::new(n, 80, 6, n.into()));
-        let both = (1..=2_047u16).flat_map(|n| [80, 443].map(|port| Entry::new(n, port, 6, u32::from(n) * 2)));
-        for wanted in [one_address.collect::<Vec<_>>(), one_port.collect(), both.collect()] {
-            let vips = Vips::default().with(wanted.iter().copied()).unwrap();
-            assert!(wanted.iter().all(|entry| vips.find(*entry) == Some(entry.vip())));
-            let fullest = vips.buckets().map(|(_, b)| b.iter().filter(|word| **word != 0).count()).max();
-            assert!(fullest < Some(BUCKET_ENTRIES), "{fullest:?}");
+        for family in [4, 6] {
+            let one_address = (1..=4_095u16).map(|n| wanted(family, 1, n, n.into()));
+            let one_port = (1..=4_095u16).map(|n| wanted(family, n, 80, n.into()));
+            let both = (1..=2_047u16).flat_map(|n| [80, 443].map(|port| wanted(family, n, port, u32::from(n) * 2)));
+            for wanted in [one_address.collect::<Vec<_>>(), one_port.collect(), both.collect()] {
+                let vips = Vips::default().with(wanted.iter().copied()).unwrap();
+                assert!(wanted.iter().all(|wanted| vips.find(*wanted) == Some(wanted.1.vip())));
+                let fullest = vips.buckets().map(|(_, b)| b.iter().filter(|word| **word != 0).count()).max();
+                assert!(fullest < Some(BUCKET_ENTRIES), "{fullest:?}");
+            }
         }
     }
 
     #[test]
     fn too_many_of_a_bucket_are_told() {
-        let place = Entry::new(1, 1, 6, 1).buckets();
+        let (address, first) = wanted(4, 1, 1, 1);
+        let place = first.buckets(address);
         let crowd = (0..=u16::MAX).flat_map(|port| (0..=255).map(move |protocol| Entry::new(1, port, protocol, 1)));
-        let crowd: Vec<Entry> = crowd.filter(|entry| entry.buckets() == place).take(9).collect();
+        let crowd = crowd.filter(|entry| entry.buckets(address) == place).take(9);
+        let crowd: Vec<Wanted> = crowd.map(|entry| (address, entry)).collect();
         assert_eq!(crowd.len(), 9);
         assert!(Vips::default().with(crowd.iter().take(8).copied()).is_ok());
         assert_eq!(Vips::default().with(crowd), Err(Full));
@@ -195,17 +220,19 @@ mod tests {
             steps in prop::collection::vec(prop::collection::btree_map((1u16..40, 0u16..8), 1u32..1_000, 0..200), 1..8),
         ) {
             let mut vips = Vips::default();
-            for wanted in steps {
-                let entry = |((address, port), vip): (&(u16, u16), &u32)| Entry::new(*address, *port, 6, *vip);
-                let entries: Vec<Entry> = wanted.iter().map(entry).collect();
+            for services in steps {
+                let entry = |((address, port), vip): (&(u16, u16), &u32)| wanted(4, *address, *port, *vip);
+                let entries: Vec<Wanted> = services.iter().map(entry).collect();
                 let next = vips.with(entries.iter().copied()).unwrap();
                 let mut present: Vec<Entry> = next.entries().collect();
                 present.sort_unstable();
-                prop_assert_eq!(&present, &{ let mut sorted = entries.clone(); sorted.sort_unstable(); sorted });
-                for entry in &entries {
-                    prop_assert_eq!(next.find(*entry), Some(entry.vip()));
-                    if let Some(place) = vips.place_of(*entry) {
-                        prop_assert_eq!(next.place_of(*entry), Some(place));
+                let mut sorted: Vec<Entry> = entries.iter().map(|(_, entry)| *entry).collect();
+                sorted.sort_unstable();
+                prop_assert_eq!(&present, &sorted);
+                for wanted in &entries {
+                    prop_assert_eq!(next.find(*wanted), Some(wanted.1.vip()));
+                    if let Some(place) = vips.place_of(*wanted) {
+                        prop_assert_eq!(next.place_of(*wanted), Some(place));
                     }
                 }
                 let buckets: BTreeMap<usize, Bucket> = next.buckets().map(|(index, bucket)| (index, *bucket)).collect();

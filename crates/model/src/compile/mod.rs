@@ -426,11 +426,9 @@ impl Forwarding {
                 NextHop::Forward { address, ifindex, adjacency }
             }
             NextHopKey::Glean { ifindex } => NextHop::Glean { ifindex },
-            NextHopKey::Receive { vip } => {
-                NextHop::Receive { vips: vip.map(|address| ids.vip_address(address)).transpose()? }
-            }
+            NextHopKey::Receive { vip } => NextHop::Receive { vip },
             NextHopKey::Host => NextHop::Host,
-            NextHopKey::Vip(address) => NextHop::Vip(ids.vip_address(address)?),
+            NextHopKey::Vip(address) => NextHop::Vip(address),
             NextHopKey::Blackhole => NextHop::Blackhole,
             NextHopKey::Prohibit => NextHop::Prohibit,
             NextHopKey::Unreachable => NextHop::Unreachable,
