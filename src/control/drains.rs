@@ -54,24 +54,32 @@ pub(super) struct Drains {
     commanded: BTreeSet<Named>,
     /// What the configuration drains.
     configured: BTreeSet<Named>,
+    /// The file cannot be read, and has not been replaced since.
+    problem: Option<String>,
 }
 
 impl Drains {
     /// What was drained before. A file that cannot be read drains nothing: that is told, and the node forwards.
     pub(super) fn open(state_dir: &Path, node: &str) -> Self {
         let path = state_dir.join(format!("drained-{node}.json"));
+        let mut problem = None;
         let commanded = match read(&path) {
             Ok(document) => document.drained,
             Err(error) if error.kind() == io::ErrorKind::NotFound => BTreeSet::new(),
             Err(error) => {
-                error!(path = %path.display(), %error, "what was drained by command is not known: drain again what is to be");
+                let words = format!(
+                    "{}: {error}; what was drained by command is not known: drain again what is to be, which replaces the file",
+                    path.display()
+                );
+                error!("{words}");
+                problem = Some(words);
                 BTreeSet::new()
             }
         };
         for Named { service, backend } in &commanded {
             info!(service, %backend, "still drained by command");
         }
-        Self { path, commanded, configured: BTreeSet::new() }
+        Self { path, commanded, configured: BTreeSet::new(), problem }
     }
 
     /// Takes the configuration in and drains what was commanded. A command ends when its backend leaves the configuration.
@@ -117,6 +125,7 @@ impl Drains {
         if commanded != self.commanded {
             self.write(&commanded)?;
             self.commanded = commanded;
+            self.problem = None;
         }
         for service in &mut desired.services {
             let of_service = wanted.iter().filter(|named| named.service == service.name);
@@ -126,6 +135,11 @@ impl Drains {
         }
         let drained = |Named { service, backend }| Drained { service, backend, draining: !request.undo };
         Ok(wanted.into_iter().map(drained).collect())
+    }
+
+    /// What is wrong with the file.
+    pub(super) fn problem(&self) -> Option<&str> {
+        self.problem.as_deref()
     }
 
     /// Replaces the file by one that is whole.
@@ -272,7 +286,9 @@ mod tests {
             let mut drains = Drains::open(directory.path(), "gw");
             drains.apply(&mut now);
             assert_eq!(draining(&now), [""; 0], "{text:.20}");
+            assert!(drains.problem().is_some_and(|problem| problem.contains("drained-gw.json")));
             drains.command(&request("10.0.0.1", None, false), &mut now).unwrap();
+            assert_eq!(drains.problem(), None);
             assert_eq!(Drains::open(directory.path(), "gw").commanded.len(), 1);
         }
     }

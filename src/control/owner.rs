@@ -75,7 +75,7 @@ pub(super) struct Owner {
     pub(super) neighbors: Neighbors,
     pub(super) forwarding: Forwarding,
     pub(super) health: Health,
-    drains: Drains,
+    pub(super) drains: Drains,
     pub(super) workers: Workers,
     folding: Folding,
     requests: mpsc::UnboundedSender<Request>,

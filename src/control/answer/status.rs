@@ -60,6 +60,8 @@ fn problems(owner: &Owner, interfaces: &[InterfaceStatus], peers: &[Peer]) -> Ve
     let kernel = owner.routing.kernel();
     problems.extend(kernel.failure.as_ref().map(|failure| format!("the kernel's routes are not followed: {failure}")));
     problems.extend(owner.workers.failure().map(|failure| format!("slow path: {failure}")));
+    problems.extend(owner.health.problem().map(str::to_owned));
+    problems.extend(owner.drains.problem().map(str::to_owned));
     problems.extend(owner.forwarding.compiled().notices.iter().map(ToString::to_string));
     problems.extend(owner.forwarding.refused().values().cloned());
     for interface in interfaces.iter().filter(|interface| interface.state == InterfaceState::Down) {

@@ -11,6 +11,7 @@ mod tls;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::IpAddr;
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use model::desired::{Desired, Service};
@@ -49,6 +50,7 @@ pub struct News {
 
 /// What the owner of the state knows about backends.
 pub(super) struct Health {
+    thread: JoinHandle<()>,
     follow: mpsc::UnboundedSender<BTreeMap<Target, bool>>,
     reports: BTreeMap<Target, Report>,
     late: u64,
@@ -62,8 +64,8 @@ impl Health {
         let (follow, followed) = mpsc::unbounded_channel();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let thread = std::thread::Builder::new().name("margay-health".into());
-        thread.spawn(move || runtime.block_on(check(followed, events)))?;
-        Ok(Self { follow, reports: BTreeMap::new(), late: 0, stale: true })
+        let thread = thread.spawn(move || runtime.block_on(check(followed, events)))?;
+        Ok(Self { thread, follow, reports: BTreeMap::new(), late: 0, stale: true })
     }
 
     /// The configuration is another one.
@@ -123,6 +125,13 @@ impl Health {
     /// What is known of a target and of its last check; `None` before the first.
     pub(super) fn report(&self, target: &Target) -> Option<&Report> {
         self.reports.get(target)
+    }
+
+    /// What is wrong with the checks as a whole.
+    pub(super) fn problem(&self) -> Option<&'static str> {
+        self.thread
+            .is_finished()
+            .then_some("no backend is checked any more: the last verdicts stay; restart margay and report its log")
     }
 
     /// Checks that began late, since the start.
