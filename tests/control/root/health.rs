@@ -115,7 +115,9 @@ fn servers_that_die_leave_the_ring_and_the_last_one_takes_the_vip_with_it() {
     assert_eq!(lab.metric("margay_backend_state", "backend=\"10.2.0.11\",state=\"down\""), 1);
 
     drop(second);
+    let deadline = std::time::Instant::now() + Duration::from_secs(30);
     while announced(&bird) {
+        assert!(std::time::Instant::now() < deadline, "not withdrawn: {}", lab.words());
         std::thread::sleep(Duration::from_millis(1));
     }
     let gone = seconds_of_the_day();
@@ -311,6 +313,19 @@ fn icmp_asks_hosts_of_both_families() {
     lab.until("one is back", |lab| is(lab, "fd02::11", "up"));
 }
 
+/// A service of one backend, beside all others.
+const SMALL: &str = "---
+apiVersion: margay.io/v1
+kind: VirtualService
+metadata: {name: small}
+spec:
+  addresses: [192.0.2.11]
+  port: 8080
+  protocol: TCP
+  healthCheck: {type: TCP, interval: 100ms, timeout: 100ms, fall: 2}
+  backends: [{address: 10.2.0.12}]
+";
+
 /// As many backends as anybody has, half of which never answer: these are down in their time, and hold nobody up.
 #[test]
 fn thousands_of_backends_half_of_which_never_answer() {
@@ -321,7 +336,7 @@ fn thousands_of_backends_half_of_which_never_answer() {
     let documents = DOCUMENTS.replace("CHECK", check);
     let (mut lab, bird) = lab("health-many", check);
     let head = documents.split(" [{address: 10.2.0.11}").next().unwrap();
-    lab.write("lab.yaml", &format!("{head}{list}\n"));
+    lab.write("lab.yaml", &format!("{head}{list}\n{SMALL}"));
     for net in ["10.3.0.0/16", "10.4.0.0/16"] {
         lab.gateway.ip(&["route", "add", net, "via", "10.2.0.2"]).unwrap();
     }
@@ -335,7 +350,7 @@ fn thousands_of_backends_half_of_which_never_answer() {
     let began = std::time::Instant::now();
     lab.start();
     let states = |lab: &Lab| {
-        let rows = lab.get(&["backends", "--limit", "10000"]);
+        let rows = lab.get(&["backends", "web", "--limit", "10000"]);
         let count = |state: &str| rows.iter().filter(|row| row["state"] == state).count();
         (count("up"), count("down"), count("starting"))
     };
@@ -348,7 +363,23 @@ fn thousands_of_backends_half_of_which_never_answer() {
     assert!(generation < 500, "{generation}: verdicts that come together are one generation");
     let silent = backend(&lab, "10.4.0.0");
     assert_eq!(silent["health"]["reason"], "no connection within 2s", "{silent:#}");
-    assert_eq!(lab.get(&["vips"])[0]["usable"], EACH);
+    assert_eq!(lab.get(&["vips", "web"])[0]["usable"], EACH);
+
+    // What happens to one is not held up by the thousands.
+    let small = || bird.ask("show route 192.0.2.11/32").contains("via 10.1.0.1");
+    lab.until("the small one is announced", |_| small());
+    lab.server.ip(&["address", "del", "10.2.0.12/24", "dev", "eth0"]).unwrap();
+    let deadline = std::time::Instant::now() + Duration::from_secs(30);
+    while small() {
+        assert!(std::time::Instant::now() < deadline, "not withdrawn: {}", lab.words());
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    let (gone, verdict) = (seconds_of_the_day(), said_at(&lab, "backend is down backend=10.2.0.12:8080"));
+    println!("with {} other backends, from the verdict to the withdrawal: {:.1} ms", 2 * EACH, (gone - verdict) * 1e3);
+    let effort = ["compile", "apply"].map(|what| lab.metric(&format!("margay_config_{what}_microseconds"), ""));
+    println!("of these the generation took {effort:?} us to compile and to be written");
+    assert!(gone > verdict && gone - verdict < 5.0, "{verdict} {gone}");
+    assert!(announced(&bird));
 
     // A round of all of them later nothing is different.
     lab.until("another round", |lab| backend(lab, "10.3.0.0")["health"]["succeeded"].as_u64() > Some(1));
