@@ -234,11 +234,13 @@ impl Forwarding {
         }
         let notices = &self.compiler.compiled().notices;
         if self.notices != *notices {
-            let known = |notice: &Notice| self.notices.iter().any(|known| known.is_about_the_same(notice));
-            notices
-                .iter()
-                .filter(|notice| !known(notice) && !notice.is_of_checks())
-                .for_each(|notice| warn!("{notice}"));
+            // Thousands that stay are found at once, by their order.
+            let known = |notice: &Notice| {
+                self.notices.binary_search(notice).is_ok()
+                    || self.notices.iter().any(|known| known.is_about_the_same(notice))
+            };
+            let news = notices.iter().filter(|notice| !notice.is_of_checks() && !known(notice));
+            news.for_each(|notice| warn!("{notice}"));
             self.notices.clone_from(notices);
         }
     }
