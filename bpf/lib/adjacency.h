@@ -23,6 +23,14 @@ ALWAYS_INLINE void forwarded_ip4(struct ip4_header *ip)
 	ip->csum = csum_replace(ip->csum, before, after);
 }
 
+ALWAYS_INLINE void forwarded_plain(const struct packet *pkt, __u8 *ip)
+{
+	if (pkt->is_ipv6)
+		((struct ip6_header *)ip)->hop_limit--;
+	else
+		forwarded_ip4((struct ip4_header *)ip);
+}
+
 /* Forwarding uses one hop up (RFC 1812 §5.3.1). The caller has seen that more than one is left. */
 ALWAYS_INLINE int decrement_ttl(struct xdp_md *ctx, struct packet *pkt)
 {
@@ -81,7 +89,7 @@ ALWAYS_INLINE int send_plain(struct xdp_md *ctx, struct packet *pkt, const struc
 
 	if (!p)
 		return drop(pkt, DROP_INTERNAL);
-	forwarded_ip4((struct ip4_header *)(p + ETH_LEN));
+	forwarded_plain(pkt, p + ETH_LEN);
 	__builtin_memcpy(p, adj->rewrite, 12);
 	return send(ctx, pkt, adj->ifindex);
 }
@@ -177,35 +185,61 @@ ALWAYS_INLINE int write_vxlan(struct xdp_md *ctx, struct packet *pkt, const stru
 }
 
 /*
- * A plain packet in an IPv4 header (RFC 2003 §3.1), by an adjacency without a tag, and out: one move, a check on either side of it, and
- * a word at a time. Invalidates: packet pointers.
+ * Room for an outer header of `len` bytes in front of a plain packet, and the link-layer header of an adjacency without a tag: one move and a
+ * check on either side of it. The outer header's place, NULL where there is none. Invalidates: packet pointers.
  */
+ALWAYS_INLINE __u32 *room_before_plain(struct xdp_md *ctx, const struct packet *pkt, const struct adjacency *adj,
+				       __u32 len, __u16 ethertype)
+{
+	__u8 *p = bytes_at(ctx, ETH_LEN, sizeof(struct ip4_header));
+
+	if (!p)
+		return NULL;
+	forwarded_plain(pkt, p);
+	if (bpf_xdp_adjust_head(ctx, -(int)len))
+		return NULL;
+	p = bytes_at(ctx, 0, ETH_LEN + len);
+	if (!p)
+		return NULL;
+	__builtin_memcpy(p, adj->rewrite, 12);
+	*(__be16 *)(p + 12) = bpf_htons(ethertype);
+	return (__u32 *)(p + ETH_LEN);
+}
+
+/* A plain packet in an IPv4 header (RFC 2003 §3.1), a word at a time, and out. Invalidates: packet pointers. */
 ALWAYS_INLINE int send_plain_in_ip4(struct xdp_md *ctx, struct packet *pkt, const struct backend *b,
 				    const struct adjacency *adj, __u64 hash)
 {
 	__u32 first = 0x45 | (__u32)pkt->tos << 8 | (__u32)bpf_htons(sizeof(struct ip4_header) + pkt->len) << 16;
-	__u32 second = (__u32)bpf_htons(IP4_DF) << 16, third = OUTER_TTL | PROTO_IPIP << 8;
+	__u32 second = (__u32)bpf_htons(IP4_DF) << 16;
+	__u32 third = OUTER_TTL | (pkt->is_ipv6 ? PROTO_IPV6 : PROTO_IPIP) << 8;
 	__be32 source = outer_source(b, hash), destination = b->destination.word[3];
 	__u64 sum = (__u64)first + second + third + source + destination;
-	__u8 *p = bytes_at(ctx, ETH_LEN, sizeof(struct ip4_header));
-	__u32 *word;
+	__u32 *word = room_before_plain(ctx, pkt, adj, sizeof(struct ip4_header), ETH_P_IP);
 
-	if (!p)
-		return drop(pkt, DROP_INTERNAL);
-	forwarded_ip4((struct ip4_header *)p);
-	if (bpf_xdp_adjust_head(ctx, -(int)sizeof(struct ip4_header)))
+	if (!word)
 		return drop(pkt, DROP_ADJUST_HEAD);
-	p = bytes_at(ctx, 0, ETH_LEN + sizeof(struct ip4_header));
-	if (!p)
-		return drop(pkt, DROP_INTERNAL);
-	__builtin_memcpy(p, adj->rewrite, 12);
-	*(__be16 *)(p + 12) = bpf_htons(ETH_P_IP);
-	word = (__u32 *)(p + ETH_LEN);
 	word[0] = first;
 	word[1] = second;
 	word[2] = third | (__u32)csum_fold(csum_halves(sum)) << 16;
 	word[3] = source;
 	word[4] = destination;
+	return send(ctx, pkt, adj->ifindex);
+}
+
+/* The same in an IPv6 header (RFC 2473 §4). Invalidates: packet pointers. */
+ALWAYS_INLINE int send_plain_in_ip6(struct xdp_md *ctx, struct packet *pkt, const struct backend *b,
+				    const struct adjacency *adj, __u64 hash)
+{
+	__u32 *word = room_before_plain(ctx, pkt, adj, sizeof(struct ip6_header), ETH_P_IPV6);
+
+	if (!word)
+		return drop(pkt, DROP_ADJUST_HEAD);
+	word[0] = bpf_htonl(6u << 28 | (__u32)pkt->tos << 20 | (hash & 0xfffff));
+	word[1] = bpf_htons(pkt->len) | (pkt->is_ipv6 ? PROTO_IPV6 : PROTO_IPIP) << 16 | (__u32)OUTER_TTL << 24;
+	copy_ip6((struct ip_addr *)(word + 2), b->source.word);
+	word[5] = outer_source(b, hash);
+	copy_ip6((struct ip_addr *)(word + 6), b->destination.word);
 	return send(ctx, pkt, adj->ifindex);
 }
 

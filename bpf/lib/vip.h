@@ -196,10 +196,10 @@ ALWAYS_INLINE int to_backend(struct xdp_md *ctx, struct packet *pkt, const struc
 		return drop(pkt, DROP_INTERNAL);
 	if (b->outer_kind == OUTER_NONE && !(adj->flags & ADJ_COMPLETE))
 		return resolve_next_hop(ctx, pkt, PUNT_NEIGHBOR);
-	if (pkt->plain && adj->flags & ADJ_COMPLETE && adj->rewrite_len == 12 && b->outer_kind == OUTER_IPIP &&
-	    !b->outer_ipv6) {
+	if (pkt->plain && adj->flags & ADJ_COMPLETE && adj->rewrite_len == 12 && b->outer_kind == OUTER_IPIP) {
 		count_backend(pkt, id);
-		return send_plain_in_ip4(ctx, pkt, b, adj, hash);
+		return b->outer_ipv6 ? send_plain_in_ip6(ctx, pkt, b, adj, hash)
+				     : send_plain_in_ip4(ctx, pkt, b, adj, hash);
 	}
 
 	action = decrement_ttl(ctx, pkt);
