@@ -207,6 +207,22 @@ pub(super) struct Vary {
     pub(super) checksum_at: Option<usize>,
 }
 
+impl Vary {
+    /// The last two bytes of the source address, then the source port, of an untagged frame (RFC 791 §3.1).
+    pub(super) const IP4_SOURCE: Self = Self { low_at: 14 + 14, high_at: 14 + 20, checksum_at: Some(14 + 10) };
+    /// The same of IPv6 (RFC 8200 §3).
+    const IP6_SOURCE: Self = Self { low_at: 14 + 22, high_at: 14 + 40, checksum_at: None };
+
+    /// Where the sources of a frame of any kind can differ; `None` where that is not known.
+    pub(super) fn source_of(frame: &[u8]) -> Option<Self> {
+        match (frame.get(12..14)?, frame.get(14)?) {
+            ([0x08, 0x00], 0x45) => Some(Self::IP4_SOURCE),
+            ([0x86, 0xdd], _) => Some(Self::IP6_SOURCE),
+            _ => None,
+        }
+    }
+}
+
 /// `struct frame`, ready to be written.
 #[derive(Debug)]
 pub(super) struct FrameState {

@@ -21,7 +21,7 @@ use libbpf_rs::{
 };
 
 use super::bench::{Bench, Keeps, Label, Subject};
-use super::kernel::{Control, FrameState, Loaded, action, image, slot};
+use super::kernel::{Control, FrameState, Loaded, Vary, action, image, slot};
 use super::sandbox::{BpfFs, EGRESS, INGRESS, Sandbox};
 use crate::result;
 
@@ -56,7 +56,11 @@ pub(super) fn hashes(objects: &Objects) -> anyhow::Result<Vec<result::Object>> {
 fn bench(spec: &Spec, sandbox: &Sandbox) -> anyhow::Result<Bench> {
     let text = spec.frame.as_deref().unwrap_or(FRAME);
     let frame = packet::notation::encode(text).context("--frame")?;
-    let state = FrameState::new(&frame, None).context("--frame")?;
+    let flows = spec.flows.unwrap_or(1);
+    let vary = (flows > 1).then(|| {
+        Vary::source_of(&frame).context("--flows needs an untagged frame, IPv6 or IPv4 without options, in --frame")
+    });
+    let state = FrameState::new(&frame, vary.transpose()?).context("--frame")?;
 
     let pins = BpfFs::mount()?;
     let (object, name) = load(spec, pins.path())?;
@@ -83,13 +87,16 @@ fn bench(spec: &Spec, sandbox: &Sandbox) -> anyhow::Result<Bench> {
         frame,
         frame_state: Some(state),
         ingress: Some(sandbox.ingress),
-        control: Control::default(),
+        control: Control { mask: flows - 1, ..Control::default() },
     };
     bench.control.expected = match spec.expect {
         Some(expected) => expected,
         None => bench.first_action()?,
     };
     bench.label.about += &format!(", {}", action::name(bench.control.expected));
+    if flows > 1 {
+        bench.label.about += &format!(", {flows} flows");
+    }
     // Of a run, the kernel tells the last packet's action: as many runs as packets to look at.
     for packets in 1..=WATCHED {
         bench.advance(packets).with_context(|| format!("packet {packets} of a run"))?;

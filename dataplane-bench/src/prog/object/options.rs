@@ -17,6 +17,8 @@ pub(in crate::prog) struct Spec {
     pub(super) setup: Option<String>,
     pub(super) frame: Option<String>,
     pub(super) expect: Option<u32>,
+    /// A power of two.
+    pub(super) flows: Option<u32>,
     pub(super) name: Option<String>,
 }
 
@@ -32,7 +34,7 @@ impl Objects {
 
 const OBJECT: &str = "object";
 /// Options that belong to the object before them: name, value, help.
-const OPTIONS: [(&str, &str, &str); 5] = [
+const OPTIONS: [(&str, &str, &str); 6] = [
     ("program", "NAME", "Which of the object's XDP programs; needed where it has several"),
     (
         "setup",
@@ -42,6 +44,12 @@ const OPTIONS: [(&str, &str, &str); 5] = [
     ),
     ("frame", "NOTATION", "The packet, as in 'eth 02::1 > 02::2 / ip4 192.0.2.1 > 192.0.2.2 / tcp 1 > 80 / data 10'"),
     ("expect", "ACTION", "What the program must return for it; what it returns first where absent"),
+    (
+        "flows",
+        "COUNT",
+        "Packets of as many flows in turn, a power of two: their number is added in the last two bytes of the source address \
+         and, beyond 65,536, in the source port, which are zero in --frame; IPv4 or IPv6 without a tag",
+    ),
     ("name", "NAME", "The row is object/NAME; the program's name where absent"),
 ];
 
@@ -80,6 +88,17 @@ impl FromArgMatches for Objects {
                     || Error::raw(ErrorKind::ArgumentConflict, format!("--{option} stands before its --object\n"));
                 let (_, spec) = before.ok_or_else(told)?;
                 let twice = || Error::raw(ErrorKind::ArgumentConflict, format!("--{option} twice for one --object\n"));
+                if option == "flows" {
+                    let flows = value.parse().ok().filter(|flows: &u32| flows.is_power_of_two());
+                    let invalid = || {
+                        let text = format!("--flows {value}: not a power of two (65536, 1048576)\n");
+                        Error::raw(ErrorKind::ValueValidation, text)
+                    };
+                    if spec.flows.replace(flows.ok_or_else(invalid)?).is_some() {
+                        return Err(twice());
+                    }
+                    continue;
+                }
                 let field = match option {
                     "program" => &mut spec.program,
                     "setup" => &mut spec.setup,
@@ -120,10 +139,11 @@ mod tests {
 
     #[test]
     fn options_belong_to_the_object_before_them() {
-        let objects = parse("--object a.o --program p --expect drop --object b.o --setup fill --name two").unwrap();
+        let objects =
+            parse("--object a.o --program p --expect drop --object b.o --setup fill --flows 64 --name two").unwrap();
         let text = |text: &str| Some(text.to_owned());
         let a = Spec { file: "a.o".into(), program: text("p"), expect: Some(action::DROP), ..Spec::default() };
-        let b = Spec { file: "b.o".into(), setup: text("fill"), name: text("two"), ..Spec::default() };
+        let b = Spec { file: "b.o".into(), setup: text("fill"), name: text("two"), flows: Some(64), ..Spec::default() };
         assert_eq!(objects, Objects(vec![a, b]));
         assert!(parse("").unwrap().is_empty());
     }

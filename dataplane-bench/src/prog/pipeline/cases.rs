@@ -49,17 +49,14 @@ pub(super) enum Flows {
 
 /// Offsets from the start of an untagged frame (RFC 791 §3.1, RFC 8200 §3).
 const IP4_CHECKSUM: usize = 14 + 10;
-const IP4_SOURCE: usize = 14 + 12;
 const IP4_DESTINATION: usize = 14 + 16;
-const IP4_SOURCE_PORT: usize = 14 + 20;
 const IP6_DESTINATION: usize = 14 + 24;
 
 impl Flows {
     pub(super) fn vary(self) -> Option<Vary> {
-        let checksum_at = Some(IP4_CHECKSUM);
         match self {
             Self::One | Self::Routed(_) => None,
-            Self::Ip4Source(_) => Some(Vary { low_at: IP4_SOURCE + 2, high_at: IP4_SOURCE_PORT, checksum_at }),
+            Self::Ip4Source(_) => Some(Vary::IP4_SOURCE),
         }
     }
 
@@ -156,6 +153,7 @@ pub(super) fn all() -> Vec<Setting> {
         setting(worlds::vlan_router, vlan()),
         setting(worlds::full_router, fib()),
         setting(|| worlds::balancer(100), balancing()),
+        setting(|| worlds::balancer_of_vips(4_000, 8), many_vips()),
         change(|| worlds::balancer(100), || worlds::balancer(99), after_change()),
         change(|| worlds::balancer(1), || worlds::balancer(100), all_changed()),
         setting(|| worlds::policy(1), vec![policy(1)]),
@@ -225,9 +223,21 @@ fn balancing() -> Vec<Case> {
         case("lb/ip4-on-ip6-hot", "IPv4 VIP, IPv6 backends, one flow", tcp4(CLIENT, "192.0.2.11")),
         case("lb/vxlan-hot", "VXLAN backends, one flow", tcp4(CLIENT, "192.0.2.12")),
         case("lb/l2-hot", "direct server return by L2 rewrite, one flow", tcp4(CLIENT, "192.0.2.13")),
+        case(
+            "lb/ipip4-tx-hot",
+            "backends by the port that the packet came in by, one flow",
+            tcp4(CLIENT, "192.0.2.14"),
+        )
+        .ends(Verdict::Tx),
         case("lb/udp-hot", "UDP, IPIP backends, one flow", udp),
         case("lb/no-vip", "the same node, a packet for none of its VIPs", tcp4(CLIENT, FAR)).rival("forward/hot"),
     ]
+}
+
+/// As many VIPs as the table is made for.
+fn many_vips() -> Vec<Case> {
+    let case = case("lb/ipip4-hot-4000-vips", "4,000 VIPs with 8 backends each, one flow", tcp4(CLIENT, "192.0.2.10"));
+    vec![case.rival("lb/ipip4-hot").scale("load balancer, IPv4, one flow", "VIPs", 4_000)]
 }
 
 /// One of the backends is gone, and with it the slots of others that have changed.

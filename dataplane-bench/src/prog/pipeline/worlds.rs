@@ -130,13 +130,15 @@ pub(super) fn vlan_router() -> World {
     world
 }
 
-/// A router with five VIPs, 192.0.2.10 and up and one of IPv6, and the first `backends` of 100 behind each.
+/// A router with six VIPs, 192.0.2.10 and up and one of IPv6, and the first `backends` of 100 behind each.
 pub(super) fn balancer(backends: u16) -> World {
     let mut world = router(1);
     let routed4 = |n: u16| v4(0x6400_0001 + (u32::from(n) << 8));
     let routed6 = |n: u16| IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 2, 0, 0, 0, 0, n + 1));
     let attached = |n: u16| v4(0x0a01_0064 + u32::from(n));
+    let beside = |n: u16| v4(0x0a00_0064 + u32::from(n));
     for n in 0..BACKENDS {
+        world.network.neighbors.insert((INGRESS, beside(n)), Mac([2, 0, 0, 0, 2, n as u8]));
         world.network.neighbors.insert((EGRESS, attached(n)), Mac([2, 0, 0, 0, 1, n as u8]));
     }
     let mut serve = |name: &str, vip: &str, protocol, address: &dyn Fn(u16) -> IpAddr, encap: Encap| {
@@ -158,7 +160,31 @@ pub(super) fn balancer(backends: u16) -> World {
     serve("v4-on-v6", "192.0.2.11", protocol::TCP, &routed6, Encap::Ipip);
     serve("vxlan", "192.0.2.12", protocol::TCP, &routed4, vxlan);
     serve("l2", "192.0.2.13", protocol::TCP, &attached, Encap::L2);
+    serve("one-arm", "192.0.2.14", protocol::TCP, &beside, Encap::Ipip);
     world.desired.node.flow_table_entries = 4 * MANY;
+    world
+}
+
+/// A router with `vips` VIPs, 192.0.2.10 and up, and the same `backends` behind each.
+pub(super) fn balancer_of_vips(vips: u32, backends: u16) -> World {
+    let mut world = router(1);
+    for n in 0..vips {
+        let backend = |n: u16| Backend {
+            address: v4(0x6400_0001 + (u32::from(n) << 8)),
+            weight: 1,
+            encap: Encap::Ipip,
+            drain: false,
+        };
+        world.desired.services.push(Service {
+            name: format!("vip-{n}"),
+            addresses: vec![v4(0xc000_020a + n)],
+            port: 80,
+            protocol: protocol::TCP,
+            advertise: true,
+            health: None,
+            backends: (0..backends).map(backend).collect(),
+        });
+    }
     world
 }
 
