@@ -95,6 +95,9 @@ metrics! {
     NEIGHBORS: Gauge "margay_neighbor_entries" ["state"] "Next hops by state of their link-layer address: resolved or unresolved; and gateways that do not answer: failed.";
     NEXT_HOP_PACKETS: Counter "margay_next_hop_packets_total" ["next_hop", "interface"] "Packets sent to a next hop, a gateway or a host on a link; next hops that none was sent to are left out.";
     NEXT_HOP_BYTES: Counter "margay_next_hop_bytes_total" ["next_hop", "interface"] "Bytes of these packets, as they came in.";
+    FLOWS: Gauge "margay_flow_table_entries" ["state"] "Flows that the flow table remembers, those of ring slots that have changed: established, or opening where only the packet that opens them has been seen.";
+    FLOWS_MAX: Gauge "margay_flow_table_size_entries" [] "Flows that the flow table has room for, all cores together.";
+    BALANCING_BYTES: Gauge "margay_vip_memory_bytes" ["table"] "Memory of load balancing: the flow_table, and the rings of all VIPs.";
     VIP_BACKENDS: Gauge "margay_vip_backends" ["vip", "state"] "Backends of a VIP that are usable and unusable.";
     BACKEND_PACKETS: Counter "margay_backend_packets_total" ["vip", "backend"] "Packets sent to a backend of a VIP.";
     BACKEND_BYTES: Counter "margay_backend_bytes_total" ["vip", "backend"] "Bytes of these packets, as they came in.";

@@ -267,6 +267,11 @@ mod root {
                 gateway.desired.node.flow_table_entries = entries;
                 gateway.serve([(1, 1), (2, 200)]);
                 stay(&gateway, &format!("with {entries} entries"));
+                let usage = gateway.dataplane.balancing_usage().unwrap();
+                assert_eq!((usage.entries_max, usage.flow_table_bytes), (entries as usize, 8 * entries as usize));
+                assert_eq!(usage.remembered, gateway.dataplane.flows().unwrap().len());
+                assert!(usage.established > 1_000 && usage.established <= usage.remembered, "{usage:?}");
+                assert_eq!((usage.rings, usage.ring_bytes), (2, 2 * 65_538 * 4));
             }
             drop(gateway);
         });

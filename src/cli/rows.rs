@@ -364,6 +364,17 @@ pub(super) fn status(status: &Status) -> String {
             ),
         );
     }
+    if tables.vips > 0 {
+        let of = tables.balancing;
+        let (flows, rings) = (of.flow_table_bytes as f64 / 1e6, of.ring_bytes as f64 / 1e6);
+        line(
+            "flows",
+            format!(
+                "{} remembered, {} established, room for {} · {flows:.1} MB · {} rings · {rings:.1} MB",
+                of.flows, of.flows_established, of.flows_max, of.rings
+            ),
+        );
+    }
     if tables.adopted > 0 {
         line("restart", format!("{} adopted routes wait for BGP and the kernel's table", tables.adopted));
     }

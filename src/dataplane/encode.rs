@@ -27,6 +27,9 @@ pub(super) use tunnels::{sources, sources_base};
 /// Entries of one map by key, as bytes.
 pub(super) type Entries = BTreeMap<Vec<u8>, Vec<u8>>;
 
+/// A ring as the map's value: its slots, and when it changed.
+pub(super) const RING_BYTES: usize = (RING_SLOTS + 1) * size_of::<u32>();
+
 /// Ops of one half of the filter map.
 pub(super) const FILTER_HALF: usize = types::limits::FILTER_OPS_MAX.0 as usize / 2;
 /// Ranges of one half of the map of inner sources.

@@ -80,6 +80,23 @@ pub struct Flow {
     pub age: Duration,
 }
 
+/// What load balancing remembers, and the memory that it has for that.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct BalancingUsage {
+    /// Flows in the flow table.
+    pub remembered: usize,
+    /// Those of them that have sent more than what opened them.
+    pub established: usize,
+    /// Room for flows, all cores together.
+    pub entries_max: usize,
+    /// Memory of the flow table.
+    pub flow_table_bytes: usize,
+    /// Rings, one a VIP.
+    pub rings: usize,
+    /// Their memory.
+    pub ring_bytes: usize,
+}
+
 /// Nanoseconds of the clock that flows and rings are stamped by.
 fn since_boot_ns() -> u64 {
     let now = rustix::time::clock_gettime(rustix::time::ClockId::MonotonicCoarse);
@@ -275,6 +292,27 @@ impl Dataplane {
         );
         self.kernel.fibs_mut().take(larger);
         Ok(())
+    }
+
+    /// How full the flow table is, and the memory of all rings.
+    ///
+    /// # Errors
+    /// [`Error::Map`] where the kernel refuses the table's memory.
+    pub fn balancing_usage(&self) -> Result<BalancingUsage, Error> {
+        let table = self.maps.flows()?;
+        let entries_max = table.long_words().len();
+        let mut usage = BalancingUsage {
+            entries_max,
+            flow_table_bytes: entries_max * size_of::<u64>(),
+            rings: self.kernel.state().rings.len(),
+            ..BalancingUsage::default()
+        };
+        usage.ring_bytes = usage.rings * encode::RING_BYTES;
+        for entry in entries(table.long_words()) {
+            usage.remembered += 1;
+            usage.established += usize::from(entry.is_established());
+        }
+        Ok(usage)
     }
 
     /// Lines of the flow table: for programs that measure over the same tables.

@@ -84,6 +84,12 @@ fn tables(owner: &Owner) {
     for (table, count) in entries {
         metrics::TABLE_ENTRIES.set(&[table], count as u64);
     }
+    let balancing = sizes.balancing;
+    metrics::FLOWS.set(&["established"], balancing.flows_established as u64);
+    metrics::FLOWS.set(&["opening"], (balancing.flows - balancing.flows_established) as u64);
+    metrics::FLOWS_MAX.set(&[], balancing.flows_max as u64);
+    metrics::BALANCING_BYTES.set(&["flow_table"], balancing.flow_table_bytes as u64);
+    metrics::BALANCING_BYTES.set(&["rings"], balancing.ring_bytes as u64);
     metrics::FIB_ADOPTED.set(&[], sizes.adopted as u64);
     for (origin, name) in [(Origin::Kernel, "kernel"), (Origin::Bgp, "bgp"), (Origin::Adopted, "adopted")] {
         metrics::RIB_ROUTES.set(&[name], owner.routing.rib().count(origin) as u64);

@@ -7,8 +7,8 @@ use tables::fib::{Depth, Usage};
 
 use super::forwarding;
 use crate::control::api::types::{
-    ConfigStatus, FibMemory, InterfaceState, InterfaceStatus, KernelRoutesStatus, Peer, SessionCount, Status,
-    TableSizes, VrfStatus,
+    BalancingMemory, ConfigStatus, FibMemory, InterfaceState, InterfaceStatus, KernelRoutesStatus, Peer, SessionCount,
+    Status, TableSizes, VrfStatus,
 };
 use crate::control::owner::Owner;
 
@@ -160,5 +160,18 @@ pub(super) fn sizes(owner: &Owner) -> TableSizes {
         fib4: memory((usage4, depth4)),
         fib6: memory((usage6, depth6)),
         vrfs: memory((dataplane.vrf_usage(), &Depth::default())),
+        balancing: balancing(owner),
+    }
+}
+
+fn balancing(owner: &Owner) -> BalancingMemory {
+    let usage = owner.forwarding.dataplane().balancing_usage().unwrap_or_default();
+    BalancingMemory {
+        flows: usage.remembered,
+        flows_established: usage.established,
+        flows_max: usage.entries_max,
+        flow_table_bytes: usage.flow_table_bytes,
+        rings: usage.rings,
+        ring_bytes: usage.ring_bytes,
     }
 }

@@ -175,6 +175,25 @@ pub struct TableSizes {
     pub fib6: FibMemory,
     /// Memory of all VRFs but the default one.
     pub vrfs: FibMemory,
+    /// What load balancing remembers.
+    pub balancing: BalancingMemory,
+}
+
+/// The flow table, which all cores share, and the rings.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BalancingMemory {
+    /// Flows remembered: those of ring slots that have changed.
+    pub flows: usize,
+    /// Those of them that have sent more than what opened them.
+    pub flows_established: usize,
+    /// Room for flows.
+    pub flows_max: usize,
+    /// Bytes of the flow table.
+    pub flow_table_bytes: usize,
+    /// Rings, one a VIP.
+    pub rings: usize,
+    /// Their bytes.
+    pub ring_bytes: usize,
 }
 
 /// The look-up structure of one family.
