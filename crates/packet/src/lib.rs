@@ -11,6 +11,7 @@
 pub mod build;
 pub mod checksum;
 mod dissect;
+pub mod echo;
 pub mod field;
 pub mod icmp;
 pub mod layer;
