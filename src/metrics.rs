@@ -99,6 +99,7 @@ metrics! {
     FLOWS_MAX: Gauge "margay_flow_table_size_entries" [] "Flows that the flow table has room for, all cores together.";
     BALANCING_BYTES: Gauge "margay_vip_memory_bytes" ["table"] "Memory of load balancing: the flow_table, and the rings of all VIPs.";
     VIP_BACKENDS: Gauge "margay_vip_backends" ["vip", "state"] "Backends of a VIP that are usable and unusable.";
+    VIP_CHANGED: Gauge "margay_vip_changed_slots" ["vip"] "Slots of a VIP's ring, of 65,537, that have changed: their flows are looked for in the flow table.";
     BACKEND_PACKETS: Counter "margay_backend_packets_total" ["vip", "backend"] "Packets sent to a backend of a VIP.";
     BACKEND_BYTES: Counter "margay_backend_bytes_total" ["vip", "backend"] "Bytes of these packets, as they came in.";
     BACKEND_STATE: Gauge "margay_backend_state" ["vip", "backend", "state"] "1 for what a backend of a VIP is: up, draining, down, starting (not checked yet) or unusable (no route); 0 for what it is not.";

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 mod root {
+    use std::collections::BTreeSet;
     use std::net::{IpAddr, Ipv4Addr};
     use std::path::PathBuf;
     use std::time::Duration;
@@ -10,6 +11,7 @@ mod root {
     use model::compile::Compiler;
     use model::desired::{AttachMode, Backend, Desired, Encap, Interface, Service, SourceValidation};
     use model::ids::Ids;
+    use model::marks::{Living, Marks, OVER};
     use model::network::{IfIndex, Link, Mac, Network};
     use model::rib::Rib;
     use model::tables::Slot;
@@ -169,6 +171,51 @@ mod root {
                 let share = new.iter().filter(|chosen| **chosen == backend).count();
                 assert!(share * 101 > new.len() / 2, "{share} of {} new flows for {backend}", new.len());
             }
+        });
+    }
+
+    /// Slots that changed long ago need the flow table for those who still go where they began, and for nobody when these are gone.
+    #[test]
+    fn the_ring_is_the_answer_again_once_no_flow_goes_elsewhere() {
+        with_ports(|| {
+            let mut gateway = Gateway::new(Dataplane::open_unpinned().unwrap(), 65_536);
+            let (all, without) = (|| of_equal_weight(0..20), || of_equal_weight((0..20).filter(|n| *n != 7)));
+            gateway.serve(all());
+            let chosen: Vec<u16> = (0..30_000).map(|flow| gateway.open(flow)).collect();
+            gateway.serve(without());
+            let mut marks = Marks::default();
+            marks.follow(&gateway.compiler.compiled().tables.rings, Duration::ZERO);
+            let go_on = |gateway: &Gateway, flows: std::ops::Range<usize>, twice: bool| {
+                for (flow, before) in flows.clone().zip(&chosen[flows]).filter(|(_, before)| **before != 7) {
+                    for _ in 0..=u8::from(twice) {
+                        assert_eq!(gateway.send(flow as u32, TCP, ACK), *before, "flow {flow}");
+                    }
+                }
+            };
+            go_on(&gateway, 0..10_000, true);
+
+            let living = |gateway: &Gateway| -> Vec<Living> {
+                let backends = &gateway.compiler.compiled().tables.backends;
+                let flows = gateway.dataplane.flows().unwrap().into_iter().filter(|flow| flow.may_go_on());
+                flows.map(|f| Living { vip: backends[&f.backend].vip, slot: f.slot, backend: f.backend }).collect()
+            };
+            let slots = gateway.slots();
+            let elsewhere = living(&gateway).into_iter().filter(|flow| slots[flow.slot].now() != flow.backend);
+            let held: BTreeSet<usize> = elsewhere.map(|flow| flow.slot).collect();
+            assert!((10..gateway.changed()).contains(&held.len()), "{} of {}", held.len(), gateway.changed());
+            assert!(marks.done(OVER - Duration::from_secs(1), OVER, living(&gateway)).is_empty());
+            gateway.compiler.clear(&marks.done(OVER, OVER, living(&gateway)));
+            assert_eq!(gateway.serve(without()).writes, 2, "the rings of both VIPs");
+            let marked: BTreeSet<usize> =
+                (0..).zip(gateway.slots()).filter(|s| s.1.has_changed()).map(|s| s.0).collect();
+            assert_eq!(marked, held);
+            go_on(&gateway, 0..10_000, false);
+
+            gateway.compiler.clear(&marks.done(OVER, OVER, []));
+            gateway.serve(without());
+            assert_eq!(gateway.changed(), 0);
+            let slots: Vec<Slot> = slots.iter().map(|slot| slot.now().into()).collect();
+            assert_eq!(gateway.slots(), slots);
         });
     }
 

@@ -161,7 +161,7 @@ impl Row for Neighbor {
 
 impl Row for Vip {
     const HEADER: &'static [&'static str] =
-        &["SERVICE", "ADDRESS", "PORT", "PROTOCOL", "BACKENDS", "ANNOUNCED", "PACKETS", "BYTES"];
+        &["SERVICE", "ADDRESS", "PORT", "PROTOCOL", "BACKENDS", "ANNOUNCED", "CHANGED", "PACKETS", "BYTES"];
     fn cells(&self) -> Vec<String> {
         vec![
             self.service.clone(),
@@ -170,6 +170,7 @@ impl Row for Vip {
             self.protocol.clone(),
             format!("{}/{}", self.usable, self.backends),
             if self.announced { "yes" } else { "no" }.to_owned(),
+            self.changed_slots.to_string(),
             self.packets.to_string(),
             self.bytes.to_string(),
         ]

@@ -9,13 +9,18 @@ use ipnet::IpNet;
 use model::compile::{CompileError, Compiled, Compiler, LeftOut, Notice};
 use model::desired::Desired;
 use model::ids::{Ids, Loss};
+use model::marks::{Living, Marks};
 use model::network::{IfIndex, Network};
 use model::rib::Rib;
 use model::tables::{VipId, VipKey};
 use tracing::{debug, error, info, warn};
 
 use super::adoption;
-use crate::dataplane::{self, Applied, Attach, Dataplane, Reasons};
+use crate::dataplane::{self, Applied, Attach, Dataplane, Flow, Reasons};
+
+/// Longest time between two looks through the flow table while slots are marked, and how many there are in the time that these stay so at least.
+const LOOK: Duration = Duration::from_secs(300);
+const LOOKS: u32 = 4;
 
 /// Why the state is not in force.
 #[derive(Debug, thiserror::Error)]
@@ -53,6 +58,11 @@ pub(super) struct Forwarding {
     failure: Option<String>,
     effort: Effort,
     reasons: Reasons,
+    /// Slots of rings that have changed, counted from `began`.
+    marks: Marks,
+    began: Instant,
+    /// When flows were last looked through for slots that need them no more.
+    looked: Instant,
 }
 
 impl Forwarding {
@@ -73,6 +83,9 @@ impl Forwarding {
             failure: None,
             effort: Effort::default(),
             reasons: Reasons::read()?,
+            marks: Marks::default(),
+            began: Instant::now(),
+            looked: Instant::now(),
         })
     }
 
@@ -191,6 +204,43 @@ impl Forwarding {
         self.dataplane.fold()
     }
 
+    /// Slots of a VIP that have changed: their flows are looked for in the flow table.
+    pub(super) fn changed_slots(&self, vip: VipId) -> usize {
+        self.marks.count(vip)
+    }
+
+    /// When slots that have changed are next looked through.
+    pub(super) fn next_look(&self, desired: &Desired) -> Option<Instant> {
+        let after = desired.node.settle?;
+        (!self.marks.is_empty()).then(|| self.looked + LOOK.min(after / LOOKS))
+    }
+
+    /// Lets slots count as unchanged that no flow needs to be remembered for; true where there are any, from the next generation on.
+    pub(super) fn clear_marks(&mut self, desired: &Desired, now: Instant) -> bool {
+        self.looked = now;
+        let Some(after) = desired.node.settle else { return false };
+        let since_began = now - self.began;
+        if self.marks.done(since_began, after, []).is_empty() {
+            return false;
+        }
+        let flows = match self.dataplane.flows() {
+            Ok(flows) => flows,
+            Err(failure) => {
+                warn!(%failure, "the flow table cannot be read, changed slots stay marked");
+                return false;
+            }
+        };
+        let backends = &self.compiler.compiled().tables.backends;
+        let living = flows.into_iter().filter(Flow::may_go_on).filter_map(|flow| {
+            let vip = backends.get(&flow.backend)?.vip;
+            Some(Living { vip, slot: flow.slot, backend: flow.backend })
+        });
+        let done = self.marks.done(since_began, after, living);
+        self.compiler.clear(&done);
+        debug!(slots = done.values().map(BTreeSet::len).sum::<usize>(), "changed slots are as good as unchanged");
+        !done.is_empty()
+    }
+
     fn record(&mut self, outcome: Result<(), Error>) -> Result<(), Error> {
         self.failure = outcome.as_ref().err().map(ToString::to_string);
         self.effort.failures += u64::from(outcome.is_err());
@@ -211,6 +261,7 @@ impl Forwarding {
         self.effort.apply = begin.elapsed();
         if news {
             self.in_force(applied);
+            self.marks.follow(&self.compiler.compiled().tables.rings, self.began.elapsed());
         } else {
             self.effort.writes += applied.writes as u64;
             self.unwritten = false;

@@ -128,7 +128,8 @@ impl Owner {
     /// Handles events until [`Event::Stop`].
     pub(super) async fn run(mut self, mut events: mpsc::Receiver<Event>) {
         loop {
-            let wake = [self.due, self.neighbors.next_due(), self.folding.next_due()].into_iter().flatten().min();
+            let wake = [self.due, self.neighbors.next_due(), self.folding.next_due(), self.next_look()];
+            let wake = wake.into_iter().flatten().min();
             let event = match wake {
                 Some(at) => tokio::time::timeout_at(at.into(), events.recv()).await.ok(),
                 None => Some(events.recv().await),
@@ -145,6 +146,11 @@ impl Owner {
             for request in self.neighbors.due(&self.network, now) {
                 self.ask_kernel(request);
             }
+            if self.next_look().is_some_and(|look| look <= now)
+                && self.forwarding.clear_marks(&self.config.loaded.desired, now)
+            {
+                self.changed(false);
+            }
             if self.folding.is_due(now) {
                 self.folding.stepped(self.forwarding.fold(), now);
             }
@@ -152,6 +158,11 @@ impl Owner {
         info!("stopping; programs, maps and links stay in place and keep forwarding");
         self.workers.stop();
         self.routing.stop().await;
+    }
+
+    /// When slots that have changed are next looked through.
+    fn next_look(&self) -> Option<Instant> {
+        self.forwarding.next_look(&self.config.loaded.desired)
     }
 
     fn handle(&mut self, event: Event) {

@@ -23,7 +23,7 @@ use super::error::Error;
 mod services;
 mod tunnels;
 
-pub(super) use services::{RING_BYTES, decode_ring, ring, vip_ids};
+pub(super) use services::{RING_BYTES, decode_ring, ring, stamp, vip_ids};
 pub(super) use tunnels::{sources, sources_base};
 
 /// Entries of one map by key, as bytes.

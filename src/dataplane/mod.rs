@@ -27,6 +27,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 use model::compile::Changed;
 use model::desired::AttachMode;
+use model::marks::OVER;
 use model::network::IfIndex;
 use model::tables::{BackendId, Features, GroupId, NextHopId, Parameters, PortId, Tables, VipId};
 use serde::{Deserialize, Serialize};
@@ -78,6 +79,16 @@ pub struct Flow {
     pub established: bool,
     /// Since it was last seen, where it is established, else since it began.
     pub age: Duration,
+}
+
+/// A flow of which one packet has been seen, and no other for so long, is over.
+const OPENING: Duration = Duration::from_secs(60);
+
+impl Flow {
+    /// False for one that has been silent for so long that it is over.
+    pub fn may_go_on(&self) -> bool {
+        self.age < if self.established { OVER } else { OPENING }
+    }
 }
 
 /// What load balancing remembers, and the memory that it has for that.

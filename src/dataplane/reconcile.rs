@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use libbpf_rs::{MapCore, MapFlags, MapHandle, MapType};
 use model::compile::Changed;
-use model::tables::{Group, GroupId, RING_SLOTS, Ring, VipId};
+use model::tables::{Group, GroupId, RING_SLOTS, Ring, Slot, VipId};
 
 use super::abi;
 use super::counters;
@@ -28,6 +28,8 @@ fn failed(map: &'static str, operation: &'static str) -> impl Fn(libbpf_rs::Erro
 #[derive(Debug)]
 pub(super) struct Kernel {
     state: Encoded,
+    /// When each ring has changed, as it is stamped.
+    changed: BTreeMap<VipId, u32>,
     fibs: Fibs,
 }
 
@@ -64,7 +66,7 @@ impl From<Outgrown> for Failure {
 impl Kernel {
     /// New maps, which hold nothing.
     pub(super) fn new(maps: &SharedMaps) -> Result<Self, Error> {
-        Ok(Self { state: Encoded::default(), fibs: Self::open_fibs(maps)? })
+        Ok(Self { state: Encoded::default(), changed: BTreeMap::new(), fibs: Self::open_fibs(maps)? })
     }
 
     fn open_fibs(maps: &SharedMaps) -> Result<Fibs, Error> {
@@ -80,8 +82,10 @@ impl Kernel {
             let entries = if table.is_array() { read_array(map, table)? } else { read_keys(map, table)? };
             state.entries.insert(table, entries);
         }
-        state.rings = read_rings(maps, state.table(Table::Vips))?;
-        Ok(Self { state, fibs: Self::open_fibs(maps)? })
+        let rings = read_rings(maps, state.table(Table::Vips))?;
+        let changed = rings.iter().map(|(vip, (_, changed))| (*vip, *changed)).collect();
+        state.rings = rings.into_iter().map(|(vip, (ring, _))| (vip, ring)).collect();
+        Ok(Self { state, changed, fibs: Self::open_fibs(maps)? })
     }
 
     /// The entries in force.
@@ -222,10 +226,16 @@ impl Kernel {
             if self.state.rings.get(id) == Some(ring) {
                 continue;
             }
-            let inner = new_ring(ring)?;
+            let former = self.state.rings.get(id).zip(self.changed.get(id));
+            let changed = match former {
+                Some((former, changed)) if only_cleared(former, ring) => *changed,
+                _ => encode::stamp(super::since_boot_ns()),
+            };
+            let inner = new_ring(ring, changed)?;
             let fd = std::os::fd::AsRawFd::as_raw_fd(&std::os::fd::AsFd::as_fd(&inner));
             rings.update(&id.0.to_ne_bytes(), &fd.to_ne_bytes(), MapFlags::ANY).map_err(failed("rings", "update"))?;
             self.state.rings.insert(*id, ring.clone());
+            self.changed.insert(*id, changed);
             writes += 1;
         }
         Ok(writes)
@@ -237,6 +247,7 @@ impl Kernel {
         for id in &stale {
             rings.delete(&id.0.to_ne_bytes()).map_err(failed("rings", "delete"))?;
             self.state.rings.remove(id);
+            self.changed.remove(id);
         }
         Ok(stale.len())
     }
@@ -259,7 +270,13 @@ fn read_keys(map: &MapHandle, table: Table) -> Result<Entries, Error> {
     Ok(entries)
 }
 
-fn read_rings(maps: &SharedMaps, vips: &Entries) -> Result<BTreeMap<VipId, Ring>, Error> {
+/// Slots have lost their marks, and nothing else is different: for datagrams of flows that are not known nothing begins anew.
+fn only_cleared(former: &Ring, ring: &Ring) -> bool {
+    let same = |(former, slot): (&Slot, &Slot)| former == slot || (former.now() == slot.now() && !slot.has_changed());
+    former.iter().zip(ring.iter()).all(same)
+}
+
+fn read_rings(maps: &SharedMaps, vips: &Entries) -> Result<BTreeMap<VipId, (Ring, u32)>, Error> {
     let rings = maps.get("rings")?;
     let mut found = BTreeMap::new();
     for id in encode::vip_ids(vips) {
@@ -275,7 +292,7 @@ fn read_rings(maps: &SharedMaps, vips: &Entries) -> Result<BTreeMap<VipId, Ring>
     Ok(found)
 }
 
-fn new_ring(ring: &Ring) -> Result<MapHandle, Error> {
+fn new_ring(ring: &Ring, changed: u32) -> Result<MapHandle, Error> {
     if ring.len() != RING_SLOTS {
         return Err(Error::Layout("ring"));
     }
@@ -283,9 +300,28 @@ fn new_ring(ring: &Ring) -> Result<MapHandle, Error> {
         sz: size_of::<libbpf_rs::libbpf_sys::bpf_map_create_opts>() as libbpf_rs::libbpf_sys::size_t,
         ..Default::default()
     };
-    let value = encode::ring(ring, super::since_boot_ns());
+    let value = encode::ring(ring, changed);
     let bytes = value.len() as u32;
     let map = MapHandle::create(MapType::Array, Some("ring"), 4, bytes, 1, &opts).map_err(failed("ring", "create"))?;
     map.update(&0u32.to_ne_bytes(), &value, MapFlags::ANY).map_err(failed("ring", "fill"))?;
     Ok(map)
+}
+
+#[cfg(test)]
+mod tests {
+    use model::tables::BackendId;
+
+    use super::*;
+
+    #[test]
+    fn marks_that_go_are_no_change() {
+        let changed = |now, before| Slot::changed(BackendId(now), BackendId(before));
+        let slot = |now| Slot::from(BackendId(now));
+        let former: Ring = [changed(1, 2), changed(2, 1), slot(3)].into();
+        assert!(only_cleared(&former, &former));
+        assert!(only_cleared(&former, &[slot(1), changed(2, 1), slot(3)].into()));
+        for other in [[slot(2), changed(2, 1), slot(3)], [changed(1, 2), changed(2, 1), changed(3, 1)]] {
+            assert!(!only_cleared(&former, &other.into()));
+        }
+    }
 }

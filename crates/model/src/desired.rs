@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
+use std::time::Duration;
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
@@ -53,6 +54,8 @@ pub struct Node {
     pub slow_path_queues: u32,
     /// Flow table capacity in flows.
     pub flow_table_entries: u32,
+    /// When a slot that has changed counts as unchanged; never where absent.
+    pub settle: Option<Duration>,
     /// The kernel's routing table that is followed; none where absent.
     pub kernel_routes: Option<KernelRoutes>,
     /// UDP port on which VXLAN arrives and to which it is sent.
@@ -94,6 +97,7 @@ impl Default for Node {
             worker_cores: Vec::new(),
             slow_path_queues: 64,
             flow_table_entries: 65_536,
+            settle: Some(Duration::from_secs(3_600)),
             kernel_routes: Some(KernelRoutes::default()),
             vxlan_port: 4789,
             gue_port: 6080,

@@ -15,6 +15,7 @@ pub mod file;
 pub mod health;
 pub mod ids;
 pub mod load;
+pub mod marks;
 pub mod network;
 pub mod oracle;
 pub mod resources;

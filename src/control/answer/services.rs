@@ -81,6 +81,7 @@ pub(super) fn vips(owner: &Owner) -> Result<Vec<Vip>, QueryError> {
             backends: vip.service.backends.len(),
             usable,
             announced: announced.contains(&vip.key.address.into()),
+            changed_slots: owner.forwarding.changed_slots(vip.id),
             packets: total.packets,
             bytes: total.bytes,
         })

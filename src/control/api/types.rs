@@ -403,6 +403,8 @@ pub struct Vip {
     pub usable: usize,
     /// Announced over BGP now.
     pub announced: bool,
+    /// Slots of its ring that have changed, of 65,537: their flows are looked for in the flow table.
+    pub changed_slots: usize,
     /// Packets sent to its backends.
     pub packets: u64,
     /// Bytes of them, as they came in.

@@ -142,18 +142,22 @@ pub(super) fn decode_vips(e: &Encoded, t: &Tables) -> BTreeMap<VipKey, VipId> {
     vips_of(e.table(Table::Vips)).entries().filter_map(vip).collect()
 }
 
-/// A ring as the map's value, put in force now.
-pub(in crate::dataplane) fn ring(ring: &Ring, now_ns: u64) -> Vec<u8> {
+/// A moment as rings are stamped by it, `now_ns` since boot.
+pub(in crate::dataplane) fn stamp(now_ns: u64) -> u32 {
+    (now_ns >> types::flow_entry::FLOW_SEEN_SHIFT.0) as u32
+}
+
+/// A ring as the map's value, which has changed at this moment.
+pub(in crate::dataplane) fn ring(ring: &Ring, changed: u32) -> Vec<u8> {
     let word = |slot: &Slot| {
         let changed = u32::from(slot.has_changed()) << types::ring_slot::RING_CHANGED_SHIFT.0;
         slot.now().0 | slot.before().0 << types::ring_slot::RING_BEFORE_SHIFT.0 | changed
     };
-    let changed = (now_ns >> types::flow_entry::FLOW_SEEN_SHIFT.0) as u32;
     ring.iter().map(word).chain([changed]).flat_map(u32::to_ne_bytes).collect()
 }
 
-/// The ring that a value is.
-pub(in crate::dataplane) fn decode_ring(value: &[u8]) -> Option<Ring> {
+/// The ring that a value is, and when it has changed.
+pub(in crate::dataplane) fn decode_ring(value: &[u8]) -> Option<(Ring, u32)> {
     let mask = types::ring_slot::RING_BACKEND_MASK.0;
     let slot = |bytes: &[u8]| {
         let word = u32::from_ne_bytes(bytes.try_into().unwrap_or_default());
@@ -161,5 +165,6 @@ pub(in crate::dataplane) fn decode_ring(value: &[u8]) -> Option<Ring> {
         if word >> types::ring_slot::RING_CHANGED_SHIFT.0 == 1 { Slot::changed(now, before) } else { now.into() }
     };
     let slots: Ring = value.chunks_exact(4).take(RING_SLOTS).map(slot).collect();
-    (slots.len() == RING_SLOTS).then_some(slots)
+    let changed = u32::from_ne_bytes(value.get(RING_SLOTS * size_of::<u32>()..)?.try_into().ok()?);
+    (slots.len() == RING_SLOTS).then_some((slots, changed))
 }

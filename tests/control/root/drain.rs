@@ -153,3 +153,32 @@ fn connections_stay_with_a_backend_that_drains_and_leave_one_that_dies() {
         assert!(!output.status.success() && !output.stderr.is_empty(), "{wrong:?}");
     }
 }
+
+/// Changed slots are so for as long as it is told, and those of connections that go elsewhere for as long as these live.
+#[test]
+fn slots_that_have_changed_count_as_unchanged_after_a_while() {
+    let documents = DOCUMENTS.replace("{name: right0}]", "{name: right0}], flowTable: {settleSeconds: 6}");
+    let mut lab = Lab::new("settle", &documents);
+    for server in SERVERS {
+        add_address(&lab.server, "eth0", format!("{server}/24").parse().unwrap()).unwrap();
+    }
+    lab.server.ip(&["address", "add", "192.0.2.10/32", "dev", "lo"]).unwrap();
+    let _echo = lab.server.spawn("/usr/bin/python3", &["-c", ECHO]).unwrap();
+    lab.start();
+    lab.until("both are up", |lab| SERVERS.iter().all(|server| state(lab, server) == "up"));
+    let changed = |lab: &Lab| lab.get(&["vips"])[0]["changed_slots"].as_u64().unwrap();
+    // Those of the moment when one was checked and the other was not yet.
+    lab.until("none has changed", |lab| changed(lab) == 0);
+    let mut old = connect(&lab, 20);
+    talk(&mut old);
+
+    assert!(lab.margay(&["drain", "10.2.0.11"]).status.success());
+    talk(&mut old);
+    assert!(changed(&lab) > 30_000, "the half of them: {}", changed(&lab));
+    talk(&mut old);
+    lab.until("few are left", |lab| changed(lab) <= 20);
+    assert!(changed(&lab) > 0, "those of the connections that the draining one has");
+    let [before, _] = packets(&lab);
+    talk(&mut old);
+    assert!(packets(&lab)[0] > before, "they are still its own");
+}

@@ -9,9 +9,10 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use super::{CompileError, Compiled, Notice, Routing, family, without_fib};
 use crate::desired::Desired;
 use crate::ids::{Ids, Limits, Loss};
+use crate::marks::Slots;
 use crate::network::Network;
 use crate::rib::{Learned, Origin, Rib, RibChanges, SetId, Source, Way};
-use crate::tables::{Group, GroupId};
+use crate::tables::{Group, GroupId, Slot};
 
 /// Which prefixes of the FIB are not what they were.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -186,6 +187,18 @@ impl Compiler {
         self.fall_back(rib);
         self.tell(rib);
         Ok(())
+    }
+
+    /// Lets slots count as unchanged: from the next generation on the ring alone is the answer there.
+    pub fn clear(&mut self, slots: &Slots) {
+        for (vip, indices) in slots {
+            if let Some((_, ring)) = self.ids.rings.get_mut(vip) {
+                let slot = |(index, slot): (usize, &Slot)| {
+                    if indices.contains(&index) { Slot::from(slot.now()) } else { *slot }
+                };
+                *ring = ring.iter().enumerate().map(slot).collect();
+            }
+        }
     }
 
     /// An interface or a neighbour is lost: its next hops leave every group that has others, whatever stands behind it, before

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
+use std::time::Duration;
 
 use ipnet::IpNet;
 
@@ -35,6 +36,8 @@ const MAX_TUNNEL_PEERS: usize = 16_384;
 const MAX_TUNNEL_SOURCES: usize = 8_192;
 /// Most next hops of one route: its buckets.
 const MAX_NEXT_HOPS: usize = 64;
+/// Longest time until a changed slot counts as unchanged, in seconds: a year.
+const MAX_SETTLE: u32 = 31_536_000;
 /// Largest VXLAN network identifier (RFC 7348 section 5).
 const MAX_VNI: u32 = (1 << 24) - 1;
 
@@ -95,6 +98,16 @@ pub(super) fn node(item: &Item<NodeSpec>, report: &mut Report) -> Node {
             1024,
             1 << 24,
         ),
+        settle: match range(
+            &at.key("flowTable").key("settleSeconds"),
+            spec.flow_table.settle_seconds,
+            3_600,
+            0,
+            MAX_SETTLE,
+        ) {
+            0 => None,
+            seconds => Some(Duration::from_secs(seconds.into())),
+        },
         kernel_routes: kernel_routes(spec, &at.key("kernelRoutes"), &mut range),
         vxlan_port,
         gue_port,

@@ -144,6 +144,10 @@ pub struct FlowTable {
     /// Flows it holds, 1024 to 16777216; 65536 where absent.
     #[schemars(range(min = 1024, max = 16_777_216))]
     pub entries: Option<u32>,
+    /// Seconds after which a place in a ring that has changed counts as unchanged, up to 31536000, 0 for never; 3600 where absent. Flows that are
+    /// remembered hold it as long as they go elsewhere.
+    #[schemars(range(min = 0, max = 31_536_000))]
+    pub settle_seconds: Option<u32>,
 }
 
 /// The kernel's routing table as a source of routes: what BIRD, FRR and `ip route` put there.
