@@ -300,6 +300,8 @@ mod root {
 
     /// The devices that take in what no other tunnel is for.
     fn open_tunnels(backend: &Netns) {
+        // IPv4 beside IPv6.
+        backend.ip(&["-6", "tunnel", "change", "ip6tnl0", "mode", "any"]).unwrap();
         for device in ["tunl0", "sit0", "ip6tnl0"] {
             backend.ip(&["link", "set", device, "up"]).unwrap();
             backend.sysctl(&format!("net.ipv4.conf.{device}.rp_filter"), "0").unwrap();

@@ -43,6 +43,13 @@ fn feature_sets() -> Vec<(String, Features)> {
     sets
 }
 
+/// The verifiers of kernels before 6.12 forget less of what makes no difference, and walk more.
+fn is_old_kernel() -> bool {
+    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
+    let mut numbers = release.split('.').map(|number| number.parse::<u32>().unwrap_or(0));
+    (numbers.next().unwrap(), numbers.next().unwrap()) < (6, 12)
+}
+
 mod root {
     use super::*;
 
@@ -56,10 +63,12 @@ mod root {
             let walked = dataplane.verified_instructions().unwrap();
             dataplane.explain(&[0; 64], LOOPBACK).unwrap_or_else(|e| panic!("{name}, explaining: {e}"));
             println!("{name}: {walked} instructions verified");
-            assert!(walked <= budget("full"), "{name}: {walked} instructions, the budget is {}", budget("full"));
-            if name == "smallest" {
-                assert!(walked <= budget("smallest"), "{name}: {walked}, the budget is {}", budget("smallest"));
-            }
+            let budget = budget(match name.as_str() {
+                _ if is_old_kernel() => "older",
+                "smallest" => "smallest",
+                _ => "full",
+            });
+            assert!(walked <= budget, "{name}: {walked} instructions, the budget is {budget}");
         }
     }
 }

@@ -61,8 +61,11 @@ ALWAYS_INLINE __u32 fib_range(const __u32 *block, __u64 window, __u32 steps)
 ALWAYS_INLINE __u64 fib_root_word(__u64 high, __u32 roots_a_line)
 {
 	__u64 root = high >> (64 - FIB_ROOT_BITS);
+	__u64 word = root / roots_a_line * FIB_LINE + root % roots_a_line;
 
-	return root / roots_a_line * FIB_LINE + root % roots_a_line;
+	/* The compiler knows that the mask does nothing, verifiers of older kernels do not. */
+	asm volatile("" : "+r"(word));
+	return word & ((1 << FIB_ROOT_BITS) / roots_a_line * FIB_LINE - 1);
 }
 
 /*

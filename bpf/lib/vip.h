@@ -131,6 +131,8 @@ ALWAYS_INLINE const struct backend *choose_backend(struct xdp_md *ctx, struct pa
 	void *map = bpf_map_lookup_elem(&rings, &vip);
 	const struct ring *ring = map ? bpf_map_lookup_elem(map, &zero) : NULL;
 
+	/* Always below: the compiler knows, verifiers of older kernels do not. */
+	asm volatile("" : "+r"(at));
 	if (!ring || at >= RING_SLOTS)
 		return NULL;
 	slot = ring->slot[at];
