@@ -1,8 +1,8 @@
 //! Every way of sending packets to a backend, with unmodified kernels at both ends: the kernel's own tunnels take them out, TCP goes through in
 //! both directions, and no kernel finds a checksum wrong.
 //!
-//! `client:eth0 -- eth0:gateway:eth1 -- eth0:backend`. The backend has the VIP on its loopback device and answers past the VIP. Tunnels that the
-//! kernel here may not have are tried in a guest: `scripts/vm-test peers`.
+//! `client:eth0 -- eth0:gateway:eth1 -- eth0:backend`. The backend has the VIPs on its loopback device and answers as them, to the client itself. Tunnels that
+//! the kernel here may not have are tried in a guest: `scripts/vm-test peers`.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 mod root {

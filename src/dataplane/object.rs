@@ -153,6 +153,9 @@ const _: () = {
     assert!(flow_entry::FLOW_STAMP_MASK.0 as u64 == flows::STAMP_MASK);
     assert!(flow_entry::FLOW_ESTABLISHED.0 as u64 == flows::ESTABLISHED);
     assert!(flow_entry::FLOW_BACKEND_SHIFT.0 == flows::BACKEND_SHIFT);
+    // Within a tick of the stamp.
+    let idle_ns = (flow_entry::FLOW_IDLE.0 as u128 + 1) << flows::SEEN_SHIFT;
+    assert!(idle_ns.abs_diff(model::marks::OVER.as_nanos()) < 1 << flows::SEEN_SHIFT);
 };
 
 /// Bytes of a line of the flow table.

@@ -327,17 +327,14 @@ pub struct Group {
     pub buckets: Vec<NextHopId>,
 }
 
-/// Addresses that VIPs have come first in their FIB: groups above this one are theirs, in the order of their numbers. So the FIB's own answer
-/// says that a packet is for a VIP, and for which address.
-const LAST_OTHER_GROUP: u32 = GroupId::LAST.0;
-
 impl GroupId {
-    /// The highest of groups that are no VIP address's.
+    /// The highest of groups that are no VIP address's: those above are, in the order of the addresses' numbers. So the FIB's own answer says
+    /// that a packet is for a VIP, and for which address.
     pub const LAST: Self = Self(28_671);
 
     /// The VIP address that the group is of.
     pub fn vip_address(self) -> Option<VipAddressId> {
-        self.0.checked_sub(LAST_OTHER_GROUP).filter(|number| *number > 0).map(VipAddressId)
+        self.0.checked_sub(Self::LAST.0).filter(|number| *number > 0).map(VipAddressId)
     }
 }
 
@@ -347,7 +344,7 @@ impl VipAddressId {
 
     /// The group of the address.
     pub fn group(self) -> GroupId {
-        GroupId(LAST_OTHER_GROUP + self.0)
+        GroupId(GroupId::LAST.0 + self.0)
     }
 }
 

@@ -187,3 +187,36 @@ fn passwords_are_not_repeated() {
         assert!(found.contains(expected) && !found.contains("hunter2") && !found.contains("90210"), "{found}");
     }
 }
+
+/// What the tables have room for, told with its place before anything is compiled.
+#[test]
+fn more_vips_or_backends_than_fit_are_refused_at_their_place() {
+    let service = |addresses: u32, backends: u32| {
+        let list = |first: u32, count: u32| {
+            let addresses = (0..count).map(|n| std::net::Ipv4Addr::from(first + n).to_string());
+            addresses.collect::<Vec<_>>()
+        };
+        let backends: Vec<String> =
+            list(0x0a00_0001, backends).iter().map(|address| format!("{{address: {address}}}")).collect();
+        let (addresses, backends) = (list(0xc612_0001, addresses).join(", "), backends.join(", "));
+        format!(
+            "apiVersion: margay.io/v1\nkind: Node\nmetadata: {{name: gw}}\nspec: {{interfaces: [{{name: eth0}}]}}\n---\n\
+             apiVersion: margay.io/v1\nkind: VirtualService\nmetadata: {{name: web}}\n\
+             spec: {{addresses: [{addresses}], port: 80, protocol: TCP, encap: {{type: IPIP}}, backends: [{backends}]}}\n"
+        )
+    };
+    let errors = |text: &str| render(load(&files(&[("gw.yaml", text)]), None));
+    assert!(load(&files(&[("gw.yaml", &service(4_095, 8))]), None).is_ok());
+    let told = errors(&service(4_096, 1));
+    assert!(
+        matches!(told.as_slice(), [one] if one.contains("gw.yaml:6")
+        && one.contains("at most 4095 VIPs (address, port, protocol) on a node are allowed, there are 4096")),
+        "{told:?}"
+    );
+    let told = errors(&service(2, 16_384));
+    assert!(
+        matches!(told.as_slice(), [one] if one.contains("gw.yaml:6")
+        && one.contains("at most 32767 backends, each once a VIP, on a node are allowed, there are 32768")),
+        "{told:?}"
+    );
+}

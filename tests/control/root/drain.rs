@@ -5,7 +5,7 @@ use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 use std::time::Duration;
 
-use testkit::netns::add_address;
+use testkit::netns::{Process, add_address};
 
 use crate::harness::Lab;
 
@@ -75,16 +75,22 @@ fn state(lab: &Lab, server: &str) -> String {
     lab.get(&["backends", server])[0]["state"].as_str().unwrap().to_owned()
 }
 
-#[test]
-fn connections_stay_with_a_backend_that_drains_and_leave_one_that_dies() {
-    let mut lab = Lab::new("drain", DOCUMENTS);
+/// Both backends up behind a running agent, and their server.
+fn lab(name: &str, documents: &str) -> (Lab, Process) {
+    let mut lab = Lab::new(name, documents);
     for server in SERVERS {
         add_address(&lab.server, "eth0", format!("{server}/24").parse().unwrap()).unwrap();
     }
     lab.server.ip(&["address", "add", "192.0.2.10/32", "dev", "lo"]).unwrap();
-    let _echo = lab.server.spawn("/usr/bin/python3", &["-c", ECHO]).unwrap();
+    let echo = lab.server.spawn("/usr/bin/python3", &["-c", ECHO]).unwrap();
     lab.start();
     lab.until("both are up", |lab| SERVERS.iter().all(|server| state(lab, server) == "up"));
+    (lab, echo)
+}
+
+#[test]
+fn connections_stay_with_a_backend_that_drains_and_leave_one_that_dies() {
+    let (mut lab, _echo) = lab("drain", DOCUMENTS);
     let mut old = connect(&lab, 40);
     talk(&mut old);
     let [first, second] = packets(&lab);
@@ -158,14 +164,7 @@ fn connections_stay_with_a_backend_that_drains_and_leave_one_that_dies() {
 #[test]
 fn slots_that_have_changed_count_as_unchanged_after_a_while() {
     let documents = DOCUMENTS.replace("{name: right0}]", "{name: right0}], flowTable: {settleSeconds: 6}");
-    let mut lab = Lab::new("settle", &documents);
-    for server in SERVERS {
-        add_address(&lab.server, "eth0", format!("{server}/24").parse().unwrap()).unwrap();
-    }
-    lab.server.ip(&["address", "add", "192.0.2.10/32", "dev", "lo"]).unwrap();
-    let _echo = lab.server.spawn("/usr/bin/python3", &["-c", ECHO]).unwrap();
-    lab.start();
-    lab.until("both are up", |lab| SERVERS.iter().all(|server| state(lab, server) == "up"));
+    let (lab, _echo) = lab("settle", &documents);
     let changed = |lab: &Lab| lab.get(&["vips"])[0]["changed_slots"].as_u64().unwrap();
     // Those of the moment when one was checked and the other was not yet.
     lab.until("none has changed", |lab| changed(lab) == 0);

@@ -15,6 +15,7 @@ use crate::desired::{
     TunnelKind,
 };
 use crate::document::Path;
+use crate::ids::Ids;
 use crate::network::Mac;
 use crate::resources::common::Cidr;
 use crate::resources::margay::{
@@ -25,9 +26,9 @@ use crate::resources::margay::{
 /// Most interfaces of a node.
 const MAX_INTERFACES: usize = 63;
 /// Most VIPs (address, port, protocol) of a node.
-const MAX_VIPS: usize = 4096;
-/// Most backends of all services together.
-const MAX_BACKENDS: usize = 65_535;
+const MAX_VIPS: usize = Ids::LAST_VIP as usize;
+/// Most backends of all services together, each once a VIP.
+const MAX_BACKENDS: usize = Ids::LAST_BACKEND as usize;
 /// Most prefixes of all denylists together.
 const MAX_DENYLIST: usize = 1 << 20;
 /// Most tunnel peers of all tunnels together.
@@ -212,11 +213,11 @@ pub(super) fn services(items: &[Item<VirtualServiceSpec>], report: &mut Report) 
             }
         }
     }
-    let backends: usize = services.iter().map(|s| s.backends.len()).sum();
+    let backends: usize = services.iter().map(|s| s.backends.len() * s.addresses.len()).sum();
     if let Some(last) = items.last() {
         let mut check = Checker { document: &last.document, report };
         check.at_most(&Path::default(), vips.len(), MAX_VIPS, "VIPs (address, port, protocol) on a node");
-        check.at_most(&Path::default(), backends, MAX_BACKENDS, "backends on a node");
+        check.at_most(&Path::default(), backends, MAX_BACKENDS, "backends, each once a VIP, on a node");
     }
     services.sort_by(|a, b| a.name.cmp(&b.name));
     services
