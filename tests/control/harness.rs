@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::{Output, Stdio};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
@@ -14,8 +15,8 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// client (10.1.0.2, fd01::2) -- left0 gateway right0 -- server (10.2.0.2, fd02::2); the gateway's kernel does not forward.
 pub(crate) struct Lab {
     pub(crate) gateway: Netns,
-    pub(crate) client: Netns,
-    pub(crate) server: Netns,
+    pub(crate) client: Arc<Netns>,
+    pub(crate) server: Arc<Netns>,
     pub(crate) directory: TempDir,
     pub(crate) pin_dir: PathBuf,
     agent: Option<Process>,
@@ -41,6 +42,11 @@ impl Lab {
             // A frame that is redirected into a veth is received by NAPI, which its peer only has with GRO.
             far.run("ethtool", &["-K", "eth0", "gro", "on", "tx", "off"]).unwrap();
         }
+        Self::between(name, documents, gateway, Arc::new(client), Arc::new(server))
+    }
+
+    /// A lab in namespaces that are connected already.
+    pub(crate) fn between(name: &str, documents: &str, gateway: Netns, client: Arc<Netns>, server: Arc<Netns>) -> Self {
         let directory = tempfile::tempdir().unwrap();
         std::fs::create_dir(directory.path().join("config")).unwrap();
         let pin_dir = PathBuf::from(format!("/sys/fs/bpf/margay-control-{name}-{}", std::process::id()));

@@ -78,9 +78,14 @@ pub(super) fn vips<'a>(
         let id = VipId(ids.vips.get(&key).map_err(too_many_vips)?);
         let mut backends = Vec::new();
         let of_service = usable.get(index);
+        // A ring that changes remembers who was before. Where that is whoever happened to answer first, flows that others balanced, or this
+        // node until it forgot, are lost: a first ring is of all whom checks find.
+        let waits = of_service.is_some_and(|of_service| of_service.starting) && former(id, ids).is_none();
         for backend in of_service.into_iter().flat_map(|of_service| &of_service.usable) {
             let id = ids.backends.get(&(key, backend.address)).map_err(too_many_backends)?;
-            backends.push((BackendId(id), *backend));
+            if !waits {
+                backends.push((BackendId(id), *backend));
+            }
         }
         for address in of_service.into_iter().flat_map(|of_service| &of_service.unhealthy) {
             ids.backends.get(&(key, *address)).map_err(too_many_backends)?;
@@ -90,11 +95,19 @@ pub(super) fn vips<'a>(
     Ok(vips)
 }
 
+/// The ring that the next one comes after: none where nobody serves.
+fn former(vip: VipId, ids: &Ids) -> Option<&Ring> {
+    let (_, ring) = ids.rings.get(&vip)?;
+    ring.iter().any(|slot| slot.now() != BackendId(0)).then_some(ring)
+}
+
 /// The backends of a service that packets can be sent to, and those that could be sent to were they healthy: these keep their indices,
 /// so that one that comes and goes is counted as one.
 struct OfService {
     usable: Vec<UsableBackend>,
     unhealthy: Vec<IpAddr>,
+    /// Of some nothing is known yet.
+    starting: bool,
 }
 
 fn usable_backends(
@@ -139,7 +152,7 @@ fn usable_backends(
     if starting > 0 {
         notices.push(Notice::BackendsStarting { service: service.name.clone(), backends: starting });
     }
-    OfService { usable: usable.into_values().collect(), unhealthy }
+    OfService { usable: usable.into_values().collect(), unhealthy, starting: starting > 0 }
 }
 
 fn usable_backend(
@@ -257,8 +270,8 @@ pub(super) fn rings(vips: &[Vip<'_>], ids: &mut Ids) -> BTreeMap<VipId, Ring> {
     for (keys, vips) in to_build {
         let slots = slots(&keys);
         for (vip, shares) in vips {
-            let ring = match ids.rings.get(&vip.id) {
-                Some((_, former)) => ring(vip, &slots, former),
+            let ring = match former(vip.id, ids) {
+                Some(former) => ring(vip, &slots, former),
                 None if vip.backends.iter().any(|(_, backend)| backend.draining) => {
                     let keys: Vec<_> =
                         vip.backends.iter().map(|(_, backend)| (backend.address, backend.weight)).collect();

@@ -23,6 +23,7 @@ use tables::{buckets, maglev};
 use self::parse::{ETHERTYPE_ARP, ETHERTYPE_IPV4, ETHERTYPE_IPV6, Ethernet, Fragment, Packet, Tag};
 use self::route::{Action, Hop, Path, Routes};
 use crate::desired::{self, Backend, Desired, Encap, Service, SourceValidation, TunnelKind, Vrf, protocol};
+use crate::health::Standing;
 use crate::network::{IfIndex, Link, Network};
 use crate::rib::{Rib, Source};
 use crate::verdict::{DropReason, PuntReason, Verdict};
@@ -424,7 +425,11 @@ impl<'a> Oracle<'a> {
         let ring = rings.entry(index).or_insert_with(|| {
             let health = &self.routes.network.health;
             let all = health.panics(service);
-            let serves = |backend: &&Backend| all || health.of_backend(service, backend).is_up();
+            let waits = |backend: &Backend| {
+                *health.of_backend(service, backend) == Standing::Starting && self.routes.path(backend).is_some()
+            };
+            let waits = service.backends.iter().any(waits);
+            let serves = |backend: &&Backend| !waits && (all || health.of_backend(service, backend).is_up());
             let usable = service.backends.iter().filter(serves).filter_map(|b| Some((b, self.routes.path(b)?)));
             let backends: Vec<_> = usable.collect();
             let keys: Vec<[u8; 16]> = backends.iter().map(|(backend, _)| ring_key(backend.address)).collect();

@@ -277,7 +277,40 @@ fn a_service_without_a_healthy_backend_is_not_announced() {
         compiled.notices().iter().any(|notice| notice.starts_with("1 backends of VirtualService web are not used"))
     );
     stands(&mut world, "10.0.0.2", Standing::Up);
+    assert_eq!(announced(&world.compile()), [""; 0], "while nobody serves all are asked first");
+    stands(&mut world, "10.0.0.3", down());
     assert_eq!(announced(&world.compile()), ["192.0.2.10/32"]);
+    stands(&mut world, "10.0.0.3", Standing::Starting);
+    assert_eq!(announced(&world.compile()), ["192.0.2.10/32"], "and then nobody waits for one more");
+}
+
+/// Checks find backends one after the other. A first ring is of all of them, so that it is the one of every other balancer, and with nobody
+/// before whom it is not known to have been.
+#[test]
+fn a_first_ring_waits_for_a_verdict_on_every_backend() {
+    let backends = ["10.0.0.2", "10.0.0.3", "10.0.0.4"];
+    for drains in [false, true] {
+        let mut other = World::two_ports().service("web", &["192.0.2.10"], &backends);
+        let mut world = checked(&backends, 0);
+        backends.iter().for_each(|backend| stands(&mut world, backend, Standing::Starting));
+        for world in [&mut other, &mut world] {
+            world.desired.services[0].backends[1].drain = drains;
+        }
+        for (judged, backend) in backends.iter().enumerate() {
+            let compiled = world.compile();
+            assert_eq!(announced(&compiled), [""; 0], "{judged} are judged");
+            assert!(compiled.tables.backends.is_empty());
+            stands(&mut world, backend, Standing::Up);
+        }
+        let (other, first) = (other.compile(), world.compile());
+        assert_eq!(announced(&first), ["192.0.2.10/32"]);
+        let by_address = |compiled: &Compiled| -> Vec<_> {
+            let name = |id| compiled.names.backends[&id].1;
+            ring(compiled).iter().map(|slot| (name(slot.now()), name(slot.before()), slot.has_changed())).collect()
+        };
+        assert!(by_address(&first) == by_address(&other), "that of a balancer that checks nobody");
+        assert_eq!(ring(&first).iter().any(|slot| slot.has_changed()), drains);
+    }
 }
 
 #[test]
