@@ -70,6 +70,24 @@ mod root {
         assert!(rows[1]["ns_net"].as_f64() > rows[0]["ns_net"].as_f64(), "{rows:?}");
     }
 
+    /// Points of a curve of ours, and beside them a line for what has one figure.
+    #[test]
+    fn points_of_a_sweep_are_drawn() {
+        let directory = tempfile::tempdir().unwrap();
+        let [result, page] = ["sweep.json", "sweep.html"].map(|name| directory.path().join(name));
+        let points = "sweep/vips-1-one,sweep/vips-16-*,sweep/vips-1-all,forward/hot";
+        let rows = rows(&["--cases", points, "--result", result.to_str().unwrap()]);
+        assert_eq!(names(&rows).len(), 5, "{:?}", names(&rows));
+        let mut report = Command::new(env!("CARGO_BIN_EXE_dataplane-bench"));
+        let report = report.arg("report").arg(&result).arg("--html").arg(&page).output().unwrap();
+        assert!(report.status.success(), "{}", stderr(&report));
+        let html = std::fs::read_to_string(page).unwrap();
+        let plot =
+            html.split("Cost per packet against the number of VIPs").nth(1).unwrap().split("</svg>").next().unwrap();
+        assert_eq!(plot.matches("<circle").count(), 4, "{plot}");
+        assert!(plot.contains("curve base") && plot.contains("forward/hot"), "{plot}");
+    }
+
     #[test]
     fn a_missing_privilege_is_told() {
         // Root by name, with nothing that root may do.
@@ -125,6 +143,24 @@ fn every_primitive_is_listed() {
         "tail-call",
     ];
     assert_eq!(listed, expected.map(|name| format!("baseline/{name}")));
+}
+
+#[test]
+fn a_sweep_is_listed_where_it_is_asked_for() {
+    let listed = |arguments: &[&str]| String::from_utf8(prog(arguments).stdout).unwrap();
+    let sweep = listed(&["--list", "--sweep"]);
+    for case in [
+        "sweep/flows-1 ",
+        "sweep/flows-4194304",
+        "sweep/remembered-65536",
+        "sweep/vips-4000-all",
+        "baseline/lru-hit-1m",
+        "forward/hot",
+    ] {
+        assert!(sweep.lines().any(|line| line.starts_with(case)), "{case}: {sweep}");
+    }
+    assert!(!listed(&["--list"]).contains("sweep/"));
+    assert!(!prog(&["--list", "--sweep", "--cases", "lb/*"]).status.success());
 }
 
 #[test]

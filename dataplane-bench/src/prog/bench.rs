@@ -10,8 +10,10 @@ use crate::result::Scale;
 use super::kernel::{Control, FrameState, Loaded, Ran, Run, action};
 use super::object::Foreign;
 
-/// Packets that a new case is watched on before it is timed.
+/// Packets that a new case is watched on before it is timed; more where it has more flows, so that what is remembered of each is.
 const SETTLE_PACKETS: u32 = 4096;
+/// Where every packet is to be new there is no end of them.
+const MOST_SETTLE_PACKETS: u32 = 1 << 22;
 
 /// What a row is about.
 #[derive(Clone, Debug, Default)]
@@ -104,7 +106,7 @@ impl Bench {
     /// Watches what the program does to its frame, so that the harness around nothing can pay the same for putting it
     /// back.
     pub(super) fn settle(&mut self) -> anyhow::Result<()> {
-        self.advance(SETTLE_PACKETS)?;
+        self.advance(self.control.mask.saturating_add(1).clamp(SETTLE_PACKETS, MOST_SETTLE_PACKETS))?;
         if let Some(state) = &mut self.frame_state {
             state.set_price(self.subject.loaded.moved()?)?;
         }

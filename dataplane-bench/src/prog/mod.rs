@@ -21,6 +21,11 @@ use bench::{Bench, Label, Round};
 use object::Objects;
 use sandbox::Sandbox;
 
+/// What the names of points of a sweep begin with.
+const POINT: &str = "sweep/";
+/// What `--sweep` measures.
+const SWEEP: &str = "sweep/*,baseline/hash-hit*,baseline/lru-hit*,forward/hot";
+
 /// What to measure.
 #[derive(clap::Args)]
 pub(crate) struct Options {
@@ -28,9 +33,14 @@ pub(crate) struct Options {
     #[arg(long)]
     json: bool,
     /// Only cases whose name matches one of these, separated by commas: with `*` the whole name, else a part of it. An
-    /// `--object` is measured in any case; with an empty pattern nothing else is.
+    /// `--object` is measured in any case; with an empty pattern nothing else is. Points of a sweep are named by patterns
+    /// that begin with `sweep/`.
     #[arg(long, value_name = "PATTERN", default_value = "*")]
     cases: String,
+    /// Cost of load balancing against the number of flows and of VIPs, beside the kernel's hash maps and plain forwarding; the same as
+    /// `--cases 'sweep/*,baseline/hash-hit*,baseline/lru-hit*,forward/hot'`. `dataplane-bench report` draws it.
+    #[arg(long, conflicts_with = "cases")]
+    sweep: bool,
     /// Rounds over all cases.
     #[arg(long, default_value_t = 11, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     rounds: u32,
@@ -51,12 +61,13 @@ pub(crate) struct Options {
 
 /// Measures and prints.
 pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
-    let selection = Selection::parse(&options.cases);
+    let patterns = if options.sweep { SWEEP } else { &options.cases };
+    let selection = Selection::parse(patterns);
     let labels: Vec<Label> = baseline::labels().into_iter().chain(pipeline::labels()).collect();
     let chosen: Vec<&Label> = labels.iter().filter(|label| selection.holds(&label.case)).collect();
-    if chosen.is_empty() && (options.objects.is_empty() || !options.cases.is_empty()) {
+    if chosen.is_empty() && (options.objects.is_empty() || !patterns.is_empty()) {
         let names: Vec<&str> = labels.iter().map(|label| label.case.as_str()).collect();
-        bail!("no case is called '{}'; there are {}", options.cases, names.join(", "));
+        bail!("no case is called '{patterns}'; there are {}", names.join(", "));
     }
     if options.list {
         for label in chosen {
@@ -102,17 +113,19 @@ fn measure(mut benches: Vec<Bench>, rounds: u32, repeat: u32) -> anyhow::Result<
 
 /// Which cases to measure.
 #[derive(Debug)]
-struct Selection(Vec<WildMatch>);
+struct Selection(Vec<(WildMatch, bool)>);
 
 impl Selection {
     fn parse(patterns: &str) -> Self {
         let whole = |pattern: &str| if pattern.contains('*') { pattern.to_owned() } else { format!("*{pattern}*") };
         let patterns = patterns.split(',').map(str::trim).filter(|pattern| !pattern.is_empty());
-        Self(patterns.map(|pattern| WildMatch::new(&whole(pattern))).collect())
+        Self(patterns.map(|pattern| (WildMatch::new(&whole(pattern)), pattern.starts_with(POINT))).collect())
     }
 
+    /// Points of a sweep are many: nobody who asks for all cases wants them.
     fn holds(&self, case: &str) -> bool {
-        self.0.iter().any(|pattern| pattern.matches(case))
+        let named = |(pattern, asks): &(WildMatch, bool)| pattern.matches(case) && (*asks || !case.starts_with(POINT));
+        self.0.iter().any(named)
     }
 }
 
@@ -138,6 +151,10 @@ mod tests {
         let holds = |patterns, case| Selection::parse(patterns).holds(case);
         assert!(holds("*", "lb/ipip4-hot") && holds("lb/*", "lb/ipip4-hot") && holds("ipip4", "lb/ipip4-hot"));
         assert!(!holds("ipip*", "lb/ipip4-hot") && !holds("lb/*", "baseline/lb"));
+        assert!(!holds("*", "sweep/flows-1") && !holds("flows", "sweep/flows-1") && holds("sweep/", "sweep/flows-1"));
+        assert!(
+            holds(SWEEP, "sweep/vips-4000-all") && holds(SWEEP, "baseline/lru-hit-1m") && !holds(SWEEP, "lb/l2-hot")
+        );
         assert!(holds("fib, lb/*", "lb/l2-hot") && holds("fib, lb/*", "fib/v4-hot") && !holds("fib,,", "lb/l2-hot"));
     }
 

@@ -182,18 +182,41 @@ pub(crate) fn scales(result: &BenchResult) -> Vec<Lines> {
         .filter_map(|row| Some((row.scale.as_ref()?, row.median, !rivals::is_ours(&row.dut))))
         .collect();
     let mut plots = scaled(&costs, Unit::NsPerPacket);
-    plots.extend(scaled(&rates, Unit::Pps));
-    plots
+    for (thing, plot) in &mut plots {
+        plot.series.extend(usual_ways(result, thing, plot));
+        let drawn = plot.series.iter().flat_map(|series| &series.points);
+        plot.y = Axis::log(drawn.map(|(_, y)| *y), Unit::NsPerPacket);
+    }
+    plots.into_iter().chain(scaled(&rates, Unit::Pps)).map(|(_, plot)| plot).collect()
 }
 
-fn scaled(points: &[(&Scale, f64, bool)], unit: Unit) -> Vec<Lines> {
+/// What the points of a plot are to be compared with, where it is one figure, whatever their number: a line across.
+fn usual_ways(result: &BenchResult, thing: &str, plot: &Lines) -> Vec<Series> {
+    let mut lines: Vec<Series> = Vec::new();
+    let points = plot.series.iter().flat_map(|series| &series.points).map(|(x, _)| *x);
+    let (first, last) = points.fold((f64::INFINITY, 0.0_f64), |(first, last), x| (first.min(x), last.max(x)));
+    for row in result.prog.iter().filter(|row| row.scale.as_ref().is_some_and(|scale| scale.unit == thing)) {
+        let rival = row.rival.as_ref().and_then(|name| result.prog.iter().find(|other| other.case == *name));
+        let Some(rival) = rival.filter(|rival| rival.scale.is_none()) else { continue };
+        if lines.iter().all(|line| line.label != rival.case) {
+            let y = rival.ns_net.max(1.0);
+            let class = "base".to_owned();
+            let points = vec![(first, y), (last, y)];
+            lines.push(Series { label: rival.case.clone(), class, points, dots: false });
+        }
+    }
+    lines
+}
+
+/// With what is counted in each.
+fn scaled(points: &[(&Scale, f64, bool)], unit: Unit) -> Vec<(String, Lines)> {
     let mut counted: Vec<&str> = Vec::new();
     for (scale, ..) in points {
         if !counted.contains(&scale.unit.as_str()) {
             counted.push(&scale.unit);
         }
     }
-    counted.into_iter().filter_map(|thing| scaled_by(points, unit, thing)).collect()
+    counted.into_iter().filter_map(|thing| Some((thing.to_owned(), scaled_by(points, unit, thing)?))).collect()
 }
 
 fn scaled_by(points: &[(&Scale, f64, bool)], unit: Unit, thing: &str) -> Option<Lines> {

@@ -311,8 +311,8 @@ impl Primitive {
                 ("LPM trie, IPv6", "prefixes", routes.count())
             }
             (Check::NextHop(routes), [Table::Trie(_)]) => ("LPM trie, IPv4", "prefixes", routes.count()),
-            (Check::Complement, [Table::Hash64k | Table::Hash1m]) => ("hash hit", "keys", self.keys.count()),
-            (Check::Complement, [Table::Lru64k | Table::Lru1m]) => ("LRU hash hit", "keys", self.keys.count()),
+            (Check::Complement, [Table::Hash64k | Table::Hash1m]) => ("hash hit", "flows", self.keys.count()),
+            (Check::Complement, [Table::Lru64k | Table::Lru1m]) => ("LRU hash hit", "flows", self.keys.count()),
             _ => return None,
         };
         Some(Scale { family: family.to_owned(), unit: unit.to_owned(), value: value as f64 })

@@ -8,10 +8,12 @@ use crate::prog::bench::Label;
 use crate::prog::kernel::Vary;
 use crate::result::Scale;
 
+type Make = Box<dyn Fn() -> World>;
+
 /// A configuration, the one that was in force before it, and its cases.
 pub(super) struct Setting {
-    pub(super) before: Option<fn() -> World>,
-    pub(super) world: fn() -> World,
+    pub(super) before: Option<Make>,
+    pub(super) world: Make,
     pub(super) cases: Vec<Case>,
 }
 
@@ -43,8 +45,31 @@ pub(super) enum Flows {
     One,
     /// The last two bytes of the IPv4 source, then the source port of what is behind it.
     Ip4Source(u32),
-    /// Destinations in a full table, IPv4 or IPv6.
+    /// Destinations other than the frame's.
+    To(Destined),
+}
+
+/// Where packets of many destinations go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Destined {
+    /// Into the prefixes of a full table, IPv4 or IPv6.
     Routed(Routes),
+    /// To each of so many VIPs.
+    Vips(u32),
+}
+
+impl Destined {
+    pub(super) fn is_ip6(self) -> bool {
+        matches!(self, Self::Routed(routes) if routes.is_ip6())
+    }
+
+    /// A power of two.
+    fn count(self) -> u32 {
+        match self {
+            Self::Routed(routes) => u32::try_from(routes.addresses()).unwrap_or(1),
+            Self::Vips(vips) => vips.next_power_of_two(),
+        }
+    }
 }
 
 /// Offsets from the start of an untagged frame (RFC 791 §3.1, RFC 8200 §3).
@@ -55,16 +80,16 @@ const IP6_DESTINATION: usize = 14 + 24;
 impl Flows {
     pub(super) fn vary(self) -> Option<Vary> {
         match self {
-            Self::One | Self::Routed(_) => None,
+            Self::One | Self::To(_) => None,
             Self::Ip4Source(_) => Some(Vary::IP4_SOURCE),
         }
     }
 
     /// Where destinations are written, their bytes, and where the checksum is that covers them.
-    pub(super) fn destinations(self) -> Option<(Routes, [usize; 3])> {
+    pub(super) fn destinations(self) -> Option<(Destined, [usize; 3])> {
         match self {
-            Self::Routed(routes) if routes.is_ip6() => Some((routes, [IP6_DESTINATION, 16, 0])),
-            Self::Routed(routes) => Some((routes, [IP4_DESTINATION, 4, IP4_CHECKSUM])),
+            Self::To(destined) if destined.is_ip6() => Some((destined, [IP6_DESTINATION, 16, 0])),
+            Self::To(destined) => Some((destined, [IP4_DESTINATION, 4, IP4_CHECKSUM])),
             _ => None,
         }
     }
@@ -74,7 +99,7 @@ impl Flows {
         match self {
             Self::One => 1,
             Self::Ip4Source(count) => count,
-            Self::Routed(routes) => u32::try_from(routes.addresses()).unwrap_or(1),
+            Self::To(destined) => destined.count(),
         }
     }
 }
@@ -146,23 +171,37 @@ fn tcp6(destination: &str) -> String {
 
 /// Every configuration, in the order of the report.
 pub(super) fn all() -> Vec<Setting> {
-    let setting = |world, cases| Setting { before: None, world, cases };
-    let change = |before, world, cases| Setting { before: Some(before), world, cases };
-    vec![
+    let mut settings = vec![
         setting(|| worlds::router(1), forwarding()),
         setting(worlds::vlan_router, vlan()),
         setting(worlds::full_router, fib()),
         setting(|| worlds::balancer(100), balancing()),
         setting(|| worlds::balancer_of_vips(4_000, 8), many_vips()),
-        change(|| worlds::balancer(100), || worlds::balancer(99), after_change()),
-        change(|| worlds::balancer(1), || worlds::balancer(100), all_changed()),
+        setting(|| worlds::balancer(99), after_change()).after(|| worlds::balancer(100)),
+        setting(|| worlds::balancer(100), all_changed()).after(|| worlds::balancer(1)),
         setting(|| worlds::policy(1), vec![policy(1)]),
         setting(|| worlds::policy(10), vec![policy(10)]),
         setting(|| worlds::policy(100), vec![policy(100)]),
         setting(|| worlds::policy(1000), vec![policy(1000)]),
         setting(worlds::denylist, denylist()),
         setting(worlds::tunnel_end, tunnels()),
-    ]
+        setting(|| worlds::balancer(100), FLOW_COUNTS.map(sweep_flows).into()),
+        setting(|| worlds::balancer_remembering(100), FLOW_COUNTS.map(sweep_remembered).into())
+            .after(|| worlds::balancer_remembering(1)),
+    ];
+    settings.extend(VIP_COUNTS.map(|vips| setting(move || worlds::balancer_of_vips(vips, 8), sweep_vips(vips).into())));
+    settings
+}
+
+fn setting(world: impl Fn() -> World + 'static, cases: Vec<Case>) -> Setting {
+    Setting { before: None, world: Box::new(world), cases }
+}
+
+impl Setting {
+    /// In force after another one.
+    fn after(self, before: impl Fn() -> World + 'static) -> Self {
+        Self { before: Some(Box::new(before)), ..self }
+    }
 }
 
 fn forwarding() -> Vec<Case> {
@@ -181,7 +220,8 @@ fn vlan() -> Vec<Case> {
 }
 
 fn fib() -> Vec<Case> {
-    let (ip4, ip6) = (Flows::Routed(Routes::Ip4Million), Flows::Routed(Routes::Ip6TwoHundredThousand));
+    let (ip4, ip6) =
+        (Flows::To(Destined::Routed(Routes::Ip4Million)), Flows::To(Destined::Routed(Routes::Ip6TwoHundredThousand)));
     let (any4, any6) = (tcp4(CLIENT, "0.0.0.0"), tcp6("::"));
     vec![
         case("fib/v4-hot", "stage: 10^6 prefixes, one destination", tcp4(CLIENT, FAR)).of(Part::Fib),
@@ -258,6 +298,43 @@ fn all_changed() -> Vec<Case> {
             .flows(Flows::Ip4Source(MANY))
             .rival("baseline/lru-hit-64k"),
         case("lb/remembered-new", new, syn4()).flows(Flows::Ip4Source(1 << 24)).rival("baseline/lru-insert"),
+    ]
+}
+
+/// Points of the curves that are measured where a sweep is asked for.
+const FLOW_COUNTS: [u32; 12] =
+    [1, 4, 16, 64, 256, 1 << 10, 1 << 12, 1 << 14, 1 << 16, 1 << 18, 1 << 20, worlds::MOST_FLOWS];
+const VIP_COUNTS: [u32; 7] = [1, 4, 16, 64, 256, 1_024, 4_000];
+
+/// So many flows to one VIP, for all of which its ring answers.
+fn sweep_flows(flows: u32) -> Case {
+    let about = format!("{flows} flows to one VIP with 100 backends, its ring unchanged");
+    case(&format!("sweep/flows-{flows}"), &about, tcp4(CLIENTS, "192.0.2.10"))
+        .flows(Flows::Ip4Source(flows))
+        .scale("VIP", "flows", flows)
+        .rival("forward/hot")
+}
+
+/// The same, every one of them remembered.
+fn sweep_remembered(flows: u32) -> Case {
+    let about = format!("{flows} flows to one VIP, 99 of 100 backends new: all remembered in a table of 2^23");
+    case(&format!("sweep/remembered-{flows}"), &about, tcp4(CLIENTS, "192.0.2.10"))
+        .flows(Flows::Ip4Source(flows))
+        .scale("VIP, all slots changed", "flows", flows)
+        .rival("forward/hot")
+}
+
+/// So many VIPs: packets for one, and for one after the other.
+fn sweep_vips(vips: u32) -> [Case; 2] {
+    let name = |which: &str| format!("sweep/vips-{vips}-{which}");
+    [
+        case(&name("one"), &format!("{vips} VIPs with 8 backends each, one flow"), tcp4(CLIENT, "192.0.2.10"))
+            .scale("one flow", "VIPs", vips)
+            .rival("forward/hot"),
+        case(&name("all"), &format!("{vips} VIPs, each packet for another"), tcp4(CLIENT, "0.0.0.0"))
+            .flows(Flows::To(Destined::Vips(vips)))
+            .scale("all VIPs in turn", "VIPs", vips)
+            .rival("forward/hot"),
     ]
 }
 

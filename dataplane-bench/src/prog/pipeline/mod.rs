@@ -18,10 +18,9 @@ use model::Ids;
 use model::tables::{Features, Parameters};
 use model::verdict::Verdict;
 
-use super::baseline::keys::Routes;
 use super::bench::{Bench, Keeps, Label, Subject};
 use super::kernel::{Control, FrameState, Loaded, action, fill, image};
-use cases::{Case, Part, Setting};
+use cases::{Case, Destined, Part, Setting};
 use skel::types;
 use worlds::{INGRESS, World};
 
@@ -126,27 +125,35 @@ fn bench(case: &Case, frame: Vec<u8>, destinations: &Destinations, subject: &Rc<
 #[derive(Default)]
 struct Destinations {
     all: Vec<u128>,
-    first: BTreeMap<Routes, usize>,
+    first: BTreeMap<Destined, usize>,
 }
 
 impl Destinations {
     fn of(cases: &[Case]) -> Self {
         let mut destinations = Self::default();
-        for (routes, _) in cases.iter().filter_map(|case| case.flows.destinations()) {
-            if let Entry::Vacant(entry) = destinations.first.entry(routes) {
+        for (destined, _) in cases.iter().filter_map(|case| case.flows.destinations()) {
+            if let Entry::Vacant(entry) = destinations.first.entry(destined) {
                 entry.insert(destinations.all.len());
-                let mut drawn = routes.destinations(&routes.draw());
-                let far = |address: &u128| worlds::is_far(*address, routes.is_ip6());
-                let other = drawn.iter().copied().find(far).unwrap_or(0);
-                drawn.iter_mut().filter(|address| !far(address)).for_each(|address| *address = other);
-                destinations.all.extend(drawn);
+                destinations.all.extend(Self::draw(destined));
             }
         }
         destinations
     }
 
+    fn draw(destined: Destined) -> Vec<u128> {
+        let routes = match destined {
+            Destined::Vips(vips) => return worlds::vip_addresses(vips),
+            Destined::Routed(routes) => routes,
+        };
+        let mut drawn = routes.destinations(&routes.draw());
+        let far = |address: &u128| worlds::is_far(*address, routes.is_ip6());
+        let other = drawn.iter().copied().find(far).unwrap_or(0);
+        drawn.iter_mut().filter(|address| !far(address)).for_each(|address| *address = other);
+        drawn
+    }
+
     fn first_index(&self, case: &Case) -> u32 {
-        let first = case.flows.destinations().and_then(|(routes, _)| self.first.get(&routes));
+        let first = case.flows.destinations().and_then(|(destined, _)| self.first.get(&destined));
         first.and_then(|first| u32::try_from(*first).ok()).unwrap_or(0)
     }
 
@@ -155,7 +162,7 @@ impl Destinations {
         let address = self.all.get(self.first_index(case) as usize).copied().unwrap_or(0);
         match case.flows.destinations() {
             None => case.frame.clone(),
-            Some((routes, _)) if routes.is_ip6() => {
+            Some((destined, _)) if destined.is_ip6() => {
                 case.frame.replacen("> :: ", &format!("> {} ", Ipv6Addr::from(address)), 1)
             }
             Some(_) => case.frame.replacen("> 0.0.0.0 ", &format!("> {} ", Ipv4Addr::from(address as u32)), 1),

@@ -21,6 +21,10 @@ const VLAN_INGRESS: IfIndex = IfIndex(3);
 pub(super) const MANY: u32 = 65_536;
 pub(super) const BACKENDS: u16 = 100;
 pub(super) const DENIED: u32 = 10_000;
+/// Most flows of a sweep.
+pub(super) const MOST_FLOWS: u32 = 1 << 22;
+/// The first of the VIPs, where there are many.
+const FIRST_VIP: u32 = 0xc000_020a;
 /// Gateways of a full table.
 const GATEWAYS: u32 = 250;
 
@@ -165,6 +169,21 @@ pub(super) fn balancer(backends: u16) -> World {
     world
 }
 
+/// The same with room for twice as many flows as a sweep has.
+pub(super) fn balancer_remembering(backends: u16) -> World {
+    let mut world = balancer(backends);
+    world.desired.node.flow_table_entries = 2 * MOST_FLOWS;
+    world
+}
+
+/// The addresses of so many VIPs, each once in a while and not in their order; a power of two of them.
+pub(super) fn vip_addresses(vips: u32) -> Vec<u128> {
+    let places = vips.next_power_of_two();
+    // Odd, so that every place is reached.
+    let place = |n: u32| n.wrapping_mul(2_654_435_761) & (places - 1);
+    (0..places).map(|n| u128::from(FIRST_VIP + place(n) % vips)).collect()
+}
+
 /// A router with `vips` VIPs, 192.0.2.10 and up, and the same `backends` behind each.
 pub(super) fn balancer_of_vips(vips: u32, backends: u16) -> World {
     let mut world = router(1);
@@ -177,7 +196,7 @@ pub(super) fn balancer_of_vips(vips: u32, backends: u16) -> World {
         };
         world.desired.services.push(Service {
             name: format!("vip-{n}"),
-            addresses: vec![v4(0xc000_020a + n)],
+            addresses: vec![v4(FIRST_VIP + n)],
             port: 80,
             protocol: protocol::TCP,
             advertise: true,
