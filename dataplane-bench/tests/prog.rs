@@ -82,8 +82,8 @@ mod root {
         let report = report.arg("report").arg(&result).arg("--html").arg(&page).output().unwrap();
         assert!(report.status.success(), "{}", stderr(&report));
         let html = std::fs::read_to_string(page).unwrap();
-        let plot =
-            html.split("Cost per packet against the number of VIPs").nth(1).unwrap().split("</svg>").next().unwrap();
+        let plot = html.rsplit("Cost per packet against the number of VIPs").next().unwrap();
+        let plot = plot.split("</svg>").next().unwrap();
         assert_eq!(plot.matches("<circle").count(), 4, "{plot}");
         assert!(plot.contains("curve base") && plot.contains("forward/hot"), "{plot}");
     }
