@@ -12,7 +12,7 @@
 #include "drop_reasons.h"
 
 enum limits {
-	ABI_VERSION = 7,
+	ABI_VERSION = 8,
 	PORTS_MAX = 64,	      /* ports; index 0 counts packets of unknown ones */
 	QUEUES_PER_PORT = 64, /* slow-path sockets a port */
 	IFINDEX_MAX = 4096,   /* interfaces that can carry the program */
@@ -205,9 +205,19 @@ _Static_assert(sizeof(struct source_range) == 32, "source_range");
 
 /* ---- load balancing ---------------------------------------------------------------------------------------------- */
 
+/* What a VIP answers to; all 0 for no VIP. */
+struct vip {
+	struct ip_addr address;
+	__be16 port;
+	__u8 proto;
+	__u8 is_ipv6;
+	__u8 pad[12];
+};
+_Static_assert(sizeof(struct vip) == 32, "vip");
+
 /*
- * An entry is a VIP: number of its address (16 bits), port as on the wire (16), protocol (8), VIP (24), from the high bits down; 0 for
- * none. It stands in one of two buckets, one in each half of the table. crates/tables/src/vips.rs has the same.
+ * An entry is a VIP: 40 bits of the hash of its address, port and protocol, and its index below (24); 0 for none. It stands in one of two
+ * buckets, one in each half of the table, and no other of these buckets has the same 40 bits. crates/tables/src/vips.rs has the same.
  */
 struct vip_bucket {
 	__u64 entry[VIP_BUCKET_ENTRIES];
@@ -215,9 +225,8 @@ struct vip_bucket {
 _Static_assert(sizeof(struct vip_bucket) == 32, "vip_bucket");
 
 enum vip_entry {
-	VIP_ENTRY_ADDRESS_SHIFT = 48,
-	VIP_ENTRY_PORT_SHIFT = 32,
-	VIP_ENTRY_PROTOCOL_SHIFT = 24,
+	VIP_ENTRY_PRINT_SHIFT = 24,
+	VIP_HASH_PRINT_SHIFT = 11, /* the hash's bits below its first ones, which say the bucket of the first half */
 };
 
 /* A slot: its backend, 0 for none; the backend of flows that began before it changed; whether it has changed. */

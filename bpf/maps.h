@@ -88,6 +88,13 @@ struct {
 	__uint(max_entries, 2 * VIP_BUCKETS);
 	__type(key, __u32);
 	__type(value, struct vip_bucket);
+} vip_buckets SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, VIPS_MAX);
+	__type(key, __u32); /* VIP */
+	__type(value, struct vip);
 } vips SEC(".maps");
 
 /* One value of as many lines as the knob says, in the memory of the process, too. */

@@ -74,7 +74,7 @@ ALWAYS_INLINE int take_quoted_flow(struct xdp_md *ctx, struct packet *pkt)
  * An error for an address that VIPs have: CONTINUE where it is about none of their flows. It is not remembered as a packet of the flow: anybody
  * can send one. Global: the verifier walks it once. Invalidates: packet pointers.
  */
-__noinline int error_to_backend(struct xdp_md *ctx, struct packet *pkt, __u32 address)
+__noinline int error_to_backend(struct xdp_md *ctx, struct packet *pkt)
 {
 	const struct backend *b = NULL;
 	struct ip_addr source;
@@ -88,7 +88,7 @@ __noinline int error_to_backend(struct xdp_md *ctx, struct packet *pkt, __u32 ad
 	proto = pkt->proto;
 	pkt->quote = take_quoted_flow(ctx, pkt);
 	if (pkt->quote == QUOTE_FLOW)
-		vip = vip_of(pkt, address);
+		vip = vip_of(pkt);
 	if (vip) {
 		trace_step(STAGE_VIP, vip, 0);
 		hash = flow_hash(pkt);

@@ -71,13 +71,13 @@ ALWAYS_INLINE int forward(struct xdp_md *ctx, struct packet *pkt)
 
 	if (pkt->host_scope)
 		return pass(pkt);
+	if (config.vip && (action = load_balance(ctx, pkt)) != CONTINUE)
+		return action;
 	group = fib_lookup(pkt);
 	if (!group)
 		return punt_plain(ctx, pkt, PUNT_NO_ROUTE);
-	if (config.vip && group > VIP_GROUPS && (action = load_balance(ctx, pkt, group - VIP_GROUPS)) != CONTINUE)
-		return action;
 	if (config.vip && group > VIP_GROUPS && is_error_of_flow(pkt) &&
-	    (action = error_to_backend(ctx, pkt, group - VIP_GROUPS)) != CONTINUE)
+	    (action = error_to_backend(ctx, pkt)) != CONTINUE)
 		return action;
 	nh = next_hop_of(ctx, pkt, group, 0);
 	if (!nh)

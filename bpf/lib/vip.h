@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * Load balancing: VIP -> Maglev ring -> backend -> out. The FIB has found the VIP's address, so packets for others pay nothing. Of slots
- * that have changed, the flow table tells which flows began before and after; of all others the ring is the answer for every packet.
+ * Load balancing: VIP -> Maglev ring -> backend -> out. A packet for a VIP needs no route of its own, only the backend's. Of slots that
+ * have changed, the flow table tells which flows began before and after; of all others the ring is the answer for every packet.
  */
 #pragma once
 
@@ -222,7 +222,7 @@ ALWAYS_INLINE int to_backend(struct xdp_md *ctx, struct packet *pkt, const struc
 /* The VIP of this key, an entry without its VIP; 0 where the bucket does not have it. */
 ALWAYS_INLINE __u32 vip_in_bucket(__u32 bucket, __u64 key)
 {
-	const struct vip_bucket *b = bpf_map_lookup_elem(&vips, &bucket);
+	const struct vip_bucket *b = bpf_map_lookup_elem(&vip_buckets, &bucket);
 
 	if (!b)
 		return 0;
@@ -230,19 +230,30 @@ ALWAYS_INLINE __u32 vip_in_bucket(__u32 bucket, __u64 key)
 	for (int i = 0; i < VIP_BUCKET_ENTRIES; i++) {
 		__u64 entry = b->entry[i];
 
-		if ((entry ^ key) >> VIP_ENTRY_PROTOCOL_SHIFT == 0)
-			return entry & ((1u << VIP_ENTRY_PROTOCOL_SHIFT) - 1);
+		if ((entry ^ key) >> VIP_ENTRY_PRINT_SHIFT == 0)
+			return entry & ((1u << VIP_ENTRY_PRINT_SHIFT) - 1);
 	}
 	return 0;
 }
 
+/* The hash says which VIP it can be; whether it is. */
+ALWAYS_INLINE int is_for(const struct packet *pkt, const struct vip *vip)
+{
+	const __be32 *a = vip->address.word, *b = pkt->dst.word;
+
+	if (vip->port != pkt->ports >> 16 || vip->proto != pkt->proto || vip->is_ipv6 != pkt->is_ipv6 || a[3] != b[3])
+		return 0;
+	return !pkt->is_ipv6 || (a[0] == b[0] && a[1] == b[1] && a[2] == b[2]);
+}
+
 /*
- * The VIP of the packet's port and protocol at its destination, which has this number; 0 for none. Its buckets follow from the packet
- * and not from the number: a processor that foresees the comparison goes on while the FIB's answer is still under way.
+ * The VIP of the packet's destination, port and protocol; 0 for none. Nothing on the way waits for the comparisons, which a processor
+ * foresees: neither their order nor the memory that they need is on the way to the backend.
  */
-ALWAYS_INLINE __u32 vip_of(const struct packet *pkt, __u32 address)
+ALWAYS_INLINE __u32 vip_of(const struct packet *pkt)
 {
 	__u64 h = hash_words(0, bpf_ntohl(pkt->dst.word[3]), pkt->ports >> 16 << 16 | pkt->proto), key;
+	const struct vip *row;
 	__u32 first, second, vip;
 
 	if (pkt->is_ipv6) {
@@ -251,22 +262,26 @@ ALWAYS_INLINE __u32 vip_of(const struct packet *pkt, __u32 address)
 	}
 	first = h >> (64 - VIP_BUCKET_BITS);
 	second = VIP_BUCKETS + (h >> (64 - 2 * VIP_BUCKET_BITS) & (VIP_BUCKETS - 1));
-	key = (__u64)address << VIP_ENTRY_ADDRESS_SHIFT | (__u64)(pkt->ports >> 16) << VIP_ENTRY_PORT_SHIFT |
-	      (__u64)pkt->proto << VIP_ENTRY_PROTOCOL_SHIFT;
+	key = h << VIP_HASH_PRINT_SHIFT;
 	vip = vip_in_bucket(first, key);
-	return vip ? vip : vip_in_bucket(second, key);
+	if (!vip)
+		vip = vip_in_bucket(second, key);
+	if (!vip)
+		return 0;
+	row = bpf_map_lookup_elem(&vips, &vip);
+	return row && is_for(pkt, row) ? vip : 0;
 }
 
-/* A packet for an address that VIPs have: CONTINUE where none of them takes it. Invalidates: packet pointers. */
-ALWAYS_INLINE int load_balance(struct xdp_md *ctx, struct packet *pkt, __u32 address)
+/* Those of the default VRF: CONTINUE where the packet is for no VIP. Invalidates: packet pointers. */
+ALWAYS_INLINE int load_balance(struct xdp_md *ctx, struct packet *pkt)
 {
 	const struct backend *b;
 	__u32 vip, id = 0;
 	__u64 hash;
 
-	if (!pkt->has_ports)
+	if (!pkt->has_ports || vrf_of(pkt))
 		return CONTINUE;
-	vip = vip_of(pkt, address);
+	vip = vip_of(pkt);
 	if (!vip)
 		return CONTINUE;
 	trace_step(STAGE_VIP, vip, 0);

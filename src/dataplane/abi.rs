@@ -52,6 +52,7 @@ abi!(
     trace,
     tunnel_peer,
     tunnel_peer_key,
+    vip,
     vip_bucket,
     vlan_port_key,
     xdp_md,

@@ -15,7 +15,7 @@ use model::tables::{
     Port, PortId, PortKey, Ring, Tables, VipId, VrfId,
 };
 
-use self::services::{backend, decode_backend, decode_vips, vips};
+use self::services::{backend, decode_backend, decode_vips, vip, vip_buckets};
 use self::tunnels::{inner_sources, tunnel_peer};
 use super::abi::{self, Abi, types};
 use super::error::Error;
@@ -23,7 +23,7 @@ use super::error::Error;
 mod services;
 mod tunnels;
 
-pub(super) use services::{RING_BYTES, decode_ring, ring, stamp, vip_ids};
+pub(super) use services::{RING_BYTES, decode_ring, ring, stamp};
 pub(super) use tunnels::{sources, sources_base};
 
 /// Entries of one map by key, as bytes.
@@ -49,6 +49,7 @@ pub(super) enum Table {
     Origins,
     Groups,
     Backends,
+    VipBuckets,
     Vips,
     TunnelSources,
     TunnelPeers,
@@ -62,7 +63,7 @@ pub(super) enum Table {
 
 impl Table {
     /// Every table, what is referred to before what refers to it: the order of writes; deletes go the other way.
-    pub(super) const ORDER: [Self; 14] = [
+    pub(super) const ORDER: [Self; 15] = [
         Self::Adjacencies,
         Self::NextHops,
         Self::Origins,
@@ -75,6 +76,7 @@ impl Table {
         Self::Denylist6,
         Self::Filter,
         Self::Vips,
+        Self::VipBuckets,
         Self::VlanPorts,
         Self::Ports,
     ];
@@ -88,6 +90,7 @@ impl Table {
             Self::Groups => "groups",
             Self::Backends => "backends",
             Self::Vips => "vips",
+            Self::VipBuckets => "vip_buckets",
             Self::TunnelSources => "tunnel_sources",
             Self::TunnelPeers => "tunnel_peers",
             Self::Vnis => "vnis",
@@ -121,7 +124,8 @@ impl Table {
             Self::NextHops => l::NEXT_HOPS_MAX.0,
             Self::Origins | Self::Groups => l::GROUPS_MAX.0,
             Self::Backends => l::BACKENDS_MAX.0,
-            Self::Vips => 2 * l::VIP_BUCKETS.0,
+            Self::Vips => l::VIPS_MAX.0,
+            Self::VipBuckets => 2 * l::VIP_BUCKETS.0,
             Self::TunnelSources => l::TUNNEL_SOURCES_MAX.0,
             Self::TunnelPeers | Self::Vnis => l::TUNNEL_PEERS_MAX.0,
             Self::Denylist4 | Self::Denylist6 => l::DENYLIST_MAX.0,
@@ -383,9 +387,12 @@ pub(super) fn encode(tables: &Tables, bases: Bases, present: &Encoded) -> Result
     if !tables.tunnel_sources.is_empty() {
         e.entries.insert(Table::TunnelSources, sources(tables, bases.sources));
     }
-    let vips = vips(tables, present.table(Table::Vips))?;
-    if !vips.is_empty() {
-        e.entries.insert(Table::Vips, vips);
+    for (key, id) in &tables.vips {
+        e.put(Table::Vips, &id.0, &vip(key));
+    }
+    let buckets = vip_buckets(tables, present.table(Table::VipBuckets))?;
+    if !buckets.is_empty() {
+        e.entries.insert(Table::VipBuckets, buckets);
     }
     for (id, value) in &tables.backends {
         e.put(Table::Backends, &id.0, &backend(value, tables));
@@ -509,7 +516,7 @@ pub(super) fn decode(e: &Encoded) -> Tables {
             t.next_hops.insert(NextHopId(id), nh);
         }
     }
-    t.vips = decode_vips(e, &t);
+    t.vips = decode_vips(e);
     for (id, value) in rows::<u32, types::adjacency>(e, Table::Adjacencies) {
         t.adjacencies.insert(AdjacencyId(id), decode_adjacency(&value));
     }

@@ -279,7 +279,7 @@ fn only_cleared(former: &Ring, ring: &Ring) -> bool {
 fn read_rings(maps: &SharedMaps, vips: &Entries) -> Result<BTreeMap<VipId, (Ring, u32)>, Error> {
     let rings = maps.get("rings")?;
     let mut found = BTreeMap::new();
-    for id in encode::vip_ids(vips) {
+    for id in vips.keys().filter_map(|key| abi::from_bytes(key).map(VipId)) {
         let Some(inner) = rings.lookup(&id.0.to_ne_bytes(), MapFlags::ANY).map_err(failed("rings", "read"))? else {
             continue;
         };

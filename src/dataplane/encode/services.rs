@@ -1,14 +1,12 @@
 //! VIPs, their backends and their rings.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
+use std::collections::BTreeMap;
 
 use model::network::Mac;
 use model::tables::{
-    AdjacencyId, Backend, BackendId, GroupId, NextHop, NextHopId, Outer, RING_SLOTS, Ring, Slot, Tables, VipAddressId,
-    VipId, VipKey,
+    AdjacencyId, Backend, BackendId, GroupId, NextHop, NextHopId, Outer, RING_SLOTS, Ring, Slot, Tables, VipId, VipKey,
 };
-use tables::vips::{Bucket, Entry, Vips};
+use tables::vips::{Bucket, Key, Vips};
 
 use super::{Encoded, Entries, Table, address, ip_addr, vni, vni_bytes};
 use crate::dataplane::abi::{self, types};
@@ -21,39 +19,34 @@ pub(in crate::dataplane) const RING_BYTES: usize = (RING_SLOTS + 1) * size_of::<
 const _: () = {
     assert!(types::limits::VIP_BUCKETS.0 as usize == tables::vips::BUCKETS);
     assert!(types::limits::VIP_BUCKET_ENTRIES.0 as usize == tables::vips::BUCKET_ENTRIES);
-    let last = Entry::new(u16::MAX, 0, 0, 0).0;
-    assert!(last == (u16::MAX as u64) << types::vip_entry::VIP_ENTRY_ADDRESS_SHIFT.0);
-    let last = Entry::new(0, u16::MAX, 0, 0).0;
-    assert!(last == (u16::MAX as u64) << types::vip_entry::VIP_ENTRY_PORT_SHIFT.0);
     assert!(types::limits::VIP_GROUPS.0 == GroupId::LAST.0);
-    let last = Entry::new(0, 0, u8::MAX, 0).0;
-    assert!(last == (u8::MAX as u64) << types::vip_entry::VIP_ENTRY_PROTOCOL_SHIFT.0);
+    // What of the hash is in front of an entry's part of it.
+    assert!(types::vip_entry::VIP_HASH_PRINT_SHIFT.0 == types::limits::VIP_BUCKET_BITS.0);
+    assert!(1 << types::limits::VIP_BUCKET_BITS.0 == tables::vips::BUCKETS);
 };
 
-/// The table of VIPs that these entries are.
-fn vips_of(entries: &Entries) -> Vips {
+/// What a VIP answers to.
+pub(super) fn vip(key: &VipKey) -> types::vip {
+    types::vip {
+        address: ip_addr(key.address),
+        port: key.port.to_be(),
+        proto: key.protocol,
+        is_ipv6: key.address.is_ipv6().into(),
+        ..Default::default()
+    }
+}
+
+/// Entries of the buckets that VIPs are found by: what `present` has stays where it is.
+pub(super) fn vip_buckets(tables: &Tables, present: &Entries) -> Result<Entries, Error> {
     let bucket = |(key, value): (&Vec<u8>, &Vec<u8>)| {
         let index: u32 = abi::from_bytes(key)?;
         Some((index as usize, abi::from_bytes::<types::vip_bucket>(value)?.entry))
     };
-    Vips::adopt(entries.iter().filter_map(bucket))
-}
-
-/// The VIPs in a table's entries.
-pub(in crate::dataplane) fn vip_ids(entries: &Entries) -> impl Iterator<Item = VipId> {
-    vips_of(entries).entries().map(|entry| VipId(entry.vip())).collect::<BTreeSet<VipId>>().into_iter()
-}
-
-/// Entries of the table of VIPs: what `present` has stays where it is.
-pub(super) fn vips(tables: &Tables, present: &Entries) -> Result<Entries, Error> {
-    let numbers: BTreeMap<IpAddr, VipAddressId> = tables.vip_addresses().map(|(id, address)| (address, id)).collect();
-    let entry = |(key, vip): (&VipKey, &VipId)| {
-        let address = numbers.get(&key.address)?;
-        Some((key.address, Entry::new(address.0 as u16, key.port, key.protocol, vip.0)))
-    };
-    let vips = vips_of(present).with(tables.vips.iter().filter_map(entry));
-    let limit = Table::Vips.limit() * tables::vips::BUCKET_ENTRIES;
-    let vips = vips.map_err(|_| Error::Full { table: Table::Vips.map(), wanted: tables.vips.len(), limit })?;
+    let present = Vips::adopt(present.iter().filter_map(bucket));
+    let key = |key: &VipKey| Key { address: key.address, port: key.port, protocol: key.protocol };
+    let vips = present.with(tables.vips.iter().map(|(of, id)| (key(of), id.0)));
+    let limit = Table::VipBuckets.limit() * tables::vips::BUCKET_ENTRIES;
+    let vips = vips.map_err(|_| Error::Full { table: Table::VipBuckets.map(), wanted: tables.vips.len(), limit })?;
     let bytes = |(index, bucket): (usize, &Bucket)| {
         let value = types::vip_bucket { entry: *bucket };
         (abi::bytes_of(&(index as u32)).to_vec(), abi::bytes_of(&value).to_vec())
@@ -132,14 +125,14 @@ pub(super) fn decode_backend(b: &types::backend) -> Backend {
     }
 }
 
-/// The VIPs of a table whose addresses are known by their numbers.
-pub(super) fn decode_vips(e: &Encoded, t: &Tables) -> BTreeMap<VipKey, VipId> {
-    let addresses: BTreeMap<VipAddressId, IpAddr> = t.vip_addresses().collect();
-    let vip = |entry: Entry| {
-        let address = *addresses.get(&VipAddressId(entry.address().into()))?;
-        Some((VipKey { address, port: entry.port(), protocol: entry.protocol() }, VipId(entry.vip())))
+/// The VIPs of a table.
+pub(super) fn decode_vips(e: &Encoded) -> BTreeMap<VipKey, VipId> {
+    let vip = |(id, row): (&Vec<u8>, &Vec<u8>)| {
+        let row: types::vip = abi::from_bytes(row)?;
+        let (address, port) = (address(row.address.word), u16::from_be(row.port));
+        Some((VipKey { address, port, protocol: row.proto }, VipId(abi::from_bytes(id)?)))
     };
-    vips_of(e.table(Table::Vips)).entries().filter_map(vip).collect()
+    e.table(Table::Vips).iter().filter_map(vip).collect()
 }
 
 /// A moment as rings are stamped by it, `now_ns` since boot.
