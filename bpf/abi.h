@@ -208,10 +208,13 @@ _Static_assert(sizeof(struct source_range) == 32, "source_range");
 /* What a VIP answers to; all 0 for no VIP. */
 struct vip {
 	struct ip_addr address;
-	__be16 port;
-	__u8 proto;
-	__u8 is_ipv6;
-	__u8 pad[12];
+	__be16 port; /* 0: any */
+	__u8 proto;  /* 0: any */
+	__u8 family; /* 0: IPv4, 1: IPv6, and VIP_PREFIX */
+	__u8 prefix_len;
+	__u8 pad;
+	__u16 number; /* of the prefix; 0 for one address */
+	__u8 pad2[8];
 };
 _Static_assert(sizeof(struct vip) == 32, "vip");
 
@@ -224,10 +227,27 @@ struct vip_bucket {
 };
 _Static_assert(sizeof(struct vip_bucket) == 32, "vip_bucket");
 
+enum vip_family {
+	VIP_PREFIX = 0x80, /* not one address: no packet's own family */
+};
+
 enum vip_entry {
 	VIP_ENTRY_PRINT_SHIFT = 24,
 	VIP_HASH_PRINT_SHIFT = 11, /* the hash's bits below its first ones, which say the bucket of the first half */
 };
+
+/*
+ * By the number of an address or a prefix: its VIPs of any port, 0 for none. VIPs of one port are in the buckets, those of a prefix where
+ * its number leads as an address 0.0.x.y would.
+ */
+struct vip_address {
+	__u32 prefix; /* it is one, of several addresses */
+	__u32 tcp;
+	__u32 udp;
+	__u32 sctp;
+	__u32 any; /* every protocol */
+};
+_Static_assert(sizeof(struct vip_address) == 20, "vip_address");
 
 /* A slot: its backend, 0 for none; the backend of flows that began before it changed; whether it has changed. */
 enum ring_slot {
@@ -326,7 +346,7 @@ enum next_hop_kind {
 
 struct next_hop {
 	__u32 kind;
-	__u32 adjacency;
+	__u32 adjacency;	/* VIP: length of the destination's prefix */
 	__u32 ifindex;		/* where the neighbour is resolved */
 	struct ip_addr address; /* FORWARD: of the gateway. VIP, and RECEIVE where VIPs have it, too: the destination */
 };

@@ -100,6 +100,7 @@ struct abi_types {
 	enum filter_next filter_next;
 	enum tunnel_kind tunnel_kind;
 	enum vip_entry vip_entry;
+	enum vip_family vip_family;
 	enum ring_slot ring_slot;
 	enum flow_entry flow_entry;
 	enum outer_kind outer_kind;

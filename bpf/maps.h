@@ -97,6 +97,14 @@ struct {
 	__type(value, struct vip);
 } vips SEC(".maps");
 
+/* Asked where no bucket has a VIP for the packet. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, VIPS_MAX);
+	__type(key, __u32); /* number of the address */
+	__type(value, struct vip_address);
+} vip_addresses SEC(".maps");
+
 /* One value of as many lines as the knob says, in the memory of the process, too. */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);

@@ -64,9 +64,9 @@ mod root {
             for (name, protocol) in [("tcp", TCP), ("udp", UDP)] {
                 desired.services.push(Service {
                     name: name.to_owned(),
-                    addresses: vec![VIP.into()],
-                    port: 80,
-                    protocol,
+                    addresses: vec![IpAddr::from(VIP).into()],
+                    port: Some(80),
+                    protocol: Some(protocol),
                     advertise: false,
                     health: None,
                     backends: Vec::new(),
@@ -103,7 +103,7 @@ mod root {
 
         fn slots(&self) -> Vec<Slot> {
             let tables = &self.compiler.compiled().tables;
-            let tcp = tables.vips.iter().find(|(key, _)| key.protocol == TCP).unwrap().1;
+            let tcp = tables.vips.iter().find(|(key, _)| key.protocol == Some(TCP)).unwrap().1;
             let ring = self.dataplane.ring(*tcp).unwrap();
             assert_eq!(Some(ring), tables.rings.get(tcp));
             ring.to_vec()

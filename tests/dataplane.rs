@@ -101,17 +101,27 @@ mod root {
         t.next_hops.insert(NextHopId(1), forward(ip("192.0.2.2"), 1));
         t.next_hops.insert(NextHopId(2), forward(ip("2001:db8::2"), 2));
         t.next_hops.insert(NextHopId(3), NextHop::Receive { vip: None });
-        t.next_hops.insert(NextHopId(4), NextHop::Vip(ip("203.0.113.1")));
-        let vip = VipAddressId(1).group();
-        for (id, hop) in [(GroupId(1), 1), (GroupId(2), 2), (GroupId(3), 3), (vip, 4)] {
+        t.next_hops.insert(NextHopId(4), NextHop::Vip(ip("203.0.113.1").into()));
+        t.next_hops.insert(NextHopId(5), NextHop::Vip(net("2001:db8:100::/48")));
+        let [vip, vips] = [1, 2].map(|number| VipAddressId(number).group());
+        for (id, hop) in [(GroupId(1), 1), (GroupId(2), 2), (GroupId(3), 3), (vip, 4), (vips, 5)] {
             t.groups.insert(id, Group { buckets: vec![NextHopId(hop); GROUP_BUCKETS] });
         }
         t.fib.insert(net("0.0.0.0/0"), GroupId(1));
         t.fib.insert(net("2001:db8:1::/48"), GroupId(2));
         t.fib.insert(net("192.0.2.1/32"), GroupId(3));
         t.fib.insert(net("203.0.113.1/32"), vip);
-        t.vips.insert(VipKey { address: ip("203.0.113.1"), port: 80, protocol: 6 }, VipId(1));
-        t.rings.insert(VipId(1), Arc::from(vec![Slot::from(BackendId(1)); RING_SLOTS]));
+        t.fib.insert(net("2001:db8:100::/48"), vips);
+        t.vips.insert(VipKey::of_port(ip("203.0.113.1"), 80, 6), VipId(1));
+        let prefix = net("2001:db8:100::/48");
+        t.vips.insert(VipKey { prefix, port: Some(53), protocol: Some(17) }, VipId(2));
+        for (vip, protocol) in [(3, Some(6)), (4, Some(17)), (5, Some(132)), (6, None)] {
+            t.vips.insert(VipKey { prefix, port: None, protocol }, VipId(vip));
+        }
+        t.vips.insert(VipKey { prefix: net("203.0.113.1/32"), port: None, protocol: None }, VipId(7));
+        for vip in 1..=7 {
+            t.rings.insert(VipId(vip), Arc::from(vec![Slot::from(BackendId(1)); RING_SLOTS]));
+        }
         t.backends.insert(
             BackendId(1),
             Backend {

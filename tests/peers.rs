@@ -133,9 +133,9 @@ mod root {
             }
             desired.services.push(Service {
                 name: "web".to_owned(),
-                addresses: VIPS.map(|vip| vip.parse().unwrap()).to_vec(),
-                port: 80,
-                protocol: TCP,
+                addresses: VIPS.map(|vip| vip.parse::<IpAddr>().unwrap().into()).to_vec(),
+                port: Some(80),
+                protocol: Some(TCP),
                 advertise: false,
                 health: None,
                 backends: vec![Backend { address: backend.parse().unwrap(), weight: 1, encap, drain: false }],

@@ -28,8 +28,8 @@ ALWAYS_INLINE int ip6_equal(const __be32 *a, const __be32 *b)
 }
 
 /*
- * Reads the packet that the error quotes: one of the VIP that the error is for, directly behind its header what has ports, four bytes of
- * which are enough. Source, protocol and ports of `pkt` become those of the packets that this one answers; the caller puts them back.
+ * Reads the packet that the error quotes: one of the VIP that the error is for, directly behind its header the ports, where it has any,
+ * four bytes which are enough. Source, protocol and ports of `pkt` become those of the packets that this one answers; the caller puts them back.
  */
 ALWAYS_INLINE int take_quoted_flow(struct xdp_md *ctx, struct packet *pkt)
 {
@@ -60,35 +60,45 @@ ALWAYS_INLINE int take_quoted_flow(struct xdp_md *ctx, struct packet *pkt)
 		proto = ip->proto;
 		map_ip4(&pkt->src, ip->dst);
 	}
+	pkt->ports = 0;
+	pkt->proto = proto;
 	if (!has_ports(proto))
-		return QUOTE_OTHER;
+		return QUOTE_FLOW;
 	upper = bytes_at(ctx, l4, 4);
 	if (!upper || l4 + 4 > end)
 		return QUOTE_SHORT;
-	pkt->proto = proto;
 	pkt->ports = *upper >> 16 | *upper << 16;
 	return QUOTE_FLOW;
 }
 
 /*
- * An error for an address that VIPs have: CONTINUE where it is about none of their flows. It is not remembered as a packet of the flow: anybody
- * can send one. Global: the verifier walks it once. Invalidates: packet pointers.
+ * What is for an address or a prefix of VIPs, by its number, and for no VIP of its own port there: CONTINUE where it is for none of any
+ * port either. An error goes where the flow goes that it is about, and is not remembered as a packet of it: anybody can send
+ * one. Global: the verifier walks it once. Invalidates: packet pointers.
  */
-__noinline int error_to_backend(struct xdp_md *ctx, struct packet *pkt)
+__noinline int load_balance_at(struct xdp_md *ctx, struct packet *pkt, __u32 number)
 {
 	const struct backend *b = NULL;
 	struct ip_addr source;
 	__u32 vip = 0, id = 0;
+	int is_flow = 1;
 	__u64 hash = 0;
+	__be32 ports;
 	__u8 proto;
 
 	if (!pkt)
 		return XDP_PASS;
 	source = pkt->src;
 	proto = pkt->proto;
-	pkt->quote = take_quoted_flow(ctx, pkt);
-	if (pkt->quote == QUOTE_FLOW)
-		vip = vip_of(pkt);
+	ports = pkt->ports;
+	if (is_error_of_flow(pkt)) {
+		pkt->quote = take_quoted_flow(ctx, pkt);
+		is_flow = pkt->quote == QUOTE_FLOW;
+		if (is_flow && has_ports(pkt->proto))
+			vip = vip_of(pkt);
+	}
+	if (is_flow && !vip)
+		vip = vip_of_any(pkt, number);
 	if (vip) {
 		trace_step(STAGE_VIP, vip, 0);
 		hash = flow_hash(pkt);
@@ -96,7 +106,7 @@ __noinline int error_to_backend(struct xdp_md *ctx, struct packet *pkt)
 	}
 	pkt->src = source;
 	pkt->proto = proto;
-	pkt->ports = 0;
+	pkt->ports = ports;
 	if (!vip)
 		return CONTINUE;
 	if (!b)

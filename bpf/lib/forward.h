@@ -76,8 +76,7 @@ ALWAYS_INLINE int forward(struct xdp_md *ctx, struct packet *pkt)
 	group = fib_lookup(pkt);
 	if (!group)
 		return punt_plain(ctx, pkt, PUNT_NO_ROUTE);
-	if (config.vip && group > VIP_GROUPS && is_error_of_flow(pkt) &&
-	    (action = error_to_backend(ctx, pkt)) != CONTINUE)
+	if (config.vip && group > VIP_GROUPS && (action = load_balance_at(ctx, pkt, group - VIP_GROUPS)) != CONTINUE)
 		return action;
 	nh = next_hop_of(ctx, pkt, group, 0);
 	if (!nh)

@@ -241,9 +241,20 @@ ALWAYS_INLINE int is_for(const struct packet *pkt, const struct vip *vip)
 {
 	const __be32 *a = vip->address.word, *b = pkt->dst.word;
 
-	if (vip->port != pkt->ports >> 16 || vip->proto != pkt->proto || vip->is_ipv6 != pkt->is_ipv6 || a[3] != b[3])
+	if (vip->port != pkt->ports >> 16 || vip->proto != pkt->proto || vip->family != pkt->is_ipv6 || a[3] != b[3])
 		return 0;
 	return !pkt->is_ipv6 || (a[0] == b[0] && a[1] == b[1] && a[2] == b[2]);
+}
+
+/* The only VIP that what has this hash can be for, 0 for none. */
+ALWAYS_INLINE __u32 vip_by_hash(__u64 h)
+{
+	__u32 first = h >> (64 - VIP_BUCKET_BITS);
+	__u32 second = VIP_BUCKETS + (h >> (64 - 2 * VIP_BUCKET_BITS) & (VIP_BUCKETS - 1));
+	__u64 key = h << VIP_HASH_PRINT_SHIFT;
+	__u32 vip = vip_in_bucket(first, key);
+
+	return vip ? vip : vip_in_bucket(second, key);
 }
 
 /*
@@ -252,24 +263,56 @@ ALWAYS_INLINE int is_for(const struct packet *pkt, const struct vip *vip)
  */
 ALWAYS_INLINE __u32 vip_of(const struct packet *pkt)
 {
-	__u64 h = hash_words(0, bpf_ntohl(pkt->dst.word[3]), pkt->ports >> 16 << 16 | pkt->proto), key;
+	__u64 h = hash_words(0, bpf_ntohl(pkt->dst.word[3]), pkt->ports >> 16 << 16 | pkt->proto);
 	const struct vip *row;
-	__u32 first, second, vip;
+	__u32 vip;
 
 	if (pkt->is_ipv6) {
 		h = hash_words(h, pkt->dst.word[0], pkt->dst.word[1]);
 		h = hash_words(h, pkt->dst.word[2], pkt->dst.word[3]);
 	}
-	first = h >> (64 - VIP_BUCKET_BITS);
-	second = VIP_BUCKETS + (h >> (64 - 2 * VIP_BUCKET_BITS) & (VIP_BUCKETS - 1));
-	key = h << VIP_HASH_PRINT_SHIFT;
-	vip = vip_in_bucket(first, key);
-	if (!vip)
-		vip = vip_in_bucket(second, key);
+	vip = vip_by_hash(h);
 	if (!vip)
 		return 0;
 	row = bpf_map_lookup_elem(&vips, &vip);
 	return row && is_for(pkt, row) ? vip : 0;
+}
+
+/* The VIP of the packet's port and protocol at all addresses of the prefix with this number, 0 for none. */
+ALWAYS_INLINE __u32 vip_of_prefix(const struct packet *pkt, __u32 number)
+{
+	__u32 vip = vip_by_hash(hash_words(0, number, pkt->ports >> 16 << 16 | pkt->proto));
+	const struct vip *row;
+
+	if (!vip)
+		return 0;
+	row = bpf_map_lookup_elem(&vips, &vip);
+	return row && row->number == number && row->port == pkt->ports >> 16 && row->proto == pkt->proto ? vip : 0;
+}
+
+/*
+ * The VIP of what vip_of() has none for, at the address or prefix with this number; 0 for none: of the port at all addresses of the
+ * prefix, else of any port, else of any protocol. Nobody's are ICMP, and fragments that do not show what the first of their packet shows.
+ */
+ALWAYS_INLINE __u32 vip_of_any(const struct packet *pkt, __u32 number)
+{
+	const struct vip_address *a = bpf_map_lookup_elem(&vip_addresses, &number);
+	__u32 vip = 0;
+
+	if (!a)
+		return 0;
+	if (!has_ports(pkt->proto)) {
+		if (pkt->is_ipv6 ? pkt->proto == PROTO_ICMPV6 || is_extension(pkt->proto) : pkt->proto == PROTO_ICMP)
+			return 0;
+		return a->any;
+	}
+	if (is_trailing(pkt))
+		return 0;
+	if (a->prefix)
+		vip = vip_of_prefix(pkt, number);
+	if (!vip)
+		vip = pkt->proto == PROTO_TCP ? a->tcp : pkt->proto == PROTO_UDP ? a->udp : a->sctp;
+	return vip ? vip : a->any;
 }
 
 /* Those of the default VRF: CONTINUE where the packet is for no VIP. Invalidates: packet pointers. */

@@ -163,11 +163,12 @@ impl Row for Vip {
     const HEADER: &'static [&'static str] =
         &["SERVICE", "ADDRESS", "PORT", "PROTOCOL", "BACKENDS", "ANNOUNCED", "CHANGED", "PACKETS", "BYTES"];
     fn cells(&self) -> Vec<String> {
+        let any = || "*".to_owned();
         vec![
             self.service.clone(),
-            self.address.to_string(),
-            self.port.to_string(),
-            self.protocol.clone(),
+            self.address.clone(),
+            self.port.map_or_else(any, |port| port.to_string()),
+            self.protocol.clone().unwrap_or_else(any),
             format!("{}/{}", self.usable, self.backends),
             if self.announced { "yes" } else { "no" }.to_owned(),
             self.changed_slots.to_string(),

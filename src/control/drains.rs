@@ -199,8 +199,8 @@ mod tests {
         let service = |(name, backends): &(&str, &[&str])| Service {
             name: (*name).to_owned(),
             addresses: Vec::new(),
-            port: 80,
-            protocol: protocol::TCP,
+            port: Some(80),
+            protocol: Some(protocol::TCP),
             advertise: true,
             health: None,
             backends: backends.iter().map(backend).collect(),

@@ -53,6 +53,7 @@ abi!(
     tunnel_peer,
     tunnel_peer_key,
     vip,
+    vip_address,
     vip_bucket,
     vlan_port_key,
     xdp_md,

@@ -15,7 +15,7 @@ use model::tables::{
     Port, PortId, PortKey, Ring, Tables, VipId, VrfId,
 };
 
-use self::services::{backend, decode_backend, decode_vips, vip, vip_buckets};
+use self::services::{backend, decode_backend, decode_vips, vip_addresses, vip_buckets, vip_rows};
 use self::tunnels::{inner_sources, tunnel_peer};
 use super::abi::{self, Abi, types};
 use super::error::Error;
@@ -49,6 +49,7 @@ pub(super) enum Table {
     Origins,
     Groups,
     Backends,
+    VipAddresses,
     VipBuckets,
     Vips,
     TunnelSources,
@@ -63,7 +64,7 @@ pub(super) enum Table {
 
 impl Table {
     /// Every table, what is referred to before what refers to it: the order of writes; deletes go the other way.
-    pub(super) const ORDER: [Self; 15] = [
+    pub(super) const ORDER: [Self; 16] = [
         Self::Adjacencies,
         Self::NextHops,
         Self::Origins,
@@ -77,6 +78,7 @@ impl Table {
         Self::Filter,
         Self::Vips,
         Self::VipBuckets,
+        Self::VipAddresses,
         Self::VlanPorts,
         Self::Ports,
     ];
@@ -91,6 +93,7 @@ impl Table {
             Self::Backends => "backends",
             Self::Vips => "vips",
             Self::VipBuckets => "vip_buckets",
+            Self::VipAddresses => "vip_addresses",
             Self::TunnelSources => "tunnel_sources",
             Self::TunnelPeers => "tunnel_peers",
             Self::Vnis => "vnis",
@@ -124,7 +127,7 @@ impl Table {
             Self::NextHops => l::NEXT_HOPS_MAX.0,
             Self::Origins | Self::Groups => l::GROUPS_MAX.0,
             Self::Backends => l::BACKENDS_MAX.0,
-            Self::Vips => l::VIPS_MAX.0,
+            Self::Vips | Self::VipAddresses => l::VIPS_MAX.0,
             Self::VipBuckets => 2 * l::VIP_BUCKETS.0,
             Self::TunnelSources => l::TUNNEL_SOURCES_MAX.0,
             Self::TunnelPeers | Self::Vnis => l::TUNNEL_PEERS_MAX.0,
@@ -331,7 +334,9 @@ fn next_hop(nh: &NextHop) -> types::next_hop {
         NextHop::Receive { vip: Some(address) } => of_vips(k::NH_RECEIVE, address),
         NextHop::Receive { vip: None } => only(k::NH_RECEIVE),
         NextHop::Host => only(k::NH_HOST),
-        NextHop::Vip(address) => of_vips(k::NH_VIP, address),
+        NextHop::Vip(prefix) => {
+            types::next_hop { adjacency: prefix.prefix_len().into(), ..of_vips(k::NH_VIP, prefix.addr()) }
+        }
         NextHop::Blackhole => only(k::NH_BLACKHOLE),
         NextHop::Prohibit => only(k::NH_PROHIBIT),
         NextHop::Unreachable => only(k::NH_UNREACHABLE),
@@ -387,8 +392,11 @@ pub(super) fn encode(tables: &Tables, bases: Bases, present: &Encoded) -> Result
     if !tables.tunnel_sources.is_empty() {
         e.entries.insert(Table::TunnelSources, sources(tables, bases.sources));
     }
-    for (key, id) in &tables.vips {
-        e.put(Table::Vips, &id.0, &vip(key));
+    for (id, row) in vip_addresses(tables) {
+        e.put(Table::VipAddresses, &id.0, &row);
+    }
+    for (id, row) in vip_rows(tables) {
+        e.put(Table::Vips, &id.0, &row);
     }
     let buckets = vip_buckets(tables, present.table(Table::VipBuckets))?;
     if !buckets.is_empty() {
@@ -458,7 +466,7 @@ fn decode_next_hop(nh: &types::next_hop) -> Option<NextHop> {
         n if n == k::NH_GLEAN.0 => NextHop::Glean { ifindex: IfIndex(nh.ifindex) },
         n if n == k::NH_RECEIVE.0 => NextHop::Receive { vip: address_of_vips },
         n if n == k::NH_HOST.0 => NextHop::Host,
-        n if n == k::NH_VIP.0 => NextHop::Vip(address_of_vips?),
+        n if n == k::NH_VIP.0 => NextHop::Vip(IpNet::new(address_of_vips?, nh.adjacency.try_into().ok()?).ok()?),
         n if n == k::NH_BLACKHOLE.0 => NextHop::Blackhole,
         n if n == k::NH_PROHIBIT.0 => NextHop::Prohibit,
         n if n == k::NH_UNREACHABLE.0 => NextHop::Unreachable,

@@ -222,12 +222,12 @@ pub struct Failsafe {
 pub struct Service {
     /// Document name.
     pub name: String,
-    /// VIP addresses; each makes one VIP with the port and protocol.
-    pub addresses: Vec<IpAddr>,
-    /// Destination port.
-    pub port: u16,
-    /// IP protocol number: TCP, UDP or SCTP.
-    pub protocol: u8,
+    /// VIP addresses and prefixes; each makes one VIP with the port and protocol.
+    pub addresses: Vec<IpNet>,
+    /// Destination port; every port of the protocol where absent.
+    pub port: Option<u16>,
+    /// IP protocol number: TCP, UDP or SCTP; all that there is to the addresses where absent, and then without a port.
+    pub protocol: Option<u8>,
     /// Announce the VIP addresses over BGP while a backend is usable.
     pub advertise: bool,
     /// How the servers are checked; a route is enough where absent.

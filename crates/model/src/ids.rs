@@ -12,6 +12,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use ipnet::IpNet;
 use smallvec::SmallVec;
 use tables::buckets::spread;
 
@@ -36,7 +37,7 @@ pub(crate) enum NextHopKey {
         vip: Option<IpAddr>,
     },
     Host,
-    Vip(IpAddr),
+    Vip(IpNet),
     Blackhole,
     Prohibit,
     Unreachable,
@@ -70,10 +71,11 @@ pub(crate) enum Leads {
 }
 
 impl GroupKey {
-    /// The address, where it is one that VIPs have: its group goes by the address's number.
-    fn vip_address(&self) -> Option<IpAddr> {
+    /// The address or prefix, where it is one that VIPs have: its group goes by the address's number.
+    fn vip_address(&self) -> Option<IpNet> {
         match self.leads {
-            Leads::Direct(NextHopKey::Vip(address) | NextHopKey::Receive { vip: Some(address) }) => Some(address),
+            Leads::Direct(NextHopKey::Vip(prefix)) => Some(prefix),
+            Leads::Direct(NextHopKey::Receive { vip: Some(address) }) => Some(address.into()),
             _ => None,
         }
     }
@@ -471,7 +473,7 @@ pub struct Ids {
     /// The VRFs of the ports that a former process left.
     adopted_vrfs: BTreeMap<PortKey, VrfId>,
     pub(crate) vips: Pool<VipKey>,
-    pub(crate) vip_addresses: Pool<IpAddr>,
+    pub(crate) vip_addresses: Pool<IpNet>,
     pub(crate) backends: Pool<(VipKey, IpAddr)>,
     pub(crate) next_hops: Pool<NextHopKey>,
     pub(crate) adjacencies: Pool<(IfIndex, IpAddr)>,
@@ -705,7 +707,7 @@ fn key_of(hop: NextHop) -> NextHopKey {
         NextHop::Glean { ifindex } => NextHopKey::Glean { ifindex },
         NextHop::Receive { vip } => NextHopKey::Receive { vip },
         NextHop::Host => NextHopKey::Host,
-        NextHop::Vip(address) => NextHopKey::Vip(address),
+        NextHop::Vip(prefix) => NextHopKey::Vip(prefix),
         NextHop::Blackhole => NextHopKey::Blackhole,
         NextHop::Prohibit => NextHopKey::Prohibit,
         NextHop::Unreachable => NextHopKey::Unreachable,

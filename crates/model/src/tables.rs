@@ -8,7 +8,7 @@ use std::sync::Arc;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use crate::desired::{SourceValidation, TunnelKind};
+use crate::desired::{Service, SourceValidation, TunnelKind};
 use crate::network::{IfIndex, Mac};
 
 pub use ::tables::buckets::GROUP_BUCKETS;
@@ -35,7 +35,7 @@ id!(
     VipId
 );
 id!(
-    /// Number of an address that VIPs have, and of its group among those of VIPs; 0 is none.
+    /// Number of an address or prefix that VIPs have, and of its group among those of VIPs; 0 is none.
     VipAddressId
 );
 id!(
@@ -215,12 +215,25 @@ pub struct SourceRange {
 /// A VIP: packets to it are load-balanced.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct VipKey {
-    /// Destination address.
-    pub address: IpAddr,
-    /// Destination port.
-    pub port: u16,
-    /// IP protocol number.
-    pub protocol: u8,
+    /// Destination address, or the prefix of all of them, host bits zero.
+    pub prefix: IpNet,
+    /// Destination port; any where absent.
+    pub port: Option<u16>,
+    /// IP protocol number; any where absent, and then of any port.
+    pub protocol: Option<u8>,
+}
+
+impl VipKey {
+    /// The VIPs of a service.
+    pub fn of(service: &Service) -> impl Iterator<Item = Self> {
+        let Service { port, protocol, .. } = *service;
+        service.addresses.iter().map(move |prefix| Self { prefix: *prefix, port, protocol })
+    }
+
+    /// One port of one address.
+    pub fn of_port(address: IpAddr, port: u16, protocol: u8) -> Self {
+        Self { prefix: address.into(), port: Some(port), protocol: Some(protocol) }
+    }
 }
 
 /// A slot of a ring: whose flows are that fall into it. Backends below 2^15; four bytes, since there are many.
@@ -372,8 +385,8 @@ pub enum NextHop {
     },
     /// Not forwarded here: the host's stack decides (subnet broadcast, prefixes of interfaces that are no ports).
     Host,
-    /// A VIP address.
-    Vip(IpAddr),
+    /// A VIP address, or the prefix of several.
+    Vip(IpNet),
     /// Drop silently.
     Blackhole,
     /// Drop and answer administratively prohibited.
@@ -431,12 +444,13 @@ pub struct Tables {
 }
 
 impl Tables {
-    /// The addresses that VIPs have, by number.
-    pub fn vip_addresses(&self) -> impl Iterator<Item = (VipAddressId, IpAddr)> {
+    /// The addresses and prefixes that VIPs have, by number.
+    pub fn vip_addresses(&self) -> impl Iterator<Item = (VipAddressId, IpNet)> {
         let of_group = |(id, group): (&GroupId, &Group)| {
             let number = id.vip_address()?;
             match self.next_hops.get(group.buckets.first()?)? {
-                NextHop::Vip(address) | NextHop::Receive { vip: Some(address) } => Some((number, *address)),
+                NextHop::Vip(prefix) => Some((number, *prefix)),
+                NextHop::Receive { vip: Some(address) } => Some((number, (*address).into())),
                 _ => None,
             }
         };

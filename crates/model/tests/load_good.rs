@@ -51,8 +51,14 @@ fn documentation_is_valid() {
     assert_eq!(node.interfaces[0].mode, AttachMode::Native);
     assert_eq!((node.control_core, node.worker_cores.as_slice()), (Some(0), [1].as_slice()));
     assert_eq!((node.failsafe_inbound.len(), node.failsafe_outbound.len()), (1, 1));
-    let [dns, web] = &desired.services[..] else { panic!("{:?}", desired.services) };
-    assert_eq!((web.addresses.len(), web.port, web.protocol, web.advertise), (2, 80, protocol::TCP, true));
+    let [dns, vpn, web] = &desired.services[..] else { panic!("{:?}", desired.services) };
+    let prefixes: Vec<String> = vpn.addresses.iter().map(ToString::to_string).collect();
+    assert_eq!(
+        (prefixes.as_slice(), vpn.port, vpn.protocol),
+        (["192.0.2.10/32", "198.51.100.0/24"].map(str::to_owned).as_slice(), None, None)
+    );
+    assert_eq!((web.addresses.len(), web.port, web.protocol), (2, Some(80), Some(protocol::TCP)));
+    assert!(web.advertise);
     assert_eq!(
         web.backends[0],
         Backend { address: "10.1.0.11".parse().unwrap(), weight: 2, encap: Encap::Ipip, drain: false }

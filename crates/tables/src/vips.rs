@@ -2,7 +2,7 @@
 //! Mitzenmacher, INFOCOM 2001). An entry has 40 bits of the key's hash; whether the VIP is meant, its own row says. An
 //! entry comes and goes by one store and never moves, so packets find every other one at any time.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use crate::hash;
 
@@ -16,6 +16,14 @@ const VIP_BITS: u32 = 24;
 
 /// Entries of a bucket, 0 for none.
 pub type Bucket = [u64; BUCKET_ENTRIES];
+
+/// What stands for the address in the key of a prefix's VIP: its number, as 0.0.x.y, to where no packet goes. Asked for where a packet's
+/// own address has led to nothing.
+#[must_use]
+pub const fn prefix(number: u16) -> IpAddr {
+    let [high, low] = number.to_be_bytes();
+    IpAddr::V4(Ipv4Addr::new(0, 0, high, low))
+}
 
 /// What a VIP answers to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -167,7 +175,7 @@ impl Vips {
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
-    use std::net::{Ipv4Addr, Ipv6Addr};
+    use std::net::Ipv6Addr;
 
     use proptest::prelude::*;
 
@@ -189,6 +197,7 @@ mod tests {
     fn key(family: u8, number: u16, port: u16) -> Key {
         let n = u32::from(number);
         let address: IpAddr = match family {
+            0 => prefix(number),
             4 => Ipv4Addr::from(0xc633_6400 + n).into(),
             _ => Ipv6Addr::from(0x2001_0db8_u128 << 96 | u128::from(n)).into(),
         };
@@ -198,7 +207,7 @@ mod tests {
     /// As many as there can be, in the patterns that configurations have, in half as many places again and more.
     #[test]
     fn all_vips_find_a_place() {
-        for family in [4, 6] {
+        for family in [0, 4, 6] {
             let one_address = (1..=4_095u16).map(|n| key(family, 1, n));
             let one_port = (1..=4_095u16).map(|n| key(family, n, 80));
             let both = (1..=2_047u16).flat_map(|n| [80, 443].map(|port| key(family, n, port)));

@@ -55,7 +55,7 @@ fn list(owner: &Owner, kind: ListKind, filter: &Filter) -> Result<Reply, QueryEr
         }
         ListKind::Vips => {
             let rows = services::vips(owner)?.into_iter();
-            Reply::Vips(List::take(rows.filter(|row| named(of, &[&row.service, &row.address.to_string()])), limit))
+            Reply::Vips(List::take(rows.filter(|row| named(of, &[&row.service, &row.address])), limit))
         }
         ListKind::Backends => {
             let rows = services::backends(owner)?.into_iter();

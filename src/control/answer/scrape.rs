@@ -135,10 +135,10 @@ fn next_hops(owner: &Owner) -> Result<(), QueryError> {
 
 fn services(owner: &Owner) -> Result<(), QueryError> {
     for vip in vips(owner)? {
-        let name = format!("{}/{}", std::net::SocketAddr::new(vip.address, vip.port), vip.protocol);
-        metrics::VIP_BACKENDS.set(&[&name, "usable"], vip.usable as u64);
-        metrics::VIP_CHANGED.set(&[&name], vip.changed_slots as u64);
-        metrics::VIP_BACKENDS.set(&[&name, "unusable"], (vip.backends - vip.usable) as u64);
+        let name = &vip.name;
+        metrics::VIP_BACKENDS.set(&[name, "usable"], vip.usable as u64);
+        metrics::VIP_CHANGED.set(&[name], vip.changed_slots as u64);
+        metrics::VIP_BACKENDS.set(&[name, "unusable"], (vip.backends - vip.usable) as u64);
     }
     for backend in backends(owner)? {
         let labels = [backend.vip.as_str(), &backend.address.to_string()];

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
+use ipnet::IpNet;
 use model::desired::{Backend as DesiredBackend, Encap, Service};
 use model::health::Standing;
 use model::tables::{BackendId, VipId, VipKey};
@@ -17,10 +18,26 @@ use crate::control::api::types::{
 use crate::control::owner::Owner;
 use crate::dataplane::{self, Count};
 
-/// `192.0.2.1:80/TCP`, the name of a VIP.
+/// `192.0.2.1:80/TCP`, `[2001:db8::/64]:*/UDP`, `192.0.2.0/24:*/*`: the name of a VIP.
 pub(super) fn vip_name(key: &VipKey) -> String {
-    let end = std::net::SocketAddr::new(key.address, key.port);
-    format!("{end}/{}", protocol_name(key.protocol))
+    let [port, protocol] = vip_port(key);
+    let end = match key.prefix {
+        IpNet::V4(_) => address_name(key),
+        IpNet::V6(_) => format!("[{}]", address_name(key)),
+    };
+    format!("{end}:{port}/{protocol}")
+}
+
+/// An address without its length, a prefix with it.
+fn address_name(key: &VipKey) -> String {
+    let VipKey { prefix, .. } = key;
+    if prefix.prefix_len() == prefix.max_prefix_len() { prefix.addr().to_string() } else { prefix.to_string() }
+}
+
+/// Port and protocol, `*` for any.
+fn vip_port(key: &VipKey) -> [String; 2] {
+    let any = || "*".to_owned();
+    [key.port.map_or_else(any, |port| port.to_string()), key.protocol.map_or_else(any, protocol_name)]
 }
 
 fn encap_name(encap: &Encap) -> String {
@@ -51,8 +68,7 @@ impl Served<'_> {
 
 fn served(owner: &Owner) -> impl Iterator<Item = Served<'_>> {
     owner.config.loaded.desired.services.iter().flat_map(move |service| {
-        service.addresses.iter().filter_map(move |address| {
-            let key = VipKey { address: *address, port: service.port, protocol: service.protocol };
+        VipKey::of(service).filter_map(move |key| {
             let id = *owner.forwarding.compiled().tables.vips.get(&key)?;
             Some(Served { service, key, id })
         })
@@ -75,12 +91,13 @@ pub(super) fn vips(owner: &Owner) -> Result<Vec<Vip>, QueryError> {
         }
         Ok(Vip {
             service: vip.service.name.clone(),
-            address: vip.key.address,
+            name: vip_name(&vip.key),
+            address: address_name(&vip.key),
             port: vip.key.port,
-            protocol: protocol_name(vip.key.protocol),
+            protocol: vip.key.protocol.map(protocol_name),
             backends: vip.service.backends.len(),
             usable,
-            announced: announced.contains(&vip.key.address.into()),
+            announced: announced.contains(&vip.key.prefix),
             changed_slots: owner.forwarding.changed_slots(vip.id),
             packets: total.packets,
             bytes: total.bytes,
@@ -201,7 +218,7 @@ pub(super) fn flows(owner: &Owner, of: Option<&str>, limit: usize) -> Result<Lis
     let row = |flow: dataplane::Flow| {
         let (service, backend) = compiled.names.backends.get(&flow.backend)?;
         let vip = vips.get(&compiled.tables.backends.get(&flow.backend)?.vip)?;
-        if address.is_some_and(|address| ![vip.address, *backend].contains(&address)) {
+        if address.is_some_and(|address| !vip.prefix.contains(&address) && *backend != address) {
             return None;
         }
         Some(Flow {

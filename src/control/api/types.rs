@@ -391,12 +391,14 @@ pub struct Neighbor {
 pub struct Vip {
     /// `VirtualService` that it belongs to.
     pub service: String,
-    /// Address.
-    pub address: IpAddr,
-    /// Port.
-    pub port: u16,
-    /// IP protocol.
-    pub protocol: String,
+    /// `address:port/protocol`, as backends, flows and metrics name it.
+    pub name: String,
+    /// Address or prefix.
+    pub address: String,
+    /// Port; all where absent.
+    pub port: Option<u16>,
+    /// IP protocol; all where absent.
+    pub protocol: Option<String>,
     /// Backends configured.
     pub backends: usize,
     /// Backends that get packets.

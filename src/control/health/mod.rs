@@ -14,7 +14,7 @@ use std::net::IpAddr;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use model::desired::{Desired, Service};
+use model::desired::Desired;
 use model::health::{CheckId, HttpProbe, Probe, Report, Schedule, Standing, Target};
 use model::network::Network;
 use model::tables::VipKey;
@@ -90,7 +90,7 @@ impl Health {
         let in_use = in_use();
         let mut wanted: BTreeMap<Target, bool> = BTreeMap::new();
         for service in desired.services.iter().filter(|service| service.health.is_some()) {
-            let keys: Vec<VipKey> = vips(service).collect();
+            let keys: Vec<VipKey> = VipKey::of(service).collect();
             for backend in &service.backends {
                 let Some(target) = service.target(backend) else { continue };
                 let serves = keys.iter().any(|key| in_use.contains(&(*key, backend.address)));
@@ -138,11 +138,6 @@ impl Health {
     pub(super) fn late(&self) -> u64 {
         self.late
     }
-}
-
-fn vips(service: &Service) -> impl Iterator<Item = VipKey> {
-    let key = |address: &IpAddr| VipKey { address: *address, port: service.port, protocol: service.protocol };
-    service.addresses.iter().map(key)
 }
 
 /// What came of a check.

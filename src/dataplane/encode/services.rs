@@ -2,9 +2,12 @@
 
 use std::collections::BTreeMap;
 
+use ipnet::IpNet;
+use model::desired::protocol;
 use model::network::Mac;
 use model::tables::{
-    AdjacencyId, Backend, BackendId, GroupId, NextHop, NextHopId, Outer, RING_SLOTS, Ring, Slot, Tables, VipId, VipKey,
+    AdjacencyId, Backend, BackendId, GroupId, NextHop, NextHopId, Outer, RING_SLOTS, Ring, Slot, Tables, VipAddressId,
+    VipId, VipKey,
 };
 use tables::vips::{Bucket, Key, Vips};
 
@@ -25,15 +28,60 @@ const _: () = {
     assert!(1 << types::limits::VIP_BUCKET_BITS.0 == tables::vips::BUCKETS);
 };
 
-/// What a VIP answers to.
-pub(super) fn vip(key: &VipKey) -> types::vip {
-    types::vip {
-        address: ip_addr(key.address),
-        port: key.port.to_be(),
-        proto: key.protocol,
-        is_ipv6: key.address.is_ipv6().into(),
+/// Beside the family in the row of a VIP.
+const PREFIX: u8 = types::vip_family::VIP_PREFIX.0 as u8;
+
+type Numbers = BTreeMap<IpNet, VipAddressId>;
+
+fn numbers(tables: &Tables) -> Numbers {
+    tables.vip_addresses().map(|(id, prefix)| (prefix, id)).collect()
+}
+
+fn is_one(prefix: IpNet) -> bool {
+    prefix.prefix_len() == prefix.max_prefix_len()
+}
+
+/// The number of a VIP's prefix; 0 where it is one address, which packets are compared with.
+fn number_of_prefix(key: &VipKey, numbers: &Numbers) -> u16 {
+    let number = numbers.get(&key.prefix).filter(|_| !is_one(key.prefix));
+    number.map_or(0, |number| number.0 as u16)
+}
+
+/// What each VIP answers to.
+pub(super) fn vip_rows(tables: &Tables) -> impl Iterator<Item = (VipId, types::vip)> {
+    let numbers = numbers(tables);
+    let row = move |key: &VipKey| types::vip {
+        address: ip_addr(key.prefix.addr()),
+        port: key.port.unwrap_or(0).to_be(),
+        proto: key.protocol.unwrap_or(0),
+        family: u8::from(key.prefix.addr().is_ipv6()) | if is_one(key.prefix) { 0 } else { PREFIX },
+        prefix_len: key.prefix.prefix_len(),
+        number: number_of_prefix(key, &numbers),
         ..Default::default()
+    };
+    tables.vips.iter().map(move |(key, id)| (*id, row(key)))
+}
+
+/// What no bucket says of addresses and prefixes: rows that are not all zero.
+pub(super) fn vip_addresses(tables: &Tables) -> BTreeMap<VipAddressId, types::vip_address> {
+    let numbers = numbers(tables);
+    let mut rows: BTreeMap<VipAddressId, types::vip_address> = BTreeMap::new();
+    for (key, vip) in &tables.vips {
+        let Some(number) = numbers.get(&key.prefix) else { continue };
+        if key.port.is_some() && is_one(key.prefix) {
+            continue;
+        }
+        let row = rows.entry(*number).or_default();
+        row.prefix = u32::from(!is_one(key.prefix));
+        match (key.port, key.protocol) {
+            (Some(_), _) => {}
+            (None, None) => row.any = vip.0,
+            (None, Some(protocol::TCP)) => row.tcp = vip.0,
+            (None, Some(protocol::UDP)) => row.udp = vip.0,
+            (None, Some(_)) => row.sctp = vip.0,
+        }
     }
+    rows
 }
 
 /// Entries of the buckets that VIPs are found by: what `present` has stays where it is.
@@ -43,8 +91,15 @@ pub(super) fn vip_buckets(tables: &Tables, present: &Entries) -> Result<Entries,
         Some((index as usize, abi::from_bytes::<types::vip_bucket>(value)?.entry))
     };
     let present = Vips::adopt(present.iter().filter_map(bucket));
-    let key = |key: &VipKey| Key { address: key.address, port: key.port, protocol: key.protocol };
-    let vips = present.with(tables.vips.iter().map(|(of, id)| (key(of), id.0)));
+    let numbers = numbers(tables);
+    let key = |(key, id): (&VipKey, &VipId)| {
+        let address = match number_of_prefix(key, &numbers) {
+            0 => key.prefix.addr(),
+            number => tables::vips::prefix(number),
+        };
+        Some((Key { address, port: key.port?, protocol: key.protocol? }, id.0))
+    };
+    let vips = present.with(tables.vips.iter().filter_map(key));
     let limit = Table::VipBuckets.limit() * tables::vips::BUCKET_ENTRIES;
     let vips = vips.map_err(|_| Error::Full { table: Table::VipBuckets.map(), wanted: tables.vips.len(), limit })?;
     let bytes = |(index, bucket): (usize, &Bucket)| {
@@ -129,8 +184,10 @@ pub(super) fn decode_backend(b: &types::backend) -> Backend {
 pub(super) fn decode_vips(e: &Encoded) -> BTreeMap<VipKey, VipId> {
     let vip = |(id, row): (&Vec<u8>, &Vec<u8>)| {
         let row: types::vip = abi::from_bytes(row)?;
-        let (address, port) = (address(row.address.word), u16::from_be(row.port));
-        Some((VipKey { address, port, protocol: row.proto }, VipId(abi::from_bytes(id)?)))
+        let prefix = IpNet::new(address(row.address.word), row.prefix_len).ok()?;
+        let port = Some(u16::from_be(row.port)).filter(|port| *port != 0);
+        let protocol = Some(row.proto).filter(|protocol| *protocol != 0);
+        Some((VipKey { prefix, port, protocol }, VipId(abi::from_bytes(id)?)))
     };
     e.table(Table::Vips).iter().filter_map(vip).collect()
 }

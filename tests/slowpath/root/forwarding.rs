@@ -46,9 +46,9 @@ pub(super) fn desired(interfaces: &[&str]) -> Desired {
         ],
         services: vec![Service {
             name: "web".into(),
-            addresses: VIP.map(|vip| vip.parse().unwrap()).to_vec(),
-            port: 80,
-            protocol: 6,
+            addresses: VIP.map(|vip| vip.parse::<IpAddr>().unwrap().into()).to_vec(),
+            port: Some(80),
+            protocol: Some(6),
             advertise: false,
             health: None,
             backends: vec![Backend {

@@ -428,7 +428,7 @@ impl Forwarding {
             NextHopKey::Glean { ifindex } => NextHop::Glean { ifindex },
             NextHopKey::Receive { vip } => NextHop::Receive { vip },
             NextHopKey::Host => NextHop::Host,
-            NextHopKey::Vip(address) => NextHop::Vip(address),
+            NextHopKey::Vip(prefix) => NextHop::Vip(prefix),
             NextHopKey::Blackhole => NextHop::Blackhole,
             NextHopKey::Prohibit => NextHop::Prohibit,
             NextHopKey::Unreachable => NextHop::Unreachable,

@@ -137,6 +137,16 @@ pub enum Notice {
         /// How many.
         routes: usize,
     },
+    /// A VIP of all ports on an address that the host needs for itself.
+    #[error(
+        "VirtualService {service} does not serve {address}, an address of this node: a service without port would take what the host is sent"
+    )]
+    VipOfHost {
+        /// Document name.
+        service: String,
+        /// The address.
+        address: IpAddr,
+    },
     /// A backend that gets no packets.
     #[error("backend {backend} of VirtualService {service} {problem}")]
     BackendUnusable {

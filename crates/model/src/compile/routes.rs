@@ -209,7 +209,7 @@ impl<'a> Routes<'a> {
         };
         let is_default = scope.vrf == VrfId::DEFAULT;
         let services = if is_default { scope.desired.services.as_slice() } else { &[] };
-        let of_vips: BTreeSet<IpAddr> = services.iter().flat_map(|s| &s.addresses).copied().collect();
+        let of_vips: BTreeSet<IpNet> = services.iter().flat_map(|s| &s.addresses).copied().collect();
         routes.add_own_addresses(scope, &of_vips);
         routes.add_vips(&of_vips);
         routes.add_subnet_ends(scope);
@@ -267,18 +267,18 @@ impl<'a> Routes<'a> {
     }
 
     /// Own addresses first: what is both, as in overlapping prefixes, is this node's.
-    fn add_own_addresses(&mut self, scope: Scope<'_>, of_vips: &BTreeSet<IpAddr>) {
+    fn add_own_addresses(&mut self, scope: Scope<'_>, of_vips: &BTreeSet<IpNet>) {
         for (_, net) in scope.addresses() {
-            let vip = of_vips.get(&net.addr()).copied();
+            let vip = of_vips.get(&net.addr().into()).map(IpNet::addr);
             let set = self.sets.direct(NextHopKey::Receive { vip });
             self.insert(net.addr().into(), Source::Local, set);
         }
     }
 
-    fn add_vips(&mut self, of_vips: &BTreeSet<IpAddr>) {
-        for address in of_vips {
-            let set = self.sets.direct(NextHopKey::Vip(*address));
-            self.insert((*address).into(), Source::Vip, set);
+    fn add_vips(&mut self, of_vips: &BTreeSet<IpNet>) {
+        for prefix in of_vips {
+            let set = self.sets.direct(NextHopKey::Vip(*prefix));
+            self.insert(*prefix, Source::Vip, set);
         }
     }
 

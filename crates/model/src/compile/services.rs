@@ -66,9 +66,13 @@ pub(super) fn vips<'a>(
     let mut usable = Vec::with_capacity(desired.services.len());
     for (index, service) in desired.services.iter().enumerate() {
         usable.push(usable_backends(service, desired, network, ports, routes, notices));
-        for address in &service.addresses {
-            let key = VipKey { address: *address, port: service.port, protocol: service.protocol };
-            by_key.entry(key).or_insert((service, index));
+        for key in VipKey::of(service) {
+            if key.port.is_none() && is_own(key.prefix, routes) {
+                let (service, address) = (service.name.clone(), key.prefix.addr());
+                notices.push(Notice::VipOfHost { service, address });
+            } else {
+                by_key.entry(key).or_insert((service, index));
+            }
         }
     }
     let too_many_vips = |_| CompileError::TooMany { what: "VIPs", limit: Ids::LAST_VIP as usize };
@@ -99,6 +103,11 @@ pub(super) fn vips<'a>(
 fn former(vip: VipId, ids: &Ids) -> Option<&Ring> {
     let (_, ring) = ids.rings.get(&vip)?;
     ring.iter().any(|slot| slot.now() != BackendId(0)).then_some(ring)
+}
+
+/// True for an address of this node: what no VIP of one port takes there is the host's.
+fn is_own(prefix: IpNet, routes: &Routes<'_>) -> bool {
+    routes.own.get(&prefix).is_some_and(|route| route.source == Source::Local)
 }
 
 /// The backends of a service that packets can be sent to, and those that could be sent to were they healthy: these keep their indices,
@@ -345,7 +354,7 @@ fn ring_key(address: IpAddr) -> [u8; 16] {
 /// What BGP is to announce: VIPs with a usable backend, static routes that forward, and the configured prefixes.
 pub(super) fn announce(desired: &Desired, vips: &[Vip<'_>], routes: &Routes<'_>) -> BTreeSet<IpNet> {
     let vips = vips.iter().filter(|vip| vip.service.advertise && !vip.backends.is_empty());
-    let of_vips = vips.map(|vip| IpNet::from(vip.key.address));
+    let of_vips = vips.map(|vip| vip.key.prefix);
     let advertised = |route: &&StaticRoute| route.advertise && route.vrf.is_none();
     let of_static = desired.static_routes.iter().filter(advertised).map(|route| route.prefix.trunc());
     let installed =

@@ -190,7 +190,7 @@ impl Service {
     /// What is checked of one of its backends; `None` where nothing is.
     pub fn target(&self, backend: &Backend) -> Option<Target> {
         let check = &self.health.as_ref()?.check;
-        let port = if check.probe == Probe::Icmp { 0 } else { check.port.unwrap_or(self.port) };
+        let port = if check.probe == Probe::Icmp { 0 } else { check.port.or(self.port)? };
         Some(Target { address: backend.address, port, check: Arc::clone(check) })
     }
 }

@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::check::Checker;
-use crate::desired::protocol;
 use crate::document::Path;
 use crate::health::{HealthCheck, HttpProbe, Probe, Roots, ServiceHealth, TlsProbe, UdpProbe};
 use crate::resources::common::{Duration as Written, NumberOrText};
@@ -26,16 +25,16 @@ const OF_HTTP: &str = "only types HTTP and HTTPS have it";
 const OF_HTTPS: &str = "only type HTTPS has it";
 const OF_UDP: &str = "only type UDP has it";
 
-/// The check of a service. `protocol` is that of the service, where it is one.
-pub(super) fn health(spec: &HealthCheckSpec, protocol: Option<u8>, check: &mut Checker<'_>) -> Option<ServiceHealth> {
+/// The check of a service. `unasked` is what it is where its own port cannot be asked.
+pub(super) fn health(spec: &HealthCheckSpec, unasked: Option<&str>, check: &mut Checker<'_>) -> Option<ServiceHealth> {
     let at = Path::spec().key("healthCheck");
     // Without its type nothing else can be judged.
     if !check.document.is_sound(&at.key("type")) {
         return None;
     }
     let port = spec.port.map(|port| check.range(&at.key("port"), port, 1, u16::MAX));
-    if protocol == Some(protocol::SCTP) && port.is_none() && spec.kind != HealthCheckType::Icmp {
-        let message = format!("type {} cannot ask the port of an SCTP service", spec.kind.name());
+    if let Some(service) = unasked.filter(|_| port.is_none() && spec.kind != HealthCheckType::Icmp) {
+        let message = format!("type {} cannot ask the port of {service}", spec.kind.name());
         check.error_help(&at, message, "set 'port' to one of the server that can be asked");
     }
     let (interval, timeout) = times(spec, &at, check);

@@ -1,7 +1,6 @@
 //! Lowering of `margay.io/v1`.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::net::IpAddr;
 use std::time::Duration;
 
 use ipnet::IpNet;
@@ -12,7 +11,7 @@ use super::diagnostic::Report;
 use super::health::health;
 use crate::desired::{
     Backend, Encap, Failsafe, Gateway, Interface, KernelRoutes, Node, RouteAction, Service, StaticRoute, Tunnel,
-    TunnelKind,
+    TunnelKind, protocol,
 };
 use crate::document::Path;
 use crate::ids::Ids;
@@ -29,6 +28,9 @@ const MAX_INTERFACES: usize = 63;
 const MAX_VIPS: usize = Ids::LAST_VIP as usize;
 /// Most backends of all services together, each once a VIP.
 const MAX_BACKENDS: usize = Ids::LAST_BACKEND as usize;
+/// Shortest prefixes of VIPs: a typing error that takes in a continent is told of.
+const SHORTEST_VIP4: u8 = 8;
+const SHORTEST_VIP6: u8 = 16;
 /// Most prefixes of all denylists together.
 const MAX_DENYLIST: usize = 1 << 20;
 /// Most tunnel peers of all tunnels together.
@@ -192,8 +194,8 @@ fn failsafe(
     result
 }
 
-/// VIPs by (address, port, protocol), with the document that has each.
-type Vips<'a> = HashMap<(IpAddr, u16, u8), (&'a Item<VirtualServiceSpec>, Path)>;
+/// VIPs by prefix, port and protocol, with the document that has each.
+type Vips<'a> = HashMap<(IpNet, Option<u16>, Option<u8>), (&'a Item<VirtualServiceSpec>, Path)>;
 
 pub(super) fn services(items: &[Item<VirtualServiceSpec>], report: &mut Report) -> Vec<Service> {
     let mut vips: Vips<'_> = HashMap::new();
@@ -201,18 +203,7 @@ pub(super) fn services(items: &[Item<VirtualServiceSpec>], report: &mut Report) 
     for item in items {
         services.extend(service(item, &mut vips, report));
     }
-    let addresses: HashMap<IpAddr, &(&Item<VirtualServiceSpec>, Path)> =
-        vips.iter().map(|((address, ..), place)| (*address, place)).collect();
-    for item in items {
-        for (i, backend) in item.spec.backends.iter().enumerate() {
-            if let Some((owner, path)) = addresses.get(&backend.address.0) {
-                let at = Path::spec().key("backends").index(i).key("address");
-                let place = owner.document.place(path);
-                let message = format!("{} is a VIP address of {place}", backend.address.0);
-                report.error_help(&item.document, &at, message, "packets for it would come back: use the server's own");
-            }
-        }
-    }
+    backends_at_vips(items, &vips, report);
     let backends: usize = services.iter().map(|s| s.backends.len() * s.addresses.len()).sum();
     if let Some(last) = items.last() {
         let mut check = Checker { document: &last.document, report };
@@ -223,40 +214,119 @@ pub(super) fn services(items: &[Item<VirtualServiceSpec>], report: &mut Report) 
     services
 }
 
+/// Refuses backends whose packets would come back.
+fn backends_at_vips(items: &[Item<VirtualServiceSpec>], vips: &Vips<'_>, report: &mut Report) {
+    let prefixes: HashMap<IpNet, &(&Item<VirtualServiceSpec>, Path)> =
+        vips.iter().map(|((prefix, ..), place)| (*prefix, place)).collect();
+    let lengths: BTreeSet<u8> = prefixes.keys().map(IpNet::prefix_len).collect();
+    for item in items {
+        for (i, backend) in item.spec.backends.iter().enumerate() {
+            let address = backend.address.0;
+            let around = lengths.iter().rev().filter_map(|length| IpNet::new(address, *length).ok());
+            let Some((prefix, (owner, path))) = around.into_iter().find_map(|net| prefixes.get_key_value(&net.trunc()))
+            else {
+                continue;
+            };
+            let at = Path::spec().key("backends").index(i).key("address");
+            let place = owner.document.place(path);
+            let message = if *prefix == IpNet::from(address) {
+                format!("{address} is a VIP address of {place}")
+            } else {
+                format!("{address} is in {prefix}, VIP addresses of {place}")
+            };
+            report.error_help(&item.document, &at, message, "packets for it would come back: use the server's own");
+        }
+    }
+}
+
 fn service<'a>(item: &'a Item<VirtualServiceSpec>, vips: &mut Vips<'a>, report: &mut Report) -> Option<Service> {
     let mut check = Checker { document: &item.document, report };
     let (spec, at) = (&item.spec, Path::spec());
-    check.range(&at.key("port"), spec.port, 1, u16::MAX);
-    let protocol = check.transport(&at.key("protocol"), &spec.protocol);
+    if let Some(port) = spec.port {
+        check.range(&at.key("port"), port, 1, u16::MAX);
+    }
+    let protocol = match &spec.protocol {
+        Some(protocol) => check.transport(&at.key("protocol"), protocol).map(Some),
+        None => {
+            if spec.port.is_some() && check.document.is_sound(&at.key("protocol")) {
+                let help = "write TCP, UDP or SCTP, or take 'port' away for a service of everything";
+                check.error_help(&at.key("port"), "a port needs 'protocol'", help);
+            }
+            Some(None)
+        }
+    };
     if spec.addresses.is_empty() {
         check.error(&at.key("addresses"), "must list at least one address");
     }
     for (i, address) in spec.addresses.iter().enumerate() {
         let path = at.key("addresses").index(i);
-        check.host_address(&path, address.0, "a VIP");
-        if is_link_local(address.0) {
-            check.error(&path, format!("{} is link-local: packets for it are not forwarded", address.0));
-        }
-        let Some(protocol) = protocol.filter(|_| check.document.is_sound(&at.key("port"))) else { continue };
-        if let Some((other, place)) = vips.get(&(address.0, spec.port, protocol)) {
+        let Some(prefix) = vip_prefix(*address, &path, &mut check) else { continue };
+        let sound = check.document.is_sound(&at.key("port")) && check.document.is_sound(&at.key("protocol"));
+        let Some(protocol) = protocol.filter(|_| sound) else { continue };
+        if let Some((other, place)) = vips.get(&(prefix, spec.port, protocol)) {
             let place = other.document.place(place);
-            let message = format!("{} port {} {} is already a VIP of {place}", address.0, spec.port, spec.protocol);
+            let message = format!("{} is already a VIP of {place}", spoken(prefix, spec));
             check.error_help(&path, message, "a VIP belongs to one service: merge the backends, or take one away");
         } else {
-            vips.insert((address.0, spec.port, protocol), (item, path));
+            vips.insert((prefix, spec.port, protocol), (item, path));
         }
     }
     let backends = backends(item, &mut check);
-    let health = spec.health_check.as_ref().and_then(|spec| health(spec, protocol, &mut check));
+    let unasked = match (spec.port, protocol) {
+        (None, _) => Some("a service without one"),
+        (_, Some(Some(protocol::SCTP))) => Some("an SCTP service"),
+        _ => None,
+    };
+    let health = spec.health_check.as_ref().and_then(|spec| health(spec, unasked, &mut check));
     Some(Service {
         name: item.document.name.clone(),
-        addresses: spec.addresses.iter().map(|a| a.0).collect(),
+        addresses: spec.addresses.iter().map(|a| a.prefix()).collect(),
         port: spec.port,
         protocol: protocol?,
         advertise: spec.advertise.unwrap_or(true),
         health,
         backends,
     })
+}
+
+/// A VIP as messages name it.
+fn spoken(prefix: IpNet, spec: &VirtualServiceSpec) -> String {
+    let address = if is_one(prefix) { prefix.addr().to_string() } else { prefix.to_string() };
+    match (spec.port, &spec.protocol) {
+        (Some(port), Some(protocol)) => format!("{address} port {port} {protocol}"),
+        (_, Some(protocol)) => format!("{address} {protocol}"),
+        (_, None) => address,
+    }
+}
+
+/// True for one address.
+fn is_one(prefix: IpNet) -> bool {
+    prefix.prefix_len() == prefix.max_prefix_len()
+}
+
+/// An address or a prefix whose packets can be forwarded; `None` where it is not to be compared with others.
+fn vip_prefix(cidr: Cidr, at: &Path, check: &mut Checker<'_>) -> Option<IpNet> {
+    let prefix = check.prefix(at, cidr);
+    if is_one(prefix) {
+        check.host_address(at, prefix.addr(), "a VIP");
+        if is_link_local(prefix.addr()) {
+            check.error(at, format!("{} is link-local: packets for it are not forwarded", prefix.addr()));
+        }
+        return Some(prefix);
+    }
+    let shortest = if prefix.addr().is_ipv4() { SHORTEST_VIP4 } else { SHORTEST_VIP6 };
+    if prefix.prefix_len() < shortest {
+        check
+            .error(at, format!("VIP prefixes of {} are /{shortest} at least, this is {prefix}", family(prefix.addr())));
+        return None;
+    }
+    for address in [prefix.network(), prefix.broadcast()] {
+        check.host_address(at, address, "a VIP");
+        if is_link_local(address) {
+            check.error(at, format!("{address} is link-local: packets for it are not forwarded"));
+        }
+    }
+    Some(prefix)
 }
 
 fn backends(item: &Item<VirtualServiceSpec>, check: &mut Checker<'_>) -> Vec<Backend> {

@@ -355,12 +355,34 @@ impl<'a> Oracle<'a> {
         Ok(inner)
     }
 
-    /// The service that the flow's destination, port and protocol name.
+    /// The service that takes a flow: of those at the longest prefix of VIPs around its destination, the one that says most about it.
     fn service(&self, flow: &hash::FlowKey) -> Option<(usize, &'a Service)> {
-        let (_, port) = flow.ports?;
-        self.routes.desired.services.iter().enumerate().find(|(_, service)| {
-            service.protocol == flow.protocol && service.port == port && service.addresses.contains(&flow.destination)
-        })
+        let of_host = match self.routes.lookup(flow.destination)? {
+            Action::Vip => false,
+            Action::Receive => true,
+            _ => return None,
+        };
+        let has_ports = [protocol::TCP, protocol::UDP, protocol::SCTP].contains(&flow.protocol);
+        let (icmp, headers): (_, &[u8]) =
+            if flow.destination.is_ipv6() { (protocol::ICMPV6, &[0, 43, 44, 51, 60]) } else { (protocol::ICMP, &[]) };
+        if has_ports != flow.ports.is_some() || flow.protocol == icmp || headers.contains(&flow.protocol) {
+            return None;
+        }
+        let services = self.routes.desired.services.iter().enumerate();
+        let around = |service: &Service| {
+            let holding = service.addresses.iter().filter(|prefix| prefix.contains(&flow.destination));
+            holding.map(|prefix| prefix.prefix_len()).collect::<Vec<u8>>()
+        };
+        let longest = services.clone().flat_map(|(_, service)| around(service)).max()?;
+        let takes = |service: &Service| {
+            around(service).contains(&longest)
+                && service.protocol.is_none_or(|protocol| protocol == flow.protocol)
+                && service.port.is_none_or(|port| flow.ports.is_some_and(|(_, to)| to == port))
+                // What the host has is taken from it port by port only.
+                && !(of_host && (service.port.is_none() || longest < if icmp == protocol::ICMP { 32 } else { 128 }))
+        };
+        let taking = services.filter(|(_, service)| takes(service));
+        taking.max_by_key(|(_, service)| (service.port.is_some(), service.protocol.is_some()))
     }
 
     /// Stage 5.

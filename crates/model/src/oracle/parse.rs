@@ -419,7 +419,7 @@ pub(super) fn quoted(packet: &Packet, bytes: &[u8]) -> Quote {
                 ..flow
             }),
             None if has_ports(flow.protocol) => Quote::Short,
-            None => Quote::Other,
+            None => Quote::Flow(FlowKey { source: flow.destination, destination: flow.source, ..flow }),
         },
         _ => Quote::Other,
     }

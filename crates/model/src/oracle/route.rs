@@ -181,7 +181,10 @@ impl<'a> Routes<'a> {
     fn own(&self, destination: IpAddr) -> Vec<(u8, Source, Action)> {
         let host_len = if destination.is_ipv4() { 32 } else { 128 };
         let mut found = Vec::new();
-        let is_vip = self.vrf.is_none() && self.desired.services.iter().any(|s| s.addresses.contains(&destination));
+        let services = if self.vrf.is_none() { self.desired.services.as_slice() } else { &[] };
+        let of_vips = services.iter().flat_map(|service| &service.addresses).filter(|net| net.contains(&destination));
+        let of_vips: Vec<u8> = of_vips.map(IpNet::prefix_len).collect();
+        let is_vip = of_vips.contains(&host_len);
         for (ifindex, net) in self.network.addresses.iter().filter(|(ifindex, _)| self.is_here(*ifindex)) {
             if net.addr() == destination {
                 // Whatever else the address is on another interface, it is this node's.
@@ -195,9 +198,7 @@ impl<'a> Routes<'a> {
                 found.push((net.prefix_len(), Source::Connected, action));
             }
         }
-        if is_vip {
-            found.push((host_len, Source::Vip, Action::Vip));
-        }
+        found.extend(of_vips.into_iter().map(|len| (len, Source::Vip, Action::Vip)));
         found
     }
 

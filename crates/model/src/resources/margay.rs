@@ -204,17 +204,17 @@ pub struct FailsafePort {
     pub net: Option<Cidr>,
 }
 
-/// `VirtualService`: one port on one or more VIP addresses, and the backends behind it.
+/// `VirtualService`: one port, or all of them, on one or more VIP addresses, and the backends behind it.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct VirtualServiceSpec {
-    /// VIP addresses, of either family; at least one.
-    pub addresses: Vec<Address>,
-    /// Port, 1 to 65535.
+    /// VIP addresses and prefixes of them, of either family; at least one.
+    pub addresses: Vec<Cidr>,
+    /// Port, 1 to 65535; all of the protocol where absent.
     #[schemars(range(min = 1, max = 65535))]
-    pub port: u16,
-    /// TCP, UDP or SCTP.
-    pub protocol: NumberOrText,
+    pub port: Option<u16>,
+    /// TCP, UDP or SCTP; where absent, and then without a port, everything for the addresses.
+    pub protocol: Option<NumberOrText>,
     /// Announce the addresses over BGP while a backend is usable; true where absent.
     pub advertise: Option<bool>,
     /// How packets reach the backends that say nothing of their own; IPIP where absent.

@@ -101,19 +101,21 @@ fn ip_packet(rng: &mut Rng, world: &World, depth: usize) -> Vec<Layer> {
     }
     let vips: Vec<_> = world.desired.services.iter().flat_map(|s| s.addresses.iter().map(move |a| (*a, s))).collect();
     if kind < 52
-        && let Some((address, service)) = rng.any(&vips)
+        && let Some((prefix, service)) = rng.any(&vips)
     {
+        let address = host(rng, prefix);
         let source = world.of_family(rng, address, source);
-        let port = if rng.chance(85) { service.port } else { port(rng, world) };
-        let transport = if rng.chance(92) { service.protocol } else { rng.of([1, 6, 17, 58, 132]) };
+        let port = service.port.filter(|_| rng.chance(85)).unwrap_or_else(|| port(rng, world));
+        let transport = transport_to(rng, service);
         let sport = rng.of([1, 22, 53, 31_337, 31_338, 31_339, 50_000]);
         let upper = upper(rng, transport, sport, port);
         return headers(rng, source, address, transport, upper);
     }
     if depth < 2
         && (52..56).contains(&kind)
-        && let Some((address, service)) = rng.any(&vips)
+        && let Some((prefix, service)) = rng.any(&vips)
     {
+        let address = host(rng, prefix);
         return error_about_answer(rng, world, address, service);
     }
     let destination = destination(rng, world);
@@ -134,6 +136,13 @@ fn ip_packet(rng: &mut Rng, world: &World, depth: usize) -> Vec<Layer> {
     headers(rng, source, destination, transport, upper)
 }
 
+/// A protocol that the service takes, mostly.
+fn transport_to(rng: &mut Rng, service: &Service) -> u8 {
+    let any = rng.of([6, 17, 132, 50, 47, 4, 41, 51, 58, 1]);
+    let other = rng.of([1, 6, 17, 50, 58, 132]);
+    if rng.chance(92) { service.protocol.unwrap_or(any) } else { other }
+}
+
 /// An ICMP error for a VIP that quotes an answer of its own, or what looks like one.
 fn error_about_answer(rng: &mut Rng, world: &World, address: IpAddr, service: &Service) -> Vec<Layer> {
     let v6 = address.is_ipv6();
@@ -142,8 +151,8 @@ fn error_about_answer(rng: &mut Rng, world: &World, address: IpAddr, service: &S
     let client = world.of_family(rng, address, source);
     let router = world.of_family(rng, address, source);
     let quoted = if rng.chance(90) { address } else { world.of_family(rng, address, source) };
-    let sport = if rng.chance(90) { service.port } else { port(rng, world) };
-    let transport = if rng.chance(92) { service.protocol } else { rng.of([1, 6, 17, 58, 132]) };
+    let sport = service.port.filter(|_| rng.chance(90)).unwrap_or_else(|| port(rng, world));
+    let transport = transport_to(rng, service);
     let dport = rng.of([1, 22, 31_337, 50_000]);
     let answer = upper(rng, transport, sport, dport);
     let mut quote = headers(rng, quoted, client, transport, answer);

@@ -200,8 +200,12 @@ impl World {
     fn services(&mut self, rng: &mut Rng) {
         let mut taken = BTreeSet::new();
         for number in 0..rng.below(5) {
-            let (port, transport) = (rng.of(SERVICE_PORTS), rng.of(TRANSPORTS));
-            let mut addresses = Vec::new();
+            let (port, transport) = match rng.below(8) {
+                0 => (None, None),
+                1 | 2 => (None, Some(rng.of(TRANSPORTS))),
+                _ => (Some(rng.of(SERVICE_PORTS)), Some(rng.of(TRANSPORTS))),
+            };
+            let mut addresses: Vec<IpNet> = Vec::new();
             for _ in 0..1 + rng.below(3) {
                 let address = match rng.below(20) {
                     0 => self.on_link(rng, None),
@@ -209,8 +213,9 @@ impl World {
                     n if n % 2 == 0 => Ipv4Addr::new(198, 51, 100, rng.below(3) as u8).into(),
                     _ => Ipv6Addr::new(0x2001, 0xdb8, 0x100, 0, 0, 0, 0, rng.below(3) as u16).into(),
                 };
-                if taken.insert((address, port, transport)) {
-                    addresses.push(address);
+                let prefix = if rng.chance(75) { address.into() } else { vip_prefix(rng, address) };
+                if taken.insert((prefix, port, transport)) {
+                    addresses.push(prefix);
                 }
             }
             if addresses.is_empty() {
@@ -547,10 +552,13 @@ impl World {
 
     /// Any of the above, or a VIP.
     pub fn anywhere(&self, rng: &mut Rng) -> IpAddr {
-        let vips: Vec<IpAddr> = self.desired.services.iter().flat_map(|service| service.addresses.clone()).collect();
+        let vips = self.desired.services.iter().flat_map(|service| &service.addresses);
         match rng.below(10) {
             0 => self.local(rng),
-            1 => rng.any(vips).unwrap_or_else(|| self.remote(rng)),
+            1 => match rng.any(vips.copied().collect::<Vec<IpNet>>()) {
+                Some(prefix) => host(rng, prefix),
+                None => self.remote(rng),
+            },
             2..=4 => self.on_link(rng, None),
             _ => self.remote(rng),
         }
@@ -608,6 +616,15 @@ pub fn host(rng: &mut Rng, net: IpNet) -> IpAddr {
             Ipv6Addr::from(u128::from(net.network()) | (u128::from(offset) & mask)).into()
         }
     }
+}
+
+/// A prefix around a VIP address.
+fn vip_prefix(rng: &mut Rng, address: IpAddr) -> IpNet {
+    let net = match address {
+        IpAddr::V4(a) => v4(a, rng.of([16, 23, 24, 24, 30, 31])),
+        IpAddr::V6(a) => v6(a, rng.of([47, 48, 64, 64, 126, 127])),
+    };
+    net.trunc()
 }
 
 fn port_ranges(rng: &mut Rng, percent: u32) -> Vec<PortRange> {

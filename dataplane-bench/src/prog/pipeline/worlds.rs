@@ -149,9 +149,9 @@ pub(super) fn balancer(backends: u16) -> World {
         let backends = (0..backends).map(|n| Backend { address: address(n), weight: 1, encap, drain: false });
         world.desired.services.push(Service {
             name: name.to_owned(),
-            addresses: vip.parse().into_iter().collect(),
-            port: 80,
-            protocol,
+            addresses: vip.parse::<IpAddr>().map(IpNet::from).into_iter().collect(),
+            port: Some(80),
+            protocol: Some(protocol),
             advertise: true,
             health: None,
             backends: backends.collect(),
@@ -196,9 +196,9 @@ pub(super) fn balancer_of_vips(vips: u32, backends: u16) -> World {
         };
         world.desired.services.push(Service {
             name: format!("vip-{n}"),
-            addresses: vec![v4(FIRST_VIP + n)],
-            port: 80,
-            protocol: protocol::TCP,
+            addresses: vec![v4(FIRST_VIP + n).into()],
+            port: Some(80),
+            protocol: Some(protocol::TCP),
             advertise: true,
             health: None,
             backends: (0..backends).map(backend).collect(),

@@ -142,9 +142,9 @@ impl World {
     pub(super) fn service(mut self, name: &str, vips: &[&str], backends: &[&str]) -> Self {
         self.desired.services.push(Service {
             name: name.into(),
-            addresses: vips.iter().map(|a| ip(a)).collect(),
-            port: 80,
-            protocol: protocol::TCP,
+            addresses: vips.iter().map(|a| if a.contains('/') { net(a) } else { ip(a).into() }).collect(),
+            port: Some(80),
+            protocol: Some(protocol::TCP),
             advertise: true,
             health: None,
             backends: backends

@@ -53,7 +53,7 @@ fn a_freed_index_rests_for_a_generation() {
     let mut vip_of = |vip: &str| {
         world.desired = service("s", vip);
         let tables = world.compile().tables;
-        tables.vips[&VipKey { address: ip(vip), port: 80, protocol: 6 }]
+        tables.vips[&VipKey::of_port(ip(vip), 80, 6)]
     };
     assert_eq!(vip_of("192.0.2.1"), VipId(1));
     assert_eq!(vip_of("192.0.2.2"), VipId(2));

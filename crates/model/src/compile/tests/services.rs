@@ -1,23 +1,25 @@
 //! VIPs, backends, rings and announcements.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use ipnet::IpNet;
+
 use super::build::*;
-use crate::compile::Compiled;
+use crate::compile::{Compiled, Notice};
 use crate::desired::*;
 use crate::health::{HealthCheck, Probe, ServiceHealth, Standing};
 use crate::tables::{BackendId, InnerSources, Outer, RING_SLOTS, SourceRange, TunnelPeer, VipKey};
 
 fn backend<'a>(compiled: &'a Compiled, vip: &str, address: &str) -> Option<&'a crate::tables::Backend> {
-    let key = VipKey { address: ip(vip), port: 80, protocol: protocol::TCP };
+    let key = VipKey::of_port(ip(vip), 80, protocol::TCP);
     let id = compiled.tables.vips[&key];
     compiled.tables.backends.values().find(|backend| backend.vip == id && backend.address == ip(address))
 }
 
 fn shares(compiled: &Compiled, vip: &str) -> Vec<(String, usize)> {
-    let key = VipKey { address: ip(vip), port: 80, protocol: protocol::TCP };
+    let key = VipKey::of_port(ip(vip), 80, protocol::TCP);
     let ring = &compiled.tables.rings[&compiled.tables.vips[&key]];
     assert_eq!(ring.len(), RING_SLOTS);
     let mut shares = std::collections::BTreeMap::<String, usize>::new();
@@ -30,6 +32,44 @@ fn shares(compiled: &Compiled, vip: &str) -> Vec<(String, usize)> {
 
 fn announced(compiled: &Compiled) -> Vec<String> {
     compiled.announce.iter().map(ToString::to_string).collect()
+}
+
+/// A service of a world of two ports, at these addresses, without its port and, if told so, without a protocol.
+fn of_any(vips: &[&str], protocol: Option<u8>) -> World {
+    let mut world = World::two_ports().service("web", vips, &["10.0.0.2"]);
+    let service = world.desired.services.last_mut().unwrap();
+    (service.port, service.protocol) = (None, protocol);
+    world
+}
+
+#[test]
+fn prefixes_are_announced_as_they_are() {
+    let compiled = of_any(&["192.0.2.0/24", "2001:db8:100::/48"], Some(protocol::UDP)).compile();
+    let expected: BTreeSet<IpNet> = [net("192.0.2.0/24"), net("2001:db8:100::/48")].into();
+    assert_eq!(compiled.announce, expected);
+    assert_eq!(compiled.route("192.0.2.0/24").unwrap(), "vip");
+    assert_eq!(compiled.tables.vips.len(), 2);
+    let nobody = World::two_ports().service("web", &["192.0.2.0/24"], &["203.0.113.9"]).compile();
+    assert!(nobody.announce.is_empty(), "no backend is usable");
+}
+
+#[test]
+fn a_prefix_leaves_the_host_its_own() {
+    let compiled = of_any(&["10.0.0.0/16"], None).compile();
+    assert_eq!(compiled.route("10.0.0.1/32").unwrap(), "receive");
+    assert_eq!(compiled.route("10.0.0.0/16").unwrap(), "vip");
+    assert_eq!(compiled.notices, []);
+}
+
+#[test]
+fn a_service_of_all_ports_does_not_take_an_address_of_the_node() {
+    for protocol in [None, Some(protocol::TCP)] {
+        let compiled = of_any(&["10.0.0.1", "192.0.2.10"], protocol).compile();
+        assert_eq!(compiled.tables.vips.keys().map(|key| key.prefix).collect::<Vec<_>>(), [net("192.0.2.10/32")]);
+        let notice = Notice::VipOfHost { service: "web".into(), address: ip("10.0.0.1") };
+        assert_eq!(compiled.notices, [notice]);
+        assert_eq!(compiled.announce, [net("192.0.2.10/32")].into());
+    }
 }
 
 #[test]

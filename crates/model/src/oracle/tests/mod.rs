@@ -115,9 +115,9 @@ impl World {
     fn service(mut self, vip: &str, backends: Vec<Backend>) -> Self {
         self.desired.services.push(Service {
             name: format!("service-{}", self.desired.services.len()),
-            addresses: vec![ip(vip)],
-            port: 80,
-            protocol: TCP,
+            addresses: vec![net_of(vip)],
+            port: Some(80),
+            protocol: Some(TCP),
             advertise: false,
             health: None,
             backends,
@@ -128,6 +128,11 @@ impl World {
 
 fn ip(text: &str) -> IpAddr {
     text.parse().unwrap()
+}
+
+/// A prefix, or that of one address.
+fn net_of(text: &str) -> IpNet {
+    if text.contains('/') { net(text) } else { ip(text).into() }
 }
 
 fn net(text: &str) -> IpNet {
