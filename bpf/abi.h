@@ -27,6 +27,9 @@ enum limits {
 	VIP_BUCKETS = 1 << VIP_BUCKET_BITS, /* of each half of the table */
 	VIP_BUCKET_ENTRIES = 4,
 	BACKENDS_MAX = 32768,
+	QUIC_BUCKET_BITS = 13,
+	QUIC_BUCKETS = 1 << QUIC_BUCKET_BITS, /* of each half of the table */
+	QUIC_BUCKET_ENTRIES = 4,
 	RING_SLOTS = 65537,
 	FLOW_WAYS = 8,	      /* entries of a line of the flow table, which is a cache line */
 	FLOW_LINES_MIN = 128, /* a power of two, as any number of lines */
@@ -214,7 +217,7 @@ struct vip {
 	__u8 prefix_len;
 	__u8 pad;
 	__u16 number; /* of the prefix; 0 for one address */
-	__u8 pad2[8];
+	__u64 quic; /* octets of server IDs in connection IDs, a byte for each codepoint from the low bits up, 0 for none */
 };
 _Static_assert(sizeof(struct vip) == 32, "vip");
 
@@ -248,6 +251,19 @@ struct vip_address {
 	__u32 any; /* every protocol */
 };
 _Static_assert(sizeof(struct vip_address) == 20, "vip_address");
+
+/*
+ * An entry is a server ID of a VIP: the low 48 bits of its hash, and its backend below (16); 0 for none. It stands in one of two buckets,
+ * one in each half of the table. crates/tables/src/quic.rs has the same.
+ */
+struct quic_bucket {
+	__u64 entry[QUIC_BUCKET_ENTRIES];
+};
+_Static_assert(sizeof(struct quic_bucket) == 32, "quic_bucket");
+
+enum quic_entry {
+	QUIC_ENTRY_PRINT_SHIFT = 16,
+};
 
 /* A slot: its backend, 0 for none; the backend of flows that began before it changed; whether it has changed. */
 enum ring_slot {
@@ -404,6 +420,7 @@ enum stage {
 	STAGE_FILTER,	 /* id: op that decided, detail: filter_next */
 	STAGE_VIP,	 /* id: VIP */
 	STAGE_FLOW,	 /* id: backend remembered, 0 none; detail: backend where none */
+	STAGE_QUIC,	 /* id: backend that the connection ID names */
 	STAGE_RING,	 /* id: backend, detail: slot */
 	STAGE_BACKEND,	 /* id: backend, detail: outer_kind */
 	STAGE_FIB,	 /* id: group, 0 no route */

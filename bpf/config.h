@@ -41,13 +41,15 @@ struct config {
 	__u32 vrf_words;  /* size of a value of the map */
 	__u64 hash_seed;  /* the node's own, for the choice among next hops */
 	__u8 decap_gue;	  /* take in GUE from configured peers */
-	__u8 pad[7];
+	__u8 quic;	  /* packets go by their QUIC connection ID */
+	__u8 pad[6];
 };
 
 const volatile struct config config = {
 	.decap_ipip = 1,
 	.decap_vxlan = 1,
 	.decap_gue = 1,
+	.quic = 1,
 	.denylist = 1,
 	.filter = 1,
 	.vip = 1,
@@ -101,6 +103,7 @@ struct abi_types {
 	enum tunnel_kind tunnel_kind;
 	enum vip_entry vip_entry;
 	enum vip_family vip_family;
+	enum quic_entry quic_entry;
 	enum ring_slot ring_slot;
 	enum flow_entry flow_entry;
 	enum outer_kind outer_kind;

@@ -105,6 +105,13 @@ struct {
 	__type(value, struct vip_address);
 } vip_addresses SEC(".maps");
 
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 2 * QUIC_BUCKETS);
+	__type(key, __u32);
+	__type(value, struct quic_bucket);
+} quic_servers SEC(".maps");
+
 /* One value of as many lines as the knob says, in the memory of the process, too. */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);

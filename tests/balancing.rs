@@ -69,6 +69,7 @@ mod root {
                     protocol: Some(protocol),
                     advertise: false,
                     health: None,
+                    quic: None,
                     backends: Vec::new(),
                 });
             }

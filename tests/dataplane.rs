@@ -13,6 +13,7 @@ mod root {
     use model::desired::{AttachMode, Desired, Interface, SourceValidation, TunnelKind};
     use model::ids::{Ids, Limits};
     use model::network::{IfIndex, Link, Mac, Network};
+    use model::quic::ServerId;
     use model::rib::{Gateway, Origin, Rib, Way};
     use model::tables::{
         Adjacency, AdjacencyId, Backend, BackendId, Features, FilterNext, FilterOp, FilterTest, GROUP_BUCKETS, Group,
@@ -112,6 +113,9 @@ mod root {
         t.fib.insert(net("192.0.2.1/32"), GroupId(3));
         t.fib.insert(net("203.0.113.1/32"), vip);
         t.fib.insert(net("2001:db8:100::/48"), vips);
+        t.quic.insert(VipId(2), [0, 4, 0, 0, 0, 0, 9, 0]);
+        t.quic_servers.insert((VipId(2), ServerId::new(&[1, 2, 3, 4]).unwrap()), BackendId(1));
+        t.quic_servers.insert((VipId(2), ServerId::new(&[7; 9]).unwrap()), BackendId(2));
         t.vips.insert(VipKey::of_port(ip("203.0.113.1"), 80, 6), VipId(1));
         let prefix = net("2001:db8:100::/48");
         t.vips.insert(VipKey { prefix, port: Some(53), protocol: Some(17) }, VipId(2));
@@ -191,6 +195,8 @@ mod root {
             adopted.filter = wanted.filter.clone();
             adopted.tunnel_peers = wanted.tunnel_peers.clone();
             adopted.tunnel_sources = wanted.tunnel_sources.clone();
+            adopted.quic = wanted.quic.clone();
+            adopted.quic_servers = wanted.quic_servers.clone();
             assert_eq!(adopted, wanted);
             let applied = apply(&mut second, &wanted, &links);
             assert_eq!((applied.writes, applied.links_changed), (0, 0));

@@ -138,6 +138,7 @@ mod root {
                 protocol: Some(TCP),
                 advertise: false,
                 health: None,
+                quic: None,
                 backends: vec![Backend { address: backend.parse().unwrap(), weight: 1, encap, drain: false }],
             });
             let (started, ready) = channel();

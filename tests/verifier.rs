@@ -19,13 +19,14 @@ fn budget(name: &str) -> u32 {
 /// The smallest set, the full one, each feature alone and each one missing.
 fn feature_sets() -> Vec<(String, Features)> {
     type Set = fn(&mut Features, bool);
-    let setters: [(&str, Set); 10] = [
+    let setters: [(&str, Set); 11] = [
         ("decap_ipip", |f, on| f.decap_ipip = on),
         ("decap_vxlan", |f, on| f.decap_vxlan = on),
         ("decap_gue", |f, on| f.decap_gue = on),
         ("denylist", |f, on| f.denylist = on),
         ("filter", |f, on| f.filter = on),
         ("vip", |f, on| f.vip = on),
+        ("quic", |f, on| f.quic = on),
         ("vlan", |f, on| f.vlan = on),
         ("slow_path", |f, on| f.slow_path = on),
         ("source_validation", |f, on| f.source_validation = on),

@@ -102,7 +102,7 @@ __noinline int load_balance_at(struct xdp_md *ctx, struct packet *pkt, __u32 num
 	if (vip) {
 		trace_step(STAGE_VIP, vip, 0);
 		hash = flow_hash(pkt);
-		b = choose_backend(ctx, pkt, vip, hash, &id);
+		b = backend_for(ctx, pkt, vip, hash, &id);
 	}
 	pkt->src = source;
 	pkt->proto = proto;

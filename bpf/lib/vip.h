@@ -7,6 +7,7 @@
 
 #include "adjacency.h"
 #include "fib.h"
+#include "quic.h"
 
 /* The backend with this id if it serves this VIP, else NULL. */
 ALWAYS_INLINE const struct backend *backend_of(__u32 id, __u32 vip)
@@ -143,6 +144,30 @@ ALWAYS_INLINE const struct backend *choose_backend(struct xdp_md *ctx, struct pa
 		*id = remembered(pkt, hash, slot, vip, ring->changed);
 	}
 	return backend_of(*id, vip);
+}
+
+/* The backend that the packet's connection ID names and that still serves, drains included; NULL for none. */
+ALWAYS_INLINE const struct backend *named_by_quic(struct xdp_md *ctx, const struct packet *pkt, __u32 vip, __u32 *id)
+{
+	__u32 found = quic_server(ctx, pkt, vip);
+	const struct backend *b = found ? backend_of(found, vip) : NULL;
+
+	if (!b)
+		return NULL;
+	*id = found;
+	trace_step(STAGE_QUIC, found, 0);
+	return b;
+}
+
+/* The backend of a packet for this VIP; `id` tells which. NULL where none is usable. */
+ALWAYS_INLINE const struct backend *backend_for(struct xdp_md *ctx, struct packet *pkt, __u32 vip, __u64 hash,
+						__u32 *id)
+{
+	const struct backend *b = NULL;
+
+	if (config.quic && pkt->proto == PROTO_UDP)
+		b = named_by_quic(ctx, pkt, vip, id);
+	return b ? b : choose_backend(ctx, pkt, vip, hash, id);
 }
 
 ALWAYS_INLINE void count_backend(const struct packet *pkt, __u32 id)
@@ -329,7 +354,7 @@ ALWAYS_INLINE int load_balance(struct xdp_md *ctx, struct packet *pkt)
 		return CONTINUE;
 	trace_step(STAGE_VIP, vip, 0);
 	hash = flow_hash(pkt);
-	b = choose_backend(ctx, pkt, vip, hash, &id);
+	b = backend_for(ctx, pkt, vip, hash, &id);
 	if (!b)
 		return drop(pkt, DROP_VIP_NO_BACKEND);
 	return to_backend(ctx, pkt, b, id, hash);

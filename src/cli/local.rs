@@ -74,6 +74,7 @@ fn meaning(feature: &str) -> &'static str {
         "filter" => "untracked policy of host endpoints is enforced",
         "source_validation" => "sources are let in where a route leads back to them",
         "vip" => "VIPs are balanced over backends",
+        "quic" => "QUIC packets go to the server that their connection ID names",
         "vlan" => "VLAN tags are taken off and put on",
         "vrf" => "ports take their routes from VRFs",
         "slow_path" => "ARP, ND and ICMP errors by AF_XDP workers",

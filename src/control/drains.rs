@@ -203,6 +203,7 @@ mod tests {
             protocol: Some(protocol::TCP),
             advertise: true,
             health: None,
+            quic: None,
             backends: backends.iter().map(backend).collect(),
         };
         Desired { services: services.iter().map(service).collect(), ..Desired::default() }

@@ -52,6 +52,7 @@ abi!(
     trace,
     tunnel_peer,
     tunnel_peer_key,
+    quic_bucket,
     vip,
     vip_address,
     vip_bucket,

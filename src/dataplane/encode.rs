@@ -15,7 +15,7 @@ use model::tables::{
     Port, PortId, PortKey, Ring, Tables, VipId, VrfId,
 };
 
-use self::services::{backend, decode_backend, decode_vips, vip_addresses, vip_buckets, vip_rows};
+use self::services::{backend, decode_backend, decode_vips, quic_servers, vip_addresses, vip_buckets, vip_rows};
 use self::tunnels::{inner_sources, tunnel_peer};
 use super::abi::{self, Abi, types};
 use super::error::Error;
@@ -49,6 +49,7 @@ pub(super) enum Table {
     Origins,
     Groups,
     Backends,
+    QuicServers,
     VipAddresses,
     VipBuckets,
     Vips,
@@ -64,7 +65,7 @@ pub(super) enum Table {
 
 impl Table {
     /// Every table, what is referred to before what refers to it: the order of writes; deletes go the other way.
-    pub(super) const ORDER: [Self; 16] = [
+    pub(super) const ORDER: [Self; 17] = [
         Self::Adjacencies,
         Self::NextHops,
         Self::Origins,
@@ -76,6 +77,7 @@ impl Table {
         Self::Denylist4,
         Self::Denylist6,
         Self::Filter,
+        Self::QuicServers,
         Self::Vips,
         Self::VipBuckets,
         Self::VipAddresses,
@@ -91,6 +93,7 @@ impl Table {
             Self::Origins => "origins",
             Self::Groups => "groups",
             Self::Backends => "backends",
+            Self::QuicServers => "quic_servers",
             Self::Vips => "vips",
             Self::VipBuckets => "vip_buckets",
             Self::VipAddresses => "vip_addresses",
@@ -129,6 +132,7 @@ impl Table {
             Self::Backends => l::BACKENDS_MAX.0,
             Self::Vips | Self::VipAddresses => l::VIPS_MAX.0,
             Self::VipBuckets => 2 * l::VIP_BUCKETS.0,
+            Self::QuicServers => 2 * l::QUIC_BUCKETS.0,
             Self::TunnelSources => l::TUNNEL_SOURCES_MAX.0,
             Self::TunnelPeers | Self::Vnis => l::TUNNEL_PEERS_MAX.0,
             Self::Denylist4 | Self::Denylist6 => l::DENYLIST_MAX.0,
@@ -401,6 +405,10 @@ pub(super) fn encode(tables: &Tables, bases: Bases, present: &Encoded) -> Result
     let buckets = vip_buckets(tables, present.table(Table::VipBuckets))?;
     if !buckets.is_empty() {
         e.entries.insert(Table::VipBuckets, buckets);
+    }
+    let servers = quic_servers(tables, present.table(Table::QuicServers))?;
+    if !servers.is_empty() {
+        e.entries.insert(Table::QuicServers, servers);
     }
     for (id, value) in &tables.backends {
         e.put(Table::Backends, &id.0, &backend(value, tables));

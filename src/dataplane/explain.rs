@@ -46,6 +46,8 @@ pub enum Stage {
     Vip,
     /// `id` is the backend remembered for the flow, 0 for none.
     Flow,
+    /// `id` is the backend that the QUIC connection ID names.
+    Quic,
     /// `id` is the backend of the slot `detail`.
     Ring,
     /// `id` is the backend; `detail` 0 L2, 1 IPIP, 2 VXLAN, 3 GUE.
@@ -75,6 +77,7 @@ impl Stage {
             n if n == s::STAGE_FILTER.0 => Self::Filter,
             n if n == s::STAGE_VIP.0 => Self::Vip,
             n if n == s::STAGE_FLOW.0 => Self::Flow,
+            n if n == s::STAGE_QUIC.0 => Self::Quic,
             n if n == s::STAGE_RING.0 => Self::Ring,
             n if n == s::STAGE_BACKEND.0 => Self::Backend,
             n if n == s::STAGE_FIB.0 => Self::Fib,

@@ -242,6 +242,7 @@ impl Knobs {
         put(offset_of!(types::config, denylist), &[u8::from(f.denylist)])?;
         put(offset_of!(types::config, filter), &[u8::from(f.filter)])?;
         put(offset_of!(types::config, vip), &[u8::from(f.vip)])?;
+        put(offset_of!(types::config, quic), &[u8::from(f.quic)])?;
         put(offset_of!(types::config, vlan), &[u8::from(f.vlan)])?;
         put(offset_of!(types::config, source_validation), &[u8::from(f.source_validation)])?;
         put(offset_of!(types::config, slow_path), &[u8::from(f.slow_path)])?;

@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::health::ServiceHealth;
 use crate::network::Mac;
+use crate::quic::Quic;
 
 /// Everything one node is asked to do.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -232,6 +233,8 @@ pub struct Service {
     pub advertise: bool,
     /// How the servers are checked; a route is enough where absent.
     pub health: Option<ServiceHealth>,
+    /// What of its packets goes by QUIC connection IDs.
+    pub quic: Option<Quic>,
     /// The servers, in configured order; no address stands twice.
     pub backends: Vec<Backend>,
 }

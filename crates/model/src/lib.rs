@@ -18,6 +18,7 @@ pub mod load;
 pub mod marks;
 pub mod network;
 pub mod oracle;
+pub mod quic;
 pub mod resources;
 pub mod rib;
 pub mod schema;

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::desired::{Service, SourceValidation, TunnelKind};
 use crate::network::{IfIndex, Mac};
+use crate::quic::{Lengths, ServerId};
 
 pub use ::tables::buckets::GROUP_BUCKETS;
 pub use ::tables::maglev::RING_SLOTS;
@@ -431,6 +432,10 @@ pub struct Tables {
     pub rings: BTreeMap<VipId, Ring>,
     /// Backends.
     pub backends: BTreeMap<BackendId, Backend>,
+    /// VIPs whose packets go by QUIC connection IDs.
+    pub quic: BTreeMap<VipId, Lengths>,
+    /// Backends by the server IDs in them.
+    pub quic_servers: BTreeMap<(VipId, ServerId), BackendId>,
     /// Forwarding: prefix (host bits zero) to group.
     pub fib: BTreeMap<IpNet, GroupId>,
     /// The same of every VRF but the default one.
@@ -475,6 +480,8 @@ pub struct Features {
     pub source_validation: bool,
     /// VIPs.
     pub vip: bool,
+    /// QUIC connection IDs.
+    pub quic: bool,
     /// VLAN tags.
     pub vlan: bool,
     /// VRFs.
@@ -493,6 +500,7 @@ impl Features {
         filter: true,
         source_validation: true,
         vip: true,
+        quic: true,
         vlan: true,
         vrf: true,
         slow_path: true,

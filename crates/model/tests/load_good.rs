@@ -51,7 +51,7 @@ fn documentation_is_valid() {
     assert_eq!(node.interfaces[0].mode, AttachMode::Native);
     assert_eq!((node.control_core, node.worker_cores.as_slice()), (Some(0), [1].as_slice()));
     assert_eq!((node.failsafe_inbound.len(), node.failsafe_outbound.len()), (1, 1));
-    let [dns, vpn, web] = &desired.services[..] else { panic!("{:?}", desired.services) };
+    let [dns, h3, vpn, web] = &desired.services[..] else { panic!("{:?}", desired.services) };
     let prefixes: Vec<String> = vpn.addresses.iter().map(ToString::to_string).collect();
     assert_eq!(
         (prefixes.as_slice(), vpn.port, vpn.protocol),
@@ -59,6 +59,12 @@ fn documentation_is_valid() {
     );
     assert_eq!((web.addresses.len(), web.port, web.protocol), (2, Some(80), Some(protocol::TCP)));
     assert!(web.advertise);
+    let quic = h3.quic.as_ref().unwrap();
+    let servers: Vec<String> = quic.servers.iter().map(|(id, address)| format!("{id} {address}")).collect();
+    assert_eq!(
+        (quic.lengths, servers.as_slice()),
+        ([2, 0, 0, 0, 0, 0, 0, 0], ["0001 10.1.0.11", "0002 10.1.0.12"].map(str::to_owned).as_slice())
+    );
     assert_eq!(
         web.backends[0],
         Backend { address: "10.1.0.11".parse().unwrap(), weight: 2, encap: Encap::Ipip, drain: false }

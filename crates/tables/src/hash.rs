@@ -49,6 +49,15 @@ pub(crate) fn service_hash(address: IpAddr, port: u16, protocol: u8) -> u64 {
     }
 }
 
+/// The hash of a QUIC server ID of a VIP, zero behind its `len` octets.
+#[must_use]
+pub(crate) fn server_hash(vip: u32, len: u8, id: [u8; 16]) -> u64 {
+    let (words, _) = id.as_chunks::<4>();
+    // Eight octets are loaded as one number, the first of them lowest.
+    let halves = words.as_chunks::<2>().0.iter();
+    halves.fold(add(0, vip, len.into()), |hash, [low, high]| add(hash, word(high), word(low)))
+}
+
 /// The slot of a flow in a Maglev ring, 0 to [`RING_SLOTS`] - 1.
 #[must_use]
 pub fn ring_slot(hash: u64) -> usize {

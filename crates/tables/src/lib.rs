@@ -9,4 +9,5 @@ pub mod fib;
 pub mod flows;
 pub mod hash;
 pub mod maglev;
+pub mod quic;
 pub mod vips;

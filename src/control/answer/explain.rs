@@ -110,6 +110,7 @@ impl Namer<'_> {
             Stage::Filter => ("policy", self.filter(step.id)),
             Stage::Vip => ("vip", self.vip(VipId(step.id))),
             Stage::Flow => ("flow", self.flow(step)),
+            Stage::Quic => ("quic", format!("the connection ID names {}", self.backend_name(step.id))),
             Stage::Ring => ("maglev", format!("slot {}: {}", step.detail, self.backend_name(step.id))),
             Stage::Backend => ("backend", self.backend(BackendId(step.id))),
             Stage::Fib => ("fib", self.fib(GroupId(step.id))),

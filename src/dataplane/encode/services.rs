@@ -5,10 +5,12 @@ use std::collections::BTreeMap;
 use ipnet::IpNet;
 use model::desired::protocol;
 use model::network::Mac;
+use model::quic::ServerId;
 use model::tables::{
     AdjacencyId, Backend, BackendId, GroupId, NextHop, NextHopId, Outer, RING_SLOTS, Ring, Slot, Tables, VipAddressId,
     VipId, VipKey,
 };
+use tables::quic::{Server, Servers};
 use tables::vips::{Bucket, Key, Vips};
 
 use super::{Encoded, Entries, Table, address, ip_addr, vni, vni_bytes};
@@ -21,6 +23,8 @@ pub(in crate::dataplane) const RING_BYTES: usize = (RING_SLOTS + 1) * size_of::<
 // One layout, two languages.
 const _: () = {
     assert!(types::limits::VIP_BUCKETS.0 as usize == tables::vips::BUCKETS);
+    assert!(types::limits::QUIC_BUCKETS.0 as usize == tables::quic::BUCKETS);
+    assert!(types::limits::QUIC_BUCKET_ENTRIES.0 as usize == tables::quic::BUCKET_ENTRIES);
     assert!(types::limits::VIP_BUCKET_ENTRIES.0 as usize == tables::vips::BUCKET_ENTRIES);
     assert!(types::limits::VIP_GROUPS.0 == GroupId::LAST.0);
     // What of the hash is in front of an entry's part of it.
@@ -50,7 +54,8 @@ fn number_of_prefix(key: &VipKey, numbers: &Numbers) -> u16 {
 /// What each VIP answers to.
 pub(super) fn vip_rows(tables: &Tables) -> impl Iterator<Item = (VipId, types::vip)> {
     let numbers = numbers(tables);
-    let row = move |key: &VipKey| types::vip {
+    let row = move |key: &VipKey, id: &VipId| types::vip {
+        quic: u64::from_le_bytes(tables.quic.get(id).copied().unwrap_or_default()),
         address: ip_addr(key.prefix.addr()),
         port: key.port.unwrap_or(0).to_be(),
         proto: key.protocol.unwrap_or(0),
@@ -59,7 +64,7 @@ pub(super) fn vip_rows(tables: &Tables) -> impl Iterator<Item = (VipId, types::v
         number: number_of_prefix(key, &numbers),
         ..Default::default()
     };
-    tables.vips.iter().map(move |(key, id)| (*id, row(key)))
+    tables.vips.iter().map(move |(key, id)| (*id, row(key, id)))
 }
 
 /// What no bucket says of addresses and prefixes: rows that are not all zero.
@@ -107,6 +112,26 @@ pub(super) fn vip_buckets(tables: &Tables, present: &Entries) -> Result<Entries,
         (abi::bytes_of(&(index as u32)).to_vec(), abi::bytes_of(&value).to_vec())
     };
     Ok(vips.buckets().map(bytes).collect())
+}
+
+/// Entries of the table of QUIC servers: what `present` has stays where it is.
+pub(super) fn quic_servers(tables: &Tables, present: &Entries) -> Result<Entries, Error> {
+    let bucket = |(key, value): (&Vec<u8>, &Vec<u8>)| {
+        let index: u32 = abi::from_bytes(key)?;
+        Some((index as usize, abi::from_bytes::<types::quic_bucket>(value)?.entry))
+    };
+    let server = |((vip, id), backend): (&(VipId, ServerId), &BackendId)| {
+        Server::new(vip.0, id.length(), id.padded(), backend.0 as u16)
+    };
+    let servers = Servers::adopt(present.iter().filter_map(bucket)).with(tables.quic_servers.iter().map(server));
+    let table = Table::QuicServers.map();
+    let (wanted, limit) = (tables.quic_servers.len(), tables::quic::SERVERS_MAX);
+    let servers = servers.map_err(|_| Error::Full { table, wanted, limit })?;
+    let bytes = |(index, bucket): (usize, &tables::quic::Bucket)| {
+        let value = types::quic_bucket { entry: *bucket };
+        (abi::bytes_of(&(index as u32)).to_vec(), abi::bytes_of(&value).to_vec())
+    };
+    Ok(servers.buckets().map(bytes).collect())
 }
 
 /// The next hop and the adjacency of a group that has no other.

@@ -51,6 +51,7 @@ pub(super) fn desired(interfaces: &[&str]) -> Desired {
             protocol: Some(6),
             advertise: false,
             health: None,
+            quic: None,
             backends: vec![Backend {
                 address: SERVER[0].parse().unwrap(),
                 weight: 1,

@@ -213,6 +213,8 @@ fn generation(
         vips: vips.iter().map(|vip| (vip.key, vip.id)).collect(),
         rings: services::rings(&vips, ids),
         backends: backends(&vips, &forwarding),
+        quic: vips.iter().filter_map(|vip| Some((vip.id, vip.service.quic.as_ref()?.lengths))).collect(),
+        quic_servers: vips.iter().flat_map(services::quic_servers).collect(),
         fib: BTreeMap::new(),
         vrfs: tables_of_vrfs.iter().map(|(vrf, (table, _))| (*vrf, vrfs::groups(table))).collect(),
         groups: forwarding.groups.clone(),
@@ -293,6 +295,7 @@ fn features(desired: &Desired, tables: &Tables) -> Features {
         filter: tables.ports.values().any(|port| port.filter.is_some()),
         source_validation: tables.ports.values().any(|port| port.validation != SourceValidation::Off),
         vip: !tables.vips.is_empty(),
+        quic: !tables.quic.is_empty(),
         vlan: tables.ports.keys().any(|key| key.vlan.is_some())
             || tables.adjacencies.values().any(|adjacency| adjacency.vlan.is_some()),
         vrf: tables.ports.values().any(|port| port.vrf != VrfId::DEFAULT),

@@ -13,6 +13,7 @@ use crate::desired::{Backend, Desired, Encap, Service, StaticRoute};
 use crate::health::Standing;
 use crate::ids::{Ids, NextHopKey, RingMembers};
 use crate::network::{IfIndex, Network};
+use crate::quic::ServerId;
 use crate::rib::Source;
 use crate::tables::{BackendId, Outer, RING_SLOTS, Ring, Slot, VipId, VipKey};
 
@@ -103,6 +104,13 @@ pub(super) fn vips<'a>(
 fn former(vip: VipId, ids: &Ids) -> Option<&Ring> {
     let (_, ring) = ids.rings.get(&vip)?;
     ring.iter().any(|slot| slot.now() != BackendId(0)).then_some(ring)
+}
+
+/// The usable backends of a VIP by their QUIC server IDs.
+pub(super) fn quic_servers(vip: &Vip<'_>) -> BTreeMap<(VipId, ServerId), BackendId> {
+    let by_address: BTreeMap<IpAddr, BackendId> = vip.backends.iter().map(|(id, b)| (b.address, *id)).collect();
+    let servers = vip.service.quic.iter().flat_map(|quic| &quic.servers);
+    servers.filter_map(|(server, address)| Some(((vip.id, *server), *by_address.get(address)?))).collect()
 }
 
 /// True for an address of this node: what no VIP of one port takes there is the host's.

@@ -130,6 +130,15 @@ fn tls(spec: &HealthCheckSpec, at: &Path, check: &mut Checker<'_>) -> TlsProbe {
     TlsProbe { server_name, verify: spec.verify.unwrap_or(false).then(roots) }
 }
 
+/// The octets of two digits each; `None` for anything else.
+pub(super) fn hexadecimal(text: &str) -> Option<Vec<u8>> {
+    let octet = |pair: &[u8]| {
+        let text = std::str::from_utf8(pair).ok().filter(|text| text.len() == 2 && !text.starts_with('+'))?;
+        u8::from_str_radix(text, 16).ok()
+    };
+    text.as_bytes().chunks(2).map(octet).collect()
+}
+
 /// What is sent or expected, written as text or in hexadecimal.
 fn payload(
     at: &Path,
@@ -144,12 +153,7 @@ fn payload(
     let bytes = match (text, hex) {
         (Some(text), _) => text.as_bytes().to_vec(),
         (None, Some(hex)) => {
-            let octets = hex.as_bytes().chunks(2);
-            let octet = |pair: &[u8]| {
-                let text = std::str::from_utf8(pair).ok().filter(|text| text.len() == 2 && !text.starts_with('+'))?;
-                u8::from_str_radix(text, 16).ok()
-            };
-            let Some(bytes) = octets.map(octet).collect::<Option<Vec<u8>>>() else {
+            let Some(bytes) = hexadecimal(hex) else {
                 check.error_help(&path, "is not hexadecimal", "write two digits an octet: 0a1b");
                 return None;
             };

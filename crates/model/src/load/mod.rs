@@ -9,6 +9,7 @@ mod check;
 mod diagnostic;
 mod health;
 mod policy;
+mod quic;
 mod service;
 mod vrf;
 

@@ -9,6 +9,7 @@ use super::Item;
 use super::check::{Checker, family, is_link_local};
 use super::diagnostic::Report;
 use super::health::health;
+use super::quic::quic;
 use crate::desired::{
     Backend, Encap, Failsafe, Gateway, Interface, KernelRoutes, Node, RouteAction, Service, StaticRoute, Tunnel,
     TunnelKind, protocol,
@@ -28,6 +29,8 @@ const MAX_INTERFACES: usize = 63;
 const MAX_VIPS: usize = Ids::LAST_VIP as usize;
 /// Most backends of all services together, each once a VIP.
 const MAX_BACKENDS: usize = Ids::LAST_BACKEND as usize;
+/// Most QUIC server IDs of all services together, each once a VIP.
+const MAX_QUIC_SERVERS: usize = tables::quic::SERVERS_MAX;
 /// Shortest prefixes of VIPs: a typing error that takes in a continent is told of.
 const SHORTEST_VIP4: u8 = 8;
 const SHORTEST_VIP6: u8 = 16;
@@ -205,10 +208,13 @@ pub(super) fn services(items: &[Item<VirtualServiceSpec>], report: &mut Report) 
     }
     backends_at_vips(items, &vips, report);
     let backends: usize = services.iter().map(|s| s.backends.len() * s.addresses.len()).sum();
+    let servers = |service: &Service| service.quic.as_ref().map_or(0, |quic| quic.servers.len());
+    let servers: usize = services.iter().map(|service| servers(service) * service.addresses.len()).sum();
     if let Some(last) = items.last() {
         let mut check = Checker { document: &last.document, report };
         check.at_most(&Path::default(), vips.len(), MAX_VIPS, "VIPs (address, port, protocol) on a node");
         check.at_most(&Path::default(), backends, MAX_BACKENDS, "backends, each once a VIP, on a node");
+        check.at_most(&Path::default(), servers, MAX_QUIC_SERVERS, "QUIC server IDs, each once a VIP, on a node");
     }
     services.sort_by(|a, b| a.name.cmp(&b.name));
     services
@@ -278,6 +284,7 @@ fn service<'a>(item: &'a Item<VirtualServiceSpec>, vips: &mut Vips<'a>, report: 
         _ => None,
     };
     let health = spec.health_check.as_ref().and_then(|spec| health(spec, unasked, &mut check));
+    let quic = quic(item, protocol, &mut check);
     Some(Service {
         name: item.document.name.clone(),
         addresses: spec.addresses.iter().map(|a| a.prefix()).collect(),
@@ -285,6 +292,7 @@ fn service<'a>(item: &'a Item<VirtualServiceSpec>, vips: &mut Vips<'a>, report: 
         protocol: protocol?,
         advertise: spec.advertise.unwrap_or(true),
         health,
+        quic,
         backends,
     })
 }

@@ -398,8 +398,10 @@ impl<'a> Oracle<'a> {
         let hash = hash::flow_hash(flow);
         let opens = packet.opens_connection(&frame.payload);
         let slots = ring.before.as_ref().filter(|_| !opens).unwrap_or(&ring.slots);
-        let chosen = slots.get(hash::ring_slot(hash)).and_then(|slot| ring.backends.get(*slot as usize));
-        let (backend, path) = chosen.ok_or(DropReason::VipNoBackend)?;
+        let chosen = || slots.get(hash::ring_slot(hash)).and_then(|slot| ring.backends.get(*slot as usize));
+        let named = self.named_by_quic(service, packet, &frame.payload);
+        let named = named.and_then(|address| ring.backends.iter().find(|(backend, _)| backend.address == address));
+        let (backend, path) = named.or_else(chosen).ok_or(DropReason::VipNoBackend)?;
         if parse::is_link_local(packet.source) {
             return Err(DropReason::SrcInvalid);
         }
@@ -440,6 +442,14 @@ impl<'a> Oracle<'a> {
         }
         let meta = PuntMeta { neighbor: Some((hop.ifindex, hop.address)), ..PuntMeta::default() };
         Ok(Outcome::punt(PuntReason::NeighborEncap, meta))
+    }
+
+    /// The backend that the packet's connection ID names.
+    fn named_by_quic(&self, service: &Service, packet: &Packet, bytes: &[u8]) -> Option<IpAddr> {
+        let quic = service.quic.as_ref()?;
+        let port = packet.ports.filter(|_| packet.protocol == protocol::UDP);
+        let server = parse::quic_server(packet, bytes, &quic.lengths).filter(|_| port.is_some())?;
+        quic.servers.get(&server).copied()
     }
 
     fn ring(&self, index: usize, service: &'a Service) -> std::sync::Arc<Ring<'a>> {

@@ -7,6 +7,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use tables::hash::FlowKey;
 
 use crate::desired::protocol;
+use crate::quic::ServerId;
 use crate::verdict::DropReason;
 
 pub(super) const ETHERTYPE_IPV4: u16 = 0x0800;
@@ -237,6 +238,22 @@ fn inside(bytes: &[u8], at: usize, is_ipv6: bool) -> Option<FlowKey> {
     let has_ports = matches!(protocol, protocol::TCP | protocol::UDP | protocol::SCTP);
     let ports = transport.filter(|_| has_ports).and_then(|at| Some((be16(bytes, at)?, be16(bytes, at + 2)?)));
     Some(FlowKey { source, destination, ports, protocol })
+}
+
+/// The server ID in the QUIC connection ID of a UDP packet, where it is one of a configuration (RFC 8999, sections 5.1 and 5.2).
+pub(super) fn quic_server(packet: &Packet, bytes: &[u8], lengths: &[u8; 8]) -> Option<ServerId> {
+    let datagram = bytes.get(packet.transport + 8..packet.len)?;
+    let (id, octets) = match *datagram.first()? & 0x80 {
+        0 => (datagram.get(1..)?, None),
+        _ => (datagram.get(6..)?, Some(*datagram.get(5)?)),
+    };
+    let length = *lengths.get(usize::from(*id.first()? >> 5))?;
+    // The first octet, the server ID, and four of a nonce at least; and a packet that is protected has sixteen more than these.
+    let short = octets.is_some_and(|octets| octets < 1 + length + 4);
+    if length == 0 || short || id.len() < 1 + 16 {
+        return None;
+    }
+    ServerId::new(id.get(1..1 + usize::from(length))?)
 }
 
 /// 169.254/16 or fe80::/10.

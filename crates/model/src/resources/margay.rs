@@ -221,6 +221,9 @@ pub struct VirtualServiceSpec {
     pub encap: Option<EncapSpec>,
     /// How the servers are checked; a route to them is enough where absent.
     pub health_check: Option<HealthCheckSpec>,
+    /// How the servers make QUIC connection IDs that name them, one way or, while that is changed, two; absent: by address and port.
+    #[serde(default)]
+    pub quic: Vec<QuicSpec>,
     /// The servers.
     pub backends: Vec<BackendSpec>,
 }
@@ -238,6 +241,22 @@ pub struct BackendSpec {
     pub encap: Option<EncapSpec>,
     /// Keep its flows and give it no new ones while another backend serves; false where absent.
     pub drain: Option<bool>,
+    /// Server IDs in its QUIC connection IDs, in hexadecimal, one for each length that the service's configurations have.
+    #[serde(default, rename = "quicServerIDs")]
+    pub quic_server_ids: Vec<String>,
+}
+
+/// A configuration of QUIC-LB (draft-ietf-quic-load-balancers), with the server ID in plaintext.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub struct QuicSpec {
+    /// The first three bits of its connection IDs, 0 to 6.
+    #[schemars(range(min = 0, max = 6))]
+    pub config_rotation: u8,
+    /// Octets of its server IDs, 1 to 15.
+    #[serde(rename = "serverIDLength")]
+    #[schemars(range(min = 1, max = 15))]
+    pub server_id_length: u8,
 }
 
 /// The words for encapsulations.

@@ -4,6 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use model::desired::{Encap, Service, TunnelKind, protocol};
 use model::network::{IfIndex, Mac};
+use model::quic::Quic;
 use packet::Layer;
 use packet::build;
 use packet::layer::{Ah, Arp, Eth, Ext, ExtKind, Frag, Gre, Gue, Icmp, Ip4, Ip6, Sctp, Tcp, Udp, Vlan, Vxlan};
@@ -108,7 +109,11 @@ fn ip_packet(rng: &mut Rng, world: &World, depth: usize) -> Vec<Layer> {
         let port = service.port.filter(|_| rng.chance(85)).unwrap_or_else(|| port(rng, world));
         let transport = transport_to(rng, service);
         let sport = rng.of([1, 22, 53, 31_337, 31_338, 31_339, 50_000]);
-        let upper = upper(rng, transport, sport, port);
+        let mut upper = upper(rng, transport, sport, port);
+        if let (Some(quic), protocol::UDP, true) = (&service.quic, transport, rng.chance(80)) {
+            upper.truncate(1);
+            upper.push(Layer::Raw(quic_packet(rng, quic)));
+        }
         return headers(rng, source, address, transport, upper);
     }
     if depth < 2
@@ -134,6 +139,28 @@ fn ip_packet(rng: &mut Rng, world: &World, depth: usize) -> Vec<Layer> {
         upper.extend(ip_packet(rng, world, depth + 1));
     }
     headers(rng, source, destination, transport, upper)
+}
+
+/// What a QUIC packet begins with: mostly a connection ID that names a server, and as much as there has to be behind it.
+fn quic_packet(rng: &mut Rng, quic: &Quic) -> Vec<u8> {
+    let configured = quic.lengths.iter().zip(0u8..).filter(|(length, _)| **length != 0);
+    let codepoint = match rng.any(configured.map(|(_, codepoint)| codepoint).collect::<Vec<u8>>()) {
+        Some(codepoint) if rng.chance(85) => codepoint,
+        _ => rng.below(8) as u8,
+    };
+    let mut id = vec![codepoint << 5 | rng.below(32) as u8];
+    match rng.any(quic.servers.keys().copied().collect::<Vec<_>>()) {
+        Some(server) if rng.chance(85) => id.extend(server.padded().iter().take(server.length().into())),
+        _ => id.extend([rng.bits() as u8; 4]),
+    }
+    id.extend(vec![0x5a; rng.of([0, 3, 4, 4, 4, 5])]);
+    let mut packet = match rng.chance(50) {
+        true => vec![0x40],
+        false => vec![0xc0, 0, 0, 0, 1, if rng.chance(90) { id.len() as u8 } else { rng.bits() as u8 }],
+    };
+    packet.extend(id);
+    packet.extend(vec![0xa5; if rng.chance(85) { 20 } else { rng.below(20) }]);
+    packet
 }
 
 /// A protocol that the service takes, mostly.

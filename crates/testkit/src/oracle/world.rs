@@ -18,6 +18,7 @@ use model::desired::{
 use model::health::{HealthCheck, Probe, ServiceHealth, Standing};
 use model::ids::{Ids, Limits};
 use model::network::{IfIndex, Link, Mac, Vlan};
+use model::quic::{Quic, ServerId};
 use model::rib::{Alternative, BgpRoute, Gateway as Learned, Way};
 
 use super::rng::Rng;
@@ -244,6 +245,7 @@ impl World {
                 protocol: transport,
                 advertise: rng.chance(50),
                 health: health(rng),
+                quic: if transport == Some(protocol::UDP) { quic(rng, backends.keys()) } else { None },
                 backends: backends.into_values().collect(),
             });
             self.judge_backends(rng);
@@ -638,6 +640,22 @@ fn port_ranges(rng: &mut Rng, percent: u32) -> Vec<PortRange> {
         ranges.push(PortRange { first, last });
     }
     ranges
+}
+
+/// Connection IDs of half of the UDP services.
+fn quic<'a>(rng: &mut Rng, backends: impl Iterator<Item = &'a IpAddr>) -> Option<Quic> {
+    let mut quic = Quic::default();
+    for _ in 0..rng.below(3) {
+        let length: u8 = rng.of([1, 2, 7, 8, 9, 15]);
+        *quic.lengths.get_mut(rng.below(7))? = length;
+    }
+    for (n, address) in backends.enumerate() {
+        for length in quic.lengths.into_iter().filter(|length| *length != 0) {
+            let octets: Vec<u8> = (0..length).map(|at| if at == 0 { n as u8 } else { 0xe0 | at }).collect();
+            quic.servers.extend(ServerId::new(&octets).filter(|_| rng.chance(90)).map(|id| (id, *address)));
+        }
+    }
+    (quic.lengths != [0; 8] && rng.chance(80)).then_some(quic)
 }
 
 /// Checks of every third service.

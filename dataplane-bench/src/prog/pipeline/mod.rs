@@ -207,6 +207,7 @@ fn specialise(
         denylist = features.denylist,
         filter = features.filter,
         vip = features.vip,
+        quic = features.quic,
         vlan = features.vlan,
         slow_path = features.slow_path,
         source_validation = features.source_validation,

@@ -154,6 +154,7 @@ pub(super) fn balancer(backends: u16) -> World {
             protocol: Some(protocol),
             advertise: true,
             health: None,
+            quic: None,
             backends: backends.collect(),
         });
     };
@@ -201,6 +202,7 @@ pub(super) fn balancer_of_vips(vips: u32, backends: u16) -> World {
             protocol: Some(protocol::TCP),
             advertise: true,
             health: None,
+            quic: None,
             backends: (0..backends).map(backend).collect(),
         });
     }

@@ -147,6 +147,7 @@ impl World {
             protocol: Some(protocol::TCP),
             advertise: true,
             health: None,
+            quic: None,
             backends: backends
                 .iter()
                 .map(|address| Backend { address: ip(address), weight: 1, encap: Encap::Ipip, drain: false })

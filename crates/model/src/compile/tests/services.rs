@@ -10,6 +10,7 @@ use super::build::*;
 use crate::compile::{Compiled, Notice};
 use crate::desired::*;
 use crate::health::{HealthCheck, Probe, ServiceHealth, Standing};
+use crate::quic::{Quic, ServerId};
 use crate::tables::{BackendId, InnerSources, Outer, RING_SLOTS, SourceRange, TunnelPeer, VipKey};
 
 fn backend<'a>(compiled: &'a Compiled, vip: &str, address: &str) -> Option<&'a crate::tables::Backend> {
@@ -69,6 +70,22 @@ fn a_service_of_all_ports_does_not_take_an_address_of_the_node() {
         let notice = Notice::VipOfHost { service: "web".into(), address: ip("10.0.0.1") };
         assert_eq!(compiled.notices, [notice]);
         assert_eq!(compiled.announce, [net("192.0.2.10/32")].into());
+    }
+}
+
+#[test]
+fn server_ids_are_those_of_usable_backends() {
+    let mut world = World::two_ports().service("web", &["192.0.2.10", "192.0.2.11"], &["10.0.0.2", "203.0.113.9"]);
+    let [own, other] = [[1, 2], [1, 3]].map(|octets| ServerId::new(&octets).unwrap());
+    let servers = [(own, ip("10.0.0.2")), (other, ip("203.0.113.9"))].into();
+    world.desired.services[0].quic = Some(Quic { lengths: [0, 2, 0, 0, 0, 0, 0, 0], servers });
+    let compiled = world.compile();
+    assert!(compiled.features.quic);
+    assert_eq!(compiled.tables.quic.len(), 2);
+    assert_eq!(compiled.tables.quic_servers.len(), 2, "one a VIP");
+    for ((vip, id), backend) in &compiled.tables.quic_servers {
+        let backend = &compiled.tables.backends[backend];
+        assert_eq!((*id, backend.vip, backend.address), (own, *vip, ip("10.0.0.2")));
     }
 }
 

@@ -120,6 +120,7 @@ impl World {
             protocol: Some(TCP),
             advertise: false,
             health: None,
+            quic: None,
             backends,
         });
         self
