@@ -139,6 +139,13 @@ struct port {
 };
 _Static_assert(sizeof(struct port) == 12, "port");
 
+/* Largest maximum segment size that TCP may be told of by a port, host order; 0 for any. */
+struct clamp {
+	__u16 mss4;
+	__u16 mss6;
+};
+_Static_assert(sizeof(struct clamp) == 4, "clamp");
+
 /* ---- policy ------------------------------------------------------------------------------------------------------ */
 
 enum filter_field {
@@ -428,6 +435,7 @@ enum stage {
 	STAGE_ADJACENCY, /* id: adjacency, detail: egress ifindex */
 	STAGE_PUNT,	 /* id: punt_reason */
 	STAGE_SOURCE,	 /* id: group that leads back, detail: source_validation */
+	STAGE_MSS,	 /* id: what the maximum segment size has become, detail: what it was */
 	STAGE_VERDICT,	 /* id: XDP action, detail: drop_reason for XDP_DROP, egress ifindex for XDP_REDIRECT */
 	NR_STAGES,
 };

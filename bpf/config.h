@@ -42,7 +42,8 @@ struct config {
 	__u64 hash_seed;  /* the node's own, for the choice among next hops */
 	__u8 decap_gue;	  /* take in GUE from configured peers */
 	__u8 quic;	  /* packets go by their QUIC connection ID */
-	__u8 pad[6];
+	__u8 max_mss;	  /* lower the maximum segment size of TCP */
+	__u8 pad[5];
 };
 
 const volatile struct config config = {
@@ -56,6 +57,7 @@ const volatile struct config config = {
 	.vlan = 1,
 	.slow_path = 1,
 	.source_validation = 1,
+	.max_mss = 1,
 	.vxlan_port = 4789,
 	.gue_port = 6080,
 	.punt_rate = 1000,

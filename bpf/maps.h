@@ -85,6 +85,20 @@ struct {
 
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, PORTS_MAX);
+	__type(key, __u32); /* port that packets come in by */
+	__type(value, struct clamp);
+} clamps_in SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, PORTS_MAX);
+	__type(key, __u32); /* ifindex of the device that they leave by, a VLAN's own */
+	__type(value, struct clamp);
+} clamps_out SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(max_entries, 2 * VIP_BUCKETS);
 	__type(key, __u32);
 	__type(value, struct vip_bucket);

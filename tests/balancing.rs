@@ -54,6 +54,7 @@ mod root {
                     name: name.to_owned(),
                     mode: AttachMode::Native,
                     source_validation: SourceValidation::Off,
+                    max_mss: Default::default(),
                     vrf: None,
                 });
             }

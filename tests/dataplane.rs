@@ -376,6 +376,7 @@ mod root {
                 name: "eth0".to_owned(),
                 mode: AttachMode::Native,
                 source_validation: SourceValidation::Off,
+                max_mss: Default::default(),
                 vrf: None,
             }];
             let mut network = Network::default();

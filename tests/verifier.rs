@@ -19,7 +19,7 @@ fn budget(name: &str) -> u32 {
 /// The smallest set, the full one, each feature alone and each one missing.
 fn feature_sets() -> Vec<(String, Features)> {
     type Set = fn(&mut Features, bool);
-    let setters: [(&str, Set); 11] = [
+    let setters: [(&str, Set); 12] = [
         ("decap_ipip", |f, on| f.decap_ipip = on),
         ("decap_vxlan", |f, on| f.decap_vxlan = on),
         ("decap_gue", |f, on| f.decap_gue = on),
@@ -30,6 +30,7 @@ fn feature_sets() -> Vec<(String, Features)> {
         ("vlan", |f, on| f.vlan = on),
         ("slow_path", |f, on| f.slow_path = on),
         ("source_validation", |f, on| f.source_validation = on),
+        ("max_mss", |f, on| f.max_mss = on),
         ("vrf", |f, on| f.vrf = on),
     ];
     let mut sets = vec![("smallest".to_owned(), Features::default()), ("full".to_owned(), Features::FULL)];

@@ -6,6 +6,7 @@
 #include "decap.h"
 #include "error.h"
 #include "fib.h"
+#include "mss.h"
 #include "vip.h"
 
 #define ICMP_ECHO_REQUEST 8
@@ -42,13 +43,16 @@ ALWAYS_INLINE int to_gateway(struct xdp_md *ctx, struct packet *pkt, const struc
 		return drop(pkt, DROP_SRC_INVALID);
 	if (pkt->ttl <= 1)
 		return punt_plain(ctx, pkt, PUNT_TTL_EXCEEDED);
-	if (nh->kind == NH_GLEAN)
+	if (nh->kind == NH_GLEAN) {
+		limit_mss(ctx, pkt);
 		return punt_neighbor(ctx, pkt, PUNT_NEIGHBOR, nh->ifindex, &pkt->dst);
+	}
 	adj = adjacency_of(nh->adjacency);
 	if (!adj)
 		return drop(pkt, DROP_INTERNAL);
 	if (pkt->len > adj->mtu)
 		return too_big(ctx, pkt, adj->mtu);
+	limit_mss(ctx, pkt);
 	if (!(adj->flags & ADJ_COMPLETE))
 		return punt_neighbor(ctx, pkt, PUNT_NEIGHBOR, nh->ifindex, &nh->address);
 	if (pkt->plain && adj->rewrite_len == 12)

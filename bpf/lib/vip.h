@@ -7,6 +7,7 @@
 
 #include "adjacency.h"
 #include "fib.h"
+#include "mss.h"
 #include "quic.h"
 
 /* The backend with this id if it serves this VIP, else NULL. */
@@ -221,6 +222,7 @@ ALWAYS_INLINE int to_backend(struct xdp_md *ctx, struct packet *pkt, const struc
 	adj = way_to_backend(ctx, pkt, b, hash);
 	if (!adj)
 		return drop(pkt, DROP_INTERNAL);
+	limit_mss(ctx, pkt);
 	if (b->outer_kind == OUTER_NONE && !(adj->flags & ADJ_COMPLETE))
 		return resolve_next_hop(ctx, pkt, PUNT_NEIGHBOR);
 	if (pkt->plain && adj->flags & ADJ_COMPLETE && adj->rewrite_len == 12 && b->outer_kind == OUTER_IPIP) {

@@ -73,6 +73,7 @@ fn meaning(feature: &str) -> &'static str {
         "denylist" => "sources are dropped by prefix",
         "filter" => "untracked policy of host endpoints is enforced",
         "source_validation" => "sources are let in where a route leads back to them",
+        "max_mss" => "the maximum segment size of TCP is lowered to what fits",
         "vip" => "VIPs are balanced over backends",
         "quic" => "QUIC packets go to the server that their connection ID names",
         "vlan" => "VLAN tags are taken off and put on",

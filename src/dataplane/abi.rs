@@ -39,6 +39,7 @@ macro_rules! abi {
 abi!(
     adjacency,
     backend,
+    clamp,
     fib4_key,
     fib6_key,
     filter_op,

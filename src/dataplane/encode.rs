@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv6Addr};
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
-use model::desired::{SourceValidation, TunnelKind};
+use model::desired::{MaxMss, SourceValidation, TunnelKind};
 use model::network::{IfIndex, Mac};
 use model::tables::{
     Adjacency, AdjacencyId, BackendId, FilterNext, FilterOp, FilterTest, Group, GroupId, NextHop, NextHopId, Origins,
@@ -59,13 +59,15 @@ pub(super) enum Table {
     Denylist4,
     Denylist6,
     Filter,
+    ClampsIn,
+    ClampsOut,
     Ports,
     VlanPorts,
 }
 
 impl Table {
     /// Every table, what is referred to before what refers to it: the order of writes; deletes go the other way.
-    pub(super) const ORDER: [Self; 17] = [
+    pub(super) const ORDER: [Self; 19] = [
         Self::Adjacencies,
         Self::NextHops,
         Self::Origins,
@@ -78,6 +80,8 @@ impl Table {
         Self::Denylist6,
         Self::Filter,
         Self::QuicServers,
+        Self::ClampsIn,
+        Self::ClampsOut,
         Self::Vips,
         Self::VipBuckets,
         Self::VipAddresses,
@@ -103,6 +107,8 @@ impl Table {
             Self::Denylist4 => "denylist4",
             Self::Denylist6 => "denylist6",
             Self::Filter => "filter",
+            Self::ClampsIn => "clamps_in",
+            Self::ClampsOut => "clamps_out",
             Self::Ports => "ports",
             Self::VlanPorts => "vlan_ports",
         }
@@ -119,7 +125,10 @@ impl Table {
 
     /// An array has every key: an entry is deleted by zeroing it.
     pub(super) const fn is_array(self) -> bool {
-        !matches!(self, Self::TunnelPeers | Self::Vnis | Self::Denylist4 | Self::Denylist6 | Self::VlanPorts)
+        !matches!(
+            self,
+            Self::TunnelPeers | Self::Vnis | Self::Denylist4 | Self::Denylist6 | Self::ClampsOut | Self::VlanPorts
+        )
     }
 
     /// Most entries.
@@ -137,6 +146,7 @@ impl Table {
             Self::TunnelPeers | Self::Vnis => l::TUNNEL_PEERS_MAX.0,
             Self::Denylist4 | Self::Denylist6 => l::DENYLIST_MAX.0,
             Self::Filter => l::FILTER_OPS_MAX.0,
+            Self::ClampsIn | Self::ClampsOut => l::PORTS_MAX.0,
             Self::Ports => l::IFINDEX_MAX.0,
             Self::VlanPorts => l::VLAN_PORTS_MAX.0,
         }) as usize
@@ -267,6 +277,10 @@ fn port(port: &Port, filter_base: usize) -> types::port {
     }
 }
 
+fn clamp(most: MaxMss) -> types::clamp {
+    types::clamp { mss4: most.ipv4.unwrap_or(0), mss6: most.ipv6.unwrap_or(0) }
+}
+
 fn filter_next(next: FilterNext, base: usize) -> u16 {
     match next {
         FilterNext::Op(index) => index.saturating_add(base as u16),
@@ -377,6 +391,12 @@ pub(super) fn encode(tables: &Tables, bases: Bases, present: &Encoded) -> Result
                 e.put(Table::VlanPorts, &types::vlan_port_key { ifindex: key.ifindex.0, vlan: vlan.into() }, &value);
             }
         }
+    }
+    for (port, most) in &tables.clamps_in {
+        e.put(Table::ClampsIn, &port.0, &clamp(*most));
+    }
+    for (device, most) in &tables.clamps_out {
+        e.put(Table::ClampsOut, &device.0, &clamp(*most));
     }
     for net in &tables.denylist {
         match *net {

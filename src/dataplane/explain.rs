@@ -62,6 +62,8 @@ pub enum Stage {
     Punt,
     /// `id` is the group of the route back to the source, `detail` 1 for loose, 2 for strict.
     Source,
+    /// The maximum segment size of TCP was `detail` and is `id` now.
+    Mss,
     /// The end: `id` is the XDP action.
     Verdict,
 }
@@ -85,6 +87,7 @@ impl Stage {
             n if n == s::STAGE_ADJACENCY.0 => Self::Adjacency,
             n if n == s::STAGE_PUNT.0 => Self::Punt,
             n if n == s::STAGE_SOURCE.0 => Self::Source,
+            n if n == s::STAGE_MSS.0 => Self::Mss,
             n if n == s::STAGE_VERDICT.0 => Self::Verdict,
             _ => return None,
         })

@@ -245,6 +245,7 @@ impl Knobs {
         put(offset_of!(types::config, quic), &[u8::from(f.quic)])?;
         put(offset_of!(types::config, vlan), &[u8::from(f.vlan)])?;
         put(offset_of!(types::config, source_validation), &[u8::from(f.source_validation)])?;
+        put(offset_of!(types::config, max_mss), &[u8::from(f.max_mss)])?;
         put(offset_of!(types::config, slow_path), &[u8::from(f.slow_path)])?;
         put(offset_of!(types::config, vxlan_port), &self.vxlan_port.to_ne_bytes())?;
         put(offset_of!(types::config, gue_port), &self.gue_port.to_ne_bytes())?;

@@ -159,6 +159,7 @@ mod tests {
             name: "eth0.10".to_owned(),
             mode: Default::default(),
             source_validation: Default::default(),
+            max_mss: Default::default(),
             vrf: Some("blue".to_owned()),
         });
         let view = NetworkView::new(&network, &node);

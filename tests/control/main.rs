@@ -14,6 +14,7 @@ mod root {
     mod forwarding;
     mod health;
     mod kernel_routes;
+    mod mss;
     mod restart;
     mod routing;
     mod vrfs;

@@ -205,6 +205,22 @@ pub struct Interface {
     pub source_validation: SourceValidation,
     /// The VRF that it belongs to; the default one where absent.
     pub vrf: Option<String>,
+    /// Largest maximum segment size that TCP may be told of by what comes in or leaves by it.
+    pub max_mss: MaxMss,
+}
+
+/// Largest maximum segment size that a SYN may tell (RFC 9293 §3.7.1), bytes; any where absent.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MaxMss {
+    /// Over IPv4.
+    pub ipv4: Option<u16>,
+    /// Over IPv6.
+    pub ipv6: Option<u16>,
+}
+
+impl MaxMss {
+    /// Any of both families.
+    pub const ANY: Self = Self { ipv4: None, ipv6: None };
 }
 
 /// A port that stays open whatever the policy says.

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use crate::desired::{Service, SourceValidation, TunnelKind};
+use crate::desired::{MaxMss, Service, SourceValidation, TunnelKind};
 use crate::network::{IfIndex, Mac};
 use crate::quic::{Lengths, ServerId};
 
@@ -416,6 +416,10 @@ pub struct Adjacency {
 pub struct Tables {
     /// Where packets come in.
     pub ports: BTreeMap<PortKey, Port>,
+    /// Largest maximum segment sizes of TCP, by the port that packets come in by.
+    pub clamps_in: BTreeMap<PortId, MaxMss>,
+    /// The same by the device that they leave by.
+    pub clamps_out: BTreeMap<IfIndex, MaxMss>,
     /// Source prefixes that are dropped.
     pub denylist: BTreeSet<IpNet>,
     /// Compiled policies of all ports; an index is a `u16`.
@@ -478,6 +482,8 @@ pub struct Features {
     pub filter: bool,
     /// Source validation.
     pub source_validation: bool,
+    /// Largest maximum segment sizes of TCP.
+    pub max_mss: bool,
     /// VIPs.
     pub vip: bool,
     /// QUIC connection IDs.
@@ -499,6 +505,7 @@ impl Features {
         denylist: true,
         filter: true,
         source_validation: true,
+        max_mss: true,
         vip: true,
         quic: true,
         vlan: true,

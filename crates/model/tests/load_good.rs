@@ -122,6 +122,7 @@ fn defaults() {
             name: "eth0".to_owned(),
             mode: AttachMode::Native,
             source_validation: SourceValidation::Off,
+            max_mss: Default::default(),
             vrf: None,
         }],
         encap_source_v4: Some("10.0.0.1".parse().unwrap()),

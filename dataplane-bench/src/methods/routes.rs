@@ -365,6 +365,7 @@ impl Control {
                 name: name.to_owned(),
                 mode: AttachMode::Native,
                 source_validation: SourceValidation::Off,
+                max_mss: Default::default(),
                 vrf: None,
             });
             attach.push(Attach { ifindex, name: name.to_owned(), mode: AttachMode::Native });

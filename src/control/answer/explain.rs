@@ -116,6 +116,7 @@ impl Namer<'_> {
             Stage::Fib => ("fib", self.fib(GroupId(step.id))),
             Stage::NextHop => ("next hop", self.next_hop(NextHopId(step.id))),
             Stage::Adjacency => ("adjacency", self.adjacency(AdjacencyId(step.id))),
+            Stage::Mss => ("mss", format!("maximum segment size lowered from {} to {} bytes", step.detail, step.id)),
             Stage::Punt => ("punt", self.punt(step)),
             Stage::Verdict => return None,
         };

@@ -29,6 +29,7 @@ pub(super) fn desired(interfaces: &[&str]) -> Desired {
         name: (*name).to_owned(),
         mode: AttachMode::Native,
         source_validation: SourceValidation::Off,
+        max_mss: Default::default(),
         vrf: None,
     };
     Desired {

@@ -13,7 +13,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use smallvec::SmallVec;
 
-use crate::desired::{AttachMode, Desired, SourceValidation, TunnelKind};
+use crate::desired::{AttachMode, Desired, MaxMss, SourceValidation, TunnelKind};
 use crate::ids::{Exhausted, Ids, Limits, Members, NextHopKey, Wanted};
 use crate::network::{IfIndex, Network};
 use crate::rib::{Learned, Rib, Source};
@@ -220,6 +220,8 @@ fn generation(
         groups: forwarding.groups.clone(),
         next_hops: forwarding.next_hops.clone(),
         adjacencies: forwarding.adjacencies.clone(),
+        clamps_in: clamps_in(&ports),
+        clamps_out: ports.max_mss.clone(),
         ports: ports.table.clone(),
         origins: forwarding.origins.clone(),
     };
@@ -258,6 +260,12 @@ fn generation(
     })
 }
 
+/// By port, what is known by device.
+fn clamps_in(ports: &Ports) -> BTreeMap<PortId, MaxMss> {
+    let port = |device| ports.table.get(&ports.egress.get(device)?.key);
+    ports.max_mss.iter().filter_map(|(device, most)| Some((port(device)?.id, *most))).collect()
+}
+
 /// What source validation asks about a next hop. A route's next hops count whether their weight gives them a bucket or not: packets come
 /// by them.
 fn origins(hop: &NextHopKey, ports: &Ports) -> Origins {
@@ -294,6 +302,7 @@ fn features(desired: &Desired, tables: &Tables) -> Features {
         denylist: !tables.denylist.is_empty(),
         filter: tables.ports.values().any(|port| port.filter.is_some()),
         source_validation: tables.ports.values().any(|port| port.validation != SourceValidation::Off),
+        max_mss: !tables.clamps_out.is_empty(),
         vip: !tables.vips.is_empty(),
         quic: !tables.quic.is_empty(),
         vlan: tables.ports.keys().any(|key| key.vlan.is_some())

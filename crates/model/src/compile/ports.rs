@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::notice::{CompileError, Notice};
-use crate::desired::{AttachMode, Desired, SourceValidation};
+use crate::desired::{AttachMode, Desired, Interface, MaxMss};
 use crate::ids::Ids;
 use crate::network::{IfIndex, Link, Mac, Network};
 use crate::tables::{Port, PortKey, VrfId};
@@ -27,6 +27,8 @@ pub(super) struct Ports {
     pub(super) in_vrfs: BTreeMap<IfIndex, VrfId>,
     /// VRFs by name, the default one aside.
     pub(super) vrfs: BTreeMap<String, VrfId>,
+    /// What is asked of the maximum segment sizes by each, where anything is.
+    pub(super) max_mss: BTreeMap<IfIndex, MaxMss>,
     /// What carries the program, each once, ascending.
     pub(super) attach: Vec<(IfIndex, AttachMode)>,
 }
@@ -56,7 +58,7 @@ pub(super) fn ports(
     ids: &mut Ids,
     notices: &mut Vec<Notice>,
 ) -> Result<Ports, CompileError> {
-    let mut found: BTreeMap<PortKey, (IfIndex, &Link, SourceValidation)> = BTreeMap::new();
+    let mut found: BTreeMap<PortKey, (IfIndex, &Link, &Interface)> = BTreeMap::new();
     let mut of_vrfs: BTreeMap<&str, (Vec<IfIndex>, Vec<PortKey>)> = BTreeMap::new();
     let mut attach: BTreeMap<IfIndex, (bool, AttachMode)> = BTreeMap::new();
     for interface in &desired.node.interfaces {
@@ -80,7 +82,7 @@ pub(super) fn ports(
             notices.push(Notice::VlanInVlan { interface: link.name.clone(), parent: parent.name.clone() });
             continue;
         }
-        found.insert(key, (ifindex, link, interface.source_validation));
+        found.insert(key, (ifindex, link, interface));
         let own = key.vlan.is_none();
         let mode = attach.entry(key.ifindex).or_insert((own, interface.mode));
         if own && !mode.0 {
@@ -96,9 +98,12 @@ pub(super) fn ports(
         ports.vrfs.insert(vrf.name.clone(), id);
         ports.in_vrfs.extend(devices.into_iter().map(|device| (device, id)));
     }
-    for (key, (device, link, validation)) in found {
+    for (key, (device, link, interface)) in found {
         let id = ids.port(key).map_err(|_| CompileError::TooMany { what: "ports", limit: Ids::LAST_PORT as usize })?;
-        let vrf = ports.vrf_of(device);
+        let (vrf, validation) = (ports.vrf_of(device), interface.source_validation);
+        if interface.max_mss != MaxMss::ANY {
+            ports.max_mss.insert(device, interface.max_mss);
+        }
         ports.table.insert(key, Port { id, mac: link.mac, filter: None, validation, vrf });
         ports.egress.insert(device, Egress { name: link.name.clone(), key, mac: link.mac, mtu: link.mtu });
     }

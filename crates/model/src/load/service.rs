@@ -11,16 +11,16 @@ use super::diagnostic::Report;
 use super::health::health;
 use super::quic::quic;
 use crate::desired::{
-    Backend, Encap, Failsafe, Gateway, Interface, KernelRoutes, Node, RouteAction, Service, StaticRoute, Tunnel,
-    TunnelKind, protocol,
+    Backend, Encap, Failsafe, Gateway, Interface, KernelRoutes, MaxMss, Node, RouteAction, Service, StaticRoute,
+    Tunnel, TunnelKind, protocol,
 };
 use crate::document::Path;
 use crate::ids::Ids;
 use crate::network::Mac;
 use crate::resources::common::Cidr;
 use crate::resources::margay::{
-    DenylistSpec, EncapSpec, EncapType, FailsafePort, InterfaceSpec, NodeSpec, StaticRouteSpec, TunnelSpec, TunnelType,
-    VirtualServiceSpec,
+    DenylistSpec, EncapSpec, EncapType, FailsafePort, InterfaceSpec, MaxMssSpec, NodeSpec, StaticRouteSpec, TunnelSpec,
+    TunnelType, VirtualServiceSpec,
 };
 
 /// Most interfaces of a node.
@@ -168,13 +168,24 @@ fn interfaces(spec: &NodeSpec, at: &Path, check: &mut Checker<'_>) -> Vec<Interf
             check.error(&path, format!("interface '{}' is listed twice", interface.name));
         }
     }
-    let interface = |i: &InterfaceSpec| Interface {
+    let mut interface = |(index, i): (usize, &InterfaceSpec)| Interface {
         name: i.name.clone(),
         mode: i.mode,
         source_validation: i.source_validation,
         vrf: i.vrf.clone(),
+        max_mss: max_mss(&i.max_mss, &at.index(index).key("maxMSS"), check),
     };
-    spec.interfaces.iter().map(interface).collect()
+    spec.interfaces.iter().enumerate().map(&mut interface).collect()
+}
+
+/// What fits every path is the least: datagrams of 576 bytes (RFC 1122 §3.3.3) and links of 1,280 (RFC 8200 §5). Smaller segments are many,
+/// and do not help. The largest is what fits a packet.
+fn max_mss(spec: &MaxMssSpec, at: &Path, check: &mut Checker<'_>) -> MaxMss {
+    let mut within = |field, value: Option<u32>, least: u16, most: u16| {
+        let value = check.range(&at.key(field), value?, least.into(), most.into());
+        u16::try_from(value).ok()
+    };
+    MaxMss { ipv4: within("ipv4", spec.ipv4, 536, 65_495), ipv6: within("ipv6", spec.ipv6, 1_220, 65_475) }
 }
 
 fn failsafe(

@@ -6,7 +6,8 @@ use std::net::IpAddr;
 use tables::hash;
 
 use super::Frame;
-use super::parse::{ETHERTYPE_IPV4, ETHERTYPE_IPV6, Packet, internet_sum};
+use super::parse::{ETHERTYPE_IPV4, ETHERTYPE_IPV6, Packet, array, internet_sum};
+use crate::desired::protocol;
 use crate::network::Mac;
 
 /// UDP header.
@@ -37,6 +38,52 @@ pub(super) fn decrement_ttl(payload: &mut [u8], packet: &Packet) {
     }
     if !packet.is_ipv6() {
         renew_checksum(payload, packet);
+    }
+}
+
+/// Makes a SYN that tells a larger maximum segment size than `most` tell this (RFC 9293 §3.7.1), as far as its options are well formed. What was
+/// wrong with its checksum stays so: the sum over the segment is the same as before.
+pub(super) fn clamp_mss(payload: &mut [u8], packet: &Packet, most: u16) {
+    const SYN: u8 = 1 << 1;
+    const RST: u8 = 1 << 2;
+    let Some(segment) = payload.get_mut(packet.transport..packet.len).filter(|_| packet.ports.is_some()) else {
+        return;
+    };
+    let (Some(flags), Some(offset)) = (segment.get(13).copied(), segment.get(12).copied()) else { return };
+    let header = usize::from(offset >> 4) * 4;
+    if packet.protocol != protocol::TCP || flags & (SYN | RST) != SYN || header > segment.len() {
+        return;
+    }
+    let before = internet_sum(segment);
+    let mut changed = false;
+    let mut at = 20;
+    while at < header {
+        let byte =
+            |at: usize| segment.get(..header).and_then(|options| options.get(at)).map_or(0, |byte| usize::from(*byte));
+        match (byte(at), byte(at + 1)) {
+            (0, _) => break,
+            (1, _) => at += 1,
+            (_, len) if len < 2 || at + len > header => break,
+            (kind, len) => {
+                let told = array(segment, at + 2).map(u16::from_be_bytes);
+                if kind == 2 && len == 4 && told.is_some_and(|told| told > most) {
+                    segment
+                        .get_mut(at + 2..at + 4)
+                        .into_iter()
+                        .for_each(|field| field.copy_from_slice(&most.to_be_bytes()));
+                    changed = true;
+                }
+                at += len;
+            }
+        }
+    }
+    if changed {
+        segment.get_mut(16..18).into_iter().for_each(|field| field.fill(0));
+        let sum = u32::from(before) + u32::from(!internet_sum(segment));
+        let sum = (sum & 0xffff) + (sum >> 16);
+        // Of the two that mean nothing, the one that an inverted sum is.
+        let sum = if sum == 0xffff { 0 } else { sum as u16 };
+        segment.get_mut(16..18).into_iter().for_each(|field| field.copy_from_slice(&sum.to_be_bytes()));
     }
 }
 

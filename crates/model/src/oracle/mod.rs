@@ -239,8 +239,8 @@ impl<'a> Oracle<'a> {
             _ => packet.flow(),
         };
         match self.service(&flow).filter(|_| routes.vrf.is_none()) {
-            Some(of) => self.load_balance(frame, &packet, &flow, of, ifindex),
-            None => self.route(routes, frame, &packet, decapsulated, ifindex),
+            Some(of) => self.load_balance(frame, &packet, &flow, of, (link, ifindex)),
+            None => self.route(routes, frame, &packet, decapsulated, (link, ifindex)),
         }
     }
 
@@ -392,7 +392,7 @@ impl<'a> Oracle<'a> {
         packet: &Packet,
         flow: &hash::FlowKey,
         (index, service): (usize, &'a Service),
-        ifindex: IfIndex,
+        (link, ifindex): (&Link, IfIndex),
     ) -> Result<Outcome, DropReason> {
         let ring = self.ring(index, service);
         let hash = hash::flow_hash(flow);
@@ -412,6 +412,7 @@ impl<'a> Oracle<'a> {
             return too_big(packet, path.inner_mtu);
         }
         let hop = self.bucket(&path.hops, hash)?;
+        self.clamp_mss(frame, packet, link, hop.ifindex);
         if backend.encap == Encap::L2 && self.neighbor(hop).is_none() {
             return Ok(unresolved(hop.ifindex, hop.address));
         }
@@ -490,7 +491,7 @@ impl<'a> Oracle<'a> {
         frame: &mut Frame,
         packet: &Packet,
         decapsulated: bool,
-        ifindex: IfIndex,
+        (link, ifindex): (&Link, IfIndex),
     ) -> Result<Outcome, DropReason> {
         let action = match routes.lookup(packet.destination) {
             None => return Ok(Verdict::Punt(PuntReason::NoRoute).into()),
@@ -512,18 +513,34 @@ impl<'a> Oracle<'a> {
         }
         let hop = match action {
             Action::Forward(hops) => self.bucket(&hops, hash::flow_hash(&parse::spread(packet, &frame.payload)))?,
-            Action::Glean(ifindex) => return Ok(unresolved(ifindex, packet.destination)),
+            Action::Glean(ifindex) => {
+                self.clamp_mss(frame, packet, link, ifindex);
+                return Ok(unresolved(ifindex, packet.destination));
+            }
             _ => return Err(DropReason::Internal),
         };
         let mtu = self.routes.network.links.get(&hop.ifindex).ok_or(DropReason::Internal)?.mtu;
         if packet.len > mtu as usize {
             return too_big(packet, mtu);
         }
+        self.clamp_mss(frame, packet, link, hop.ifindex);
         if self.neighbor(hop).is_none() {
             return Ok(unresolved(hop.ifindex, hop.address));
         }
         emit::decrement_ttl(&mut frame.payload, packet);
         Ok(self.rewrite(frame, hop, ifindex)?.into())
+    }
+
+    /// What comes in by `link` and leaves by `out` tells TCP of no larger segments than either lets through.
+    fn clamp_mss(&self, frame: &mut Frame, packet: &Packet, link: &Link, out: IfIndex) {
+        let most = |name: &str| {
+            let interface = self.routes.desired.node.interfaces.iter().find(|interface| interface.name == name)?;
+            if packet.is_ipv6() { interface.max_mss.ipv6 } else { interface.max_mss.ipv4 }
+        };
+        let out = self.routes.network.links.get(&out).and_then(|link| most(&link.name));
+        if let Some(most) = most(&link.name).into_iter().chain(out).min() {
+            emit::clamp_mss(&mut frame.payload, packet, most);
+        }
     }
 
     fn neighbor(&self, hop: Hop) -> Option<crate::network::Mac> {

@@ -86,6 +86,21 @@ pub struct InterfaceSpec {
     pub source_validation: SourceValidation,
     /// Name of the VRF that it belongs to; the default one where absent.
     pub vrf: Option<String>,
+    /// Largest maximum segment size that TCP connections may agree on by it; any where absent.
+    #[serde(default, rename = "maxMSS")]
+    pub max_mss: MaxMssSpec,
+}
+
+/// Largest maximum segment size of TCP, bytes. SYNs that come in or leave by the interface and tell a larger one are made to tell this.
+#[derive(Clone, Copy, Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct MaxMssSpec {
+    /// Over IPv4, 536 to 65495.
+    #[schemars(range(min = 536, max = 65_495))]
+    pub ipv4: Option<u32>,
+    /// Over IPv6, 1220 to 65475.
+    #[schemars(range(min = 1220, max = 65_475))]
+    pub ipv6: Option<u32>,
 }
 
 /// The words of [`SourceValidation`].

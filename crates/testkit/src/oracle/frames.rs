@@ -341,7 +341,7 @@ fn upper(rng: &mut Rng, transport: u8, sport: u16, dport: u16) -> Vec<Layer> {
         return vec![Layer::Raw(vec![0; rng.below(5)])];
     }
     let header = match transport {
-        protocol::TCP => Layer::Tcp(Tcp::new(sport, dport, Tcp::SYN)),
+        protocol::TCP => Layer::Tcp(tcp(&mut Rng::new(rng.clone().bits()), sport, dport)),
         protocol::UDP => Layer::Udp(Udp { sport, dport, ..Udp::default() }),
         protocol::SCTP => Layer::Sctp(Sctp { sport, dport, ..Sctp::default() }),
         protocol::ICMP | protocol::ICMPV6 => {
@@ -353,6 +353,35 @@ fn upper(rng: &mut Rng, transport: u8, sport: u16, dport: u16) -> Vec<Layer> {
         _ => Layer::Raw(vec![0; 8]),
     };
     vec![header, Layer::Data(rng.of([0, 0, 4, 11, 60]))]
+}
+
+/// What opens a connection, nearly always, with options that are well formed, nearly always.
+fn tcp(rng: &mut Rng, sport: u16, dport: u16) -> Tcp {
+    const ACK: u16 = 0x10;
+    let flags = rng.of([Tcp::SYN, Tcp::SYN, Tcp::SYN | ACK, Tcp::SYN | ACK, ACK, Tcp::SYN | 0x04]);
+    let mut opts = Vec::new();
+    for _ in 0..rng.below(6) {
+        let [high, low] = rng.of([0, 500, 536, 1_200, 1_380, 1_400, 1_401, 1_460, 8_960, 65_535u16]).to_be_bytes();
+        opts.extend_from_slice(rng.of([
+            &[1][..],
+            &[1, 1],
+            &[2, 4, high, low],
+            &[2, 4, high, low],
+            &[2, 4, high, low],
+            &[4, 2],
+            &[3, 3, 7],
+            &[8, 10, 0, 0, 0, 1, 0, 0, 0, 0],
+            &[2, 3, high],
+            &[30, 1],
+            &[0],
+            &[2],
+        ]));
+    }
+    opts.truncate(40);
+    opts.resize(opts.len().next_multiple_of(4), rng.of([0, 1, 2]));
+    let off = if rng.chance(4) { Some(rng.below(16) as u32) } else { None };
+    let csum = if rng.chance(4) { Some(rng.below(65_536) as u32) } else { None };
+    Tcp { opts, off, csum, ..Tcp::new(sport, dport, flags) }
 }
 
 /// Any source, often one that a denylist, a policy or a check has an opinion about.

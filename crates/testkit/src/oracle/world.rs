@@ -11,9 +11,9 @@ use std::time::Duration;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use model::compile::{Compiler, compile};
 use model::desired::{
-    AttachMode, Backend, Encap, EndpointInterface, Failsafe, Gateway, HostEndpoint, IcmpMatch, Interface, Peers,
-    Policy, PortRange, RouteAction, Rule, RuleAction, Service, SourceValidation, StaticRoute, Tunnel, TunnelKind, Vrf,
-    protocol,
+    AttachMode, Backend, Encap, EndpointInterface, Failsafe, Gateway, HostEndpoint, IcmpMatch, Interface, MaxMss,
+    Peers, Policy, PortRange, RouteAction, Rule, RuleAction, Service, SourceValidation, StaticRoute, Tunnel,
+    TunnelKind, Vrf, protocol,
 };
 use model::health::{HealthCheck, Probe, ServiceHealth, Standing};
 use model::ids::{Ids, Limits};
@@ -98,8 +98,15 @@ impl World {
 
     fn interface(&mut self, rng: &mut Rng, name: &str) {
         let vrf = self.vrf(rng);
+        // Drawn aside: the worlds of a seed stay what they are.
+        let aside = &mut Rng::new(rng.clone().bits());
+        let max_mss = MaxMss {
+            ipv4: aside.of([None, None, Some(536), Some(1400), Some(65_495)]),
+            ipv6: aside.of([None, None, Some(1220), Some(1380), Some(65_475)]),
+        };
         self.desired.node.interfaces.push(Interface {
             vrf,
+            max_mss,
             name: name.to_owned(),
             mode: AttachMode::Native,
             // Random sources seldom have a way back by the port that they come in by: most ports take any.

@@ -211,6 +211,7 @@ fn specialise(
         vlan = features.vlan,
         slow_path = features.slow_path,
         source_validation = features.source_validation,
+        max_mss = features.max_mss,
     );
     put(std::mem::offset_of!(types::config, fib4_words), &fib4_words.to_ne_bytes())?;
     put(std::mem::offset_of!(types::config, fib6_words), &fib6_words.to_ne_bytes())?;

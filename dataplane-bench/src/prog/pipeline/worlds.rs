@@ -82,6 +82,7 @@ pub(super) fn router(prefixes: u32) -> World {
             name: name.to_owned(),
             mode: AttachMode::Native,
             source_validation: SourceValidation::Off,
+            max_mss: Default::default(),
             vrf: None,
         });
     }
@@ -129,6 +130,7 @@ pub(super) fn vlan_router() -> World {
         name,
         mode: AttachMode::Native,
         source_validation: SourceValidation::Off,
+        max_mss: Default::default(),
         vrf: None,
     });
     world

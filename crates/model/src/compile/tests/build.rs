@@ -66,6 +66,7 @@ impl World {
             name: name.into(),
             mode: AttachMode::Native,
             source_validation: SourceValidation::Off,
+            max_mss: Default::default(),
             vrf: None,
         });
         self

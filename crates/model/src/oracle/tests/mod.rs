@@ -46,6 +46,7 @@ fn world() -> World {
             name: name.to_owned(),
             mode: desired::AttachMode::Native,
             source_validation: SourceValidation::Off,
+            max_mss: Default::default(),
             vrf: None,
         })
         .to_vec();
