@@ -15,7 +15,7 @@ static __always_inline int pipeline(struct xdp_md *ctx, struct packet *pkt)
 
 	if ((action = parse_link(ctx, pkt)) != CONTINUE)
 		return action;
-	if (!parse_plain(ctx, pkt) && (action = parse_ip(ctx, pkt, pkt->bytes)) != CONTINUE)
+	if (!parse_plain(ctx, pkt, pkt->bytes) && (action = parse_ip(ctx, pkt, pkt->bytes)) != CONTINUE)
 		return action;
 	if ((action = validate_source(pkt)) != CONTINUE)
 		return action;

@@ -110,7 +110,7 @@ static __noinline int source_in_ranges(const struct packet *pkt, __u32 first, __
 	return range && (range->last[0] > high || (range->last[0] == high && range->last[1] >= low));
 }
 
-/* The inner packet, freshly parsed: whether what it says of its source can be so behind this peer. */
+/* The inner packet: whether what it says of its source can be so behind this peer. */
 ALWAYS_INLINE int decap_source(struct packet *inner, const struct tunnel_peer *peer)
 {
 	int owner = owner_of(&inner->src, inner->is_ipv6);
@@ -122,10 +122,7 @@ ALWAYS_INLINE int decap_source(struct packet *inner, const struct tunnel_peer *p
 	return CONTINUE;
 }
 
-/*
- * ECN (RFC 6040 §4.2): a congestion mark of the outer header moves to an inner packet that can carry it. `inner` is the
- * freshly parsed inner packet, still at its offset behind the outer headers.
- */
+/* ECN (RFC 6040 §4.2): a congestion mark of the outer header moves to an inner packet that can carry it. */
 ALWAYS_INLINE int decap_ecn(struct xdp_md *ctx, struct packet *inner, __u8 outer_tos)
 {
 	__u8 ecn = inner->tos & ECN_MASK;
@@ -155,10 +152,10 @@ ALWAYS_INLINE int decap_ecn(struct xdp_md *ctx, struct packet *inner, __u8 outer
 	return CONTINUE;
 }
 
-/* Takes the outer headers off: the frame keeps its link-layer header. Invalidates: packet pointers. */
-ALWAYS_INLINE int strip_outer(struct xdp_md *ctx, struct packet *pkt, __u32 link_len)
+/* Takes `outer_len` bytes behind the link-layer header off, which the frame keeps. Invalidates: packet pointers. */
+ALWAYS_INLINE int strip_outer(struct xdp_md *ctx, struct packet *pkt, __u32 outer_len)
 {
-	__u32 outer_len = pkt->l3 - link_len;
+	__u32 link_len = pkt->l3;
 	struct {
 		__u32 word[3];
 	} macs;
@@ -177,9 +174,6 @@ ALWAYS_INLINE int strip_outer(struct xdp_md *ctx, struct packet *pkt, __u32 link
 	}
 	if (bpf_xdp_adjust_head(ctx, outer_len))
 		return drop(pkt, DROP_INTERNAL);
-	pkt->l3 -= outer_len;
-	pkt->l4 -= outer_len;
-
 	p = bytes_at(ctx, 0, ETH_LEN + VLAN_LEN);
 	if (!p)
 		return drop(pkt, DROP_INTERNAL);
@@ -237,16 +231,18 @@ ALWAYS_INLINE int parse_gue(struct xdp_md *ctx, struct packet *pkt, __u32 *inner
 	return CONTINUE;
 }
 
-/* parse_ip() of the inner packet. */
+/* The inner packet, where the outer one was. */
 __noinline int parse_inner(struct xdp_md *ctx, struct packet *pkt, __u32 end)
 {
-	return pkt ? parse_ip(ctx, pkt, end) : XDP_PASS;
+	if (!pkt)
+		return XDP_PASS;
+	return parse_plain(ctx, pkt, end) ? CONTINUE : parse_ip(ctx, pkt, end);
 }
 
 /* A packet of an encapsulation that is taken in here. Invalidates: packet pointers. */
 __noinline int take_in(struct xdp_md *ctx, struct packet *pkt)
 {
-	__u32 link_len, outer_end, inner, vni_key;
+	__u32 outer_end, inner, vni_key;
 	const struct tunnel_peer *peer;
 	__u16 ethertype;
 	__u8 outer_tos, vni[3] = {};
@@ -255,7 +251,6 @@ __noinline int take_in(struct xdp_md *ctx, struct packet *pkt)
 	if (!pkt)
 		return XDP_PASS;
 	kind = tunnel_kind_of(pkt);
-	link_len = pkt->l3;
 	outer_end = pkt->l3 + pkt->len;
 	inner = pkt->l4;
 	outer_tos = pkt->tos;
@@ -284,19 +279,22 @@ __noinline int take_in(struct xdp_md *ctx, struct packet *pkt)
 	}
 	if (peer->own)
 		return drop(pkt, DROP_TUN_REFLECTED);
-	pkt->l3 = inner;
+	/* The link-layer header is put in front of what is there. */
+	if (inner + sizeof(struct ip4_header) > outer_end)
+		return drop(pkt, ethertype == ETH_P_IP ? DROP_IP4_SHORT : DROP_IP6_SHORT);
 	pkt->ethertype = ethertype;
 	pkt->decapsulated = 1;
-	action = parse_inner(ctx, pkt, outer_end);
+	inner -= pkt->l3;
+	action = strip_outer(ctx, pkt, inner);
+	if (action != CONTINUE)
+		return action;
+	action = parse_inner(ctx, pkt, outer_end - inner);
 	if (action != CONTINUE)
 		return action;
 	action = decap_source(pkt, peer);
 	if (action != CONTINUE)
 		return action;
-	action = decap_ecn(ctx, pkt, outer_tos);
-	if (action != CONTINUE)
-		return action;
-	return strip_outer(ctx, pkt, link_len);
+	return decap_ecn(ctx, pkt, outer_tos);
 }
 
 /* In the default VRF only. Invalidates: packet pointers. After it, `pkt` is the inner packet. */

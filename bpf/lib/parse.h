@@ -367,7 +367,36 @@ ALWAYS_INLINE int csum_is_good(__u64 sum)
 	return -(sum * quotient_max) <= quotient_max;
 }
 
-ALWAYS_INLINE int parse_plain_ip4(struct xdp_md *ctx, struct packet *pkt)
+/* IP in IP that may be for this node. */
+ALWAYS_INLINE int may_carry_ip(__u32 proto)
+{
+	return config.decap_ipip && (proto == PROTO_IPIP || proto == PROTO_IPV6);
+}
+
+/* One look-up in a set of bits: a comparison with each were as many ways for the verifier. */
+ALWAYS_INLINE int is_plain_upper(__u32 proto)
+{
+	__u64 set = 1ULL << PROTO_TCP | 1ULL << PROTO_UDP;
+
+	if (config.decap_ipip)
+		set |= 1ULL << PROTO_IPIP | 1ULL << PROTO_IPV6;
+	asm volatile("" : "+r"(set));
+	return proto < 64 && set >> (proto & 63) & 1;
+}
+
+/* What TCP and UDP have, and only what is spread by its own addresses and ports is plain. */
+ALWAYS_INLINE void take_plain_upper(struct packet *pkt, __u32 proto, __be32 word)
+{
+	int ports = !may_carry_ip(proto);
+
+	pkt->proto = proto;
+	pkt->ports = ports ? word : 0;
+	pkt->has_ports = ports;
+	pkt->has_icmp = 0;
+	pkt->plain = ports;
+}
+
+ALWAYS_INLINE int parse_plain_ip4(struct xdp_md *ctx, struct packet *pkt, __u32 end)
 {
 	const __u32 *word;
 	__u32 len, proto;
@@ -378,28 +407,24 @@ ALWAYS_INLINE int parse_plain_ip4(struct xdp_md *ctx, struct packet *pkt)
 	if (word[1] & bpf_htonl(IP4_MF | IP4_OFFSET_MASK))
 		return 0;
 	proto = word[2] >> 8 & 0xff;
-	if (proto != PROTO_TCP && proto != PROTO_UDP)
+	if (!is_plain_upper(proto))
 		return 0;
 	if (!is_ordinary(word[3] & 0xff) || !is_ordinary(word[4] & 0xff))
 		return 0;
 	if (!csum_is_good((__u64)word[0] + word[1] + word[2] + word[3] + word[4]))
 		return 0;
 	len = bpf_ntohs(word[0] >> 16);
-	if (len < sizeof(struct ip4_header) + 4 || len > pkt->bytes - ETH_LEN)
+	if (len < sizeof(struct ip4_header) + 4 || ETH_LEN + len > end)
 		return 0;
 	map_ip4(&pkt->src, word[3]);
 	map_ip4(&pkt->dst, word[4]);
-	pkt->ports = word[5];
+	take_plain_upper(pkt, proto, word[5]);
 	pkt->l4 = ETH_LEN + sizeof(struct ip4_header);
 	pkt->len = len;
 	pkt->frag = word[1] >> 8 & IP4_DF;
-	pkt->proto = proto;
 	pkt->tos = word[0] >> 8;
 	pkt->ttl = word[2];
 	pkt->is_ipv6 = 0;
-	pkt->has_icmp = 0;
-	pkt->has_ports = 1;
-	pkt->plain = 1;
 	trace_step(STAGE_PARSE, ETH_P_IP, proto);
 	return 1;
 }
@@ -417,7 +442,7 @@ ALWAYS_INLINE void copy_ip6(struct ip_addr *to, const __u32 *word)
 	((__u64 *)to)[1] = *(const __u64 *)(word + 2);
 }
 
-ALWAYS_INLINE int parse_plain_ip6(struct xdp_md *ctx, struct packet *pkt)
+ALWAYS_INLINE int parse_plain_ip6(struct xdp_md *ctx, struct packet *pkt, __u32 end)
 {
 	const __u32 *word;
 	__u32 first, len, proto;
@@ -427,26 +452,22 @@ ALWAYS_INLINE int parse_plain_ip6(struct xdp_md *ctx, struct packet *pkt)
 		return 0;
 	first = bpf_ntohl(word[0]);
 	proto = word[1] >> 16 & 0xff;
-	if (first >> 28 != 6 || (proto != PROTO_TCP && proto != PROTO_UDP))
+	if (first >> 28 != 6 || !is_plain_upper(proto))
 		return 0;
 	if (!is_ordinary_ip6(word[2] & 0xff) || !is_ordinary_ip6(word[6] & 0xff))
 		return 0;
 	len = sizeof(struct ip6_header) + bpf_ntohs(word[1]);
-	if (len < sizeof(struct ip6_header) + 4 || len > pkt->bytes - ETH_LEN)
+	if (len < sizeof(struct ip6_header) + 4 || ETH_LEN + len > end)
 		return 0;
 	copy_ip6(&pkt->src, word + 2);
 	copy_ip6(&pkt->dst, word + 6);
-	pkt->ports = word[10];
+	take_plain_upper(pkt, proto, word[10]);
 	pkt->l4 = ETH_LEN + sizeof(struct ip6_header);
 	pkt->len = len;
 	pkt->frag = IP4_DF;
-	pkt->proto = proto;
 	pkt->tos = first >> 20;
 	pkt->ttl = word[1] >> 24;
 	pkt->is_ipv6 = 1;
-	pkt->has_icmp = 0;
-	pkt->has_ports = 1;
-	pkt->plain = 1;
 	trace_step(STAGE_PARSE, ETH_P_IPV6, proto);
 	return 1;
 }
@@ -454,13 +475,13 @@ ALWAYS_INLINE int parse_plain_ip6(struct xdp_md *ctx, struct packet *pkt)
 /*
  * Nearly every packet, at a fraction of the cost: without a tag, options or extension headers, whole, TCP or UDP, between ordinary addresses.
  * One check of the length, constant offsets, a word at a time. False, and nothing has been decided, for any other: parse_ip()
- * looks at it from the start.
+ * looks at it from the start. `end`: offset behind the bytes that may belong to the packet.
  */
-ALWAYS_INLINE int parse_plain(struct xdp_md *ctx, struct packet *pkt)
+ALWAYS_INLINE int parse_plain(struct xdp_md *ctx, struct packet *pkt, __u32 end)
 {
 	if (pkt->l3 != ETH_LEN)
 		return 0;
 	if (pkt->ethertype == ETH_P_IP)
-		return parse_plain_ip4(ctx, pkt);
-	return pkt->ethertype == ETH_P_IPV6 && parse_plain_ip6(ctx, pkt);
+		return parse_plain_ip4(ctx, pkt, end);
+	return pkt->ethertype == ETH_P_IPV6 && parse_plain_ip6(ctx, pkt, end);
 }

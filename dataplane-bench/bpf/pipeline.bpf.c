@@ -17,7 +17,7 @@ static __always_inline int parse(struct xdp_md *ctx, struct packet *pkt)
 	pkt->host_scope = 0;
 	pkt->decapsulated = 0;
 	action = parse_link(ctx, pkt);
-	if (action != CONTINUE || parse_plain(ctx, pkt))
+	if (action != CONTINUE || parse_plain(ctx, pkt, pkt->bytes))
 		return action;
 	return parse_ip(ctx, pkt, pkt->bytes);
 }
