@@ -10,7 +10,7 @@ mod root {
     use ipnet::IpNet;
     use margay::dataplane::{Applied, Attach, Count, Dataplane, Error, Stage, detach_all};
     use model::compile::{Compiler, compile};
-    use model::desired::{AttachMode, Desired, Interface, SourceValidation, TunnelKind};
+    use model::desired::{AttachMode, Desired, Interface, MaxMss, SourceValidation, TunnelKind};
     use model::ids::{Ids, Limits};
     use model::network::{IfIndex, Link, Mac, Network};
     use model::quic::ServerId;
@@ -68,6 +68,8 @@ mod root {
                 vrf: VrfId::DEFAULT,
             },
         );
+        t.clamps_in.insert(PortId(2), MaxMss { ipv4: Some(1_400), ipv6: None });
+        t.clamps_out.insert(IfIndex(4_000_000), MaxMss { ipv4: None, ipv6: Some(1_380) });
         t.denylist = BTreeSet::from([net("198.51.100.0/24"), net("2001:db8:bad::/48")]);
         t.filter = vec![FilterOp {
             test: FilterTest::Protocol(6),
@@ -191,6 +193,9 @@ mod root {
             let mut adopted = second.adopted().unwrap().clone();
             // What carries no ids is compared in the maps, not decoded.
             assert!(adopted.denylist.is_empty() && adopted.filter.is_empty() && adopted.tunnel_peers.is_empty());
+            assert!(adopted.clamps_in.is_empty() && adopted.clamps_out.is_empty());
+            adopted.clamps_in = wanted.clamps_in.clone();
+            adopted.clamps_out = wanted.clamps_out.clone();
             adopted.denylist = wanted.denylist.clone();
             adopted.filter = wanted.filter.clone();
             adopted.tunnel_peers = wanted.tunnel_peers.clone();

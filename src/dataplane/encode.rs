@@ -524,7 +524,7 @@ pub(super) fn filter_base(entries: &Encoded) -> usize {
 }
 
 /// The tables that carry identity — ports, VIPs, rings, backends, groups, next hops, adjacencies — from the entries that a
-/// restart found; the FIB is not among them. Denylist, policy and tunnels carry no ids: their entries are compared as they stand.
+/// restart found; the FIB is not among them. Denylist, policy, tunnels and segment sizes carry no ids: their entries are compared as they stand.
 pub(super) fn decode(e: &Encoded) -> Tables {
     fn rows<'a, K: Abi, V: Abi>(e: &'a Encoded, table: Table) -> impl Iterator<Item = (K, V)> + 'a {
         e.table(table).iter().filter_map(|(k, v)| Some((abi::from_bytes(k)?, abi::from_bytes(v)?)))

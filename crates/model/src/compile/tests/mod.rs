@@ -7,6 +7,7 @@ mod ids;
 mod invariants;
 mod limits;
 mod origins;
+mod ports;
 mod routes;
 mod services;
 mod vrfs;
