@@ -30,7 +30,7 @@ mod root {
     const INNER_MAC: Mac = Mac([2, 0, 0, 0, 0, 0x99]);
     const VNI: u32 = 4_096;
     /// Sent each way on each connection.
-    const BYTES: usize = 3_000_000;
+    const BYTES: usize = 10_000_000;
 
     const CLIENT_MAC: Mac = Mac([2, 0, 0, 0, 1, 2]);
     const GATEWAY_MACS: [Mac; 2] = [Mac([2, 0, 0, 0, 1, 1]), Mac([2, 0, 0, 0, 2, 1])];
