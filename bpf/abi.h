@@ -224,7 +224,9 @@ struct vip {
 	__u8 prefix_len;
 	__u8 pad;
 	__u16 number; /* of the prefix; 0 for one address */
-	__u64 quic; /* octets of server IDs in connection IDs, a byte for each codepoint from the low bits up, 0 for none */
+	__u32 quic; /* octets of server IDs in connection IDs, 4 bits for each codepoint from the low ones up, 0 for none */
+	__u16 affinity; /* how long a client stays with its backend, as `seen` of a flow counts; 0: by flows */
+	__u8 pad2[2];
 };
 _Static_assert(sizeof(struct vip) == 32, "vip");
 
@@ -300,6 +302,7 @@ enum flow_entry {
 	FLOW_IDLE = 838,       /* of the coarser: after an hour another flow may take an established one's place */
 	FLOW_REOPENED =
 		1, /* likewise: a SYN of a flow that has been silent for longer, 4 to 9 s, opens another connection */
+	FLOW_OF_CLIENT = 0x8000, /* of a print where clients stay: what is remembered is a client, not a flow */
 	FLOW_UNSURE = 15, /* likewise: a minute in which a datagram of an unknown flow is of one from before a change */
 };
 
@@ -310,12 +313,17 @@ enum outer_kind {
 	OUTER_GUE,
 };
 
+enum backend_flags {
+	BACKEND_OUTER_IPV6 = 1, /* family of the outer header */
+	BACKEND_DRAINS = 2,
+};
+
 /* One cache line: all that a packet for this backend needs. */
 struct backend {
 	__u32 vip_id; /* 0 and outer_kind 0 and group 0: not a backend */
 	__u32 group;
 	__u8 outer_kind;
-	__u8 outer_ipv6; /* family of the outer header */
+	__u8 flags;
 	__u16 inner_mtu;
 	__u8 vni[3];
 	__u8 varied;		    /* low bits of `source` that are the flow's: OUTER_IPIP, below 32, clear there */

@@ -43,7 +43,8 @@ struct config {
 	__u8 decap_gue;	  /* take in GUE from configured peers */
 	__u8 quic;	  /* packets go by their QUIC connection ID */
 	__u8 max_mss;	  /* lower the maximum segment size of TCP */
-	__u8 pad[5];
+	__u8 affinity;	  /* clients stay with their backends */
+	__u8 pad[4];
 };
 
 const volatile struct config config = {
@@ -51,6 +52,7 @@ const volatile struct config config = {
 	.decap_vxlan = 1,
 	.decap_gue = 1,
 	.quic = 1,
+	.affinity = 1,
 	.denylist = 1,
 	.filter = 1,
 	.vip = 1,
@@ -109,6 +111,7 @@ struct abi_types {
 	enum ring_slot ring_slot;
 	enum flow_entry flow_entry;
 	enum outer_kind outer_kind;
+	enum backend_flags backend_flags;
 	enum fib_ref fib_ref;
 	enum group_flags group_flags;
 	enum next_hop_kind next_hop_kind;

@@ -70,6 +70,7 @@ mod root {
                     protocol: Some(protocol),
                     advertise: false,
                     health: None,
+                    affinity: None,
                     quic: None,
                     backends: Vec::new(),
                 });
@@ -88,6 +89,21 @@ mod root {
             let compiled = self.compiler.compiled();
             assert_eq!(compiled.notices, []);
             self.dataplane.apply(&compiled.tables, compiled.features, &compiled.parameters, &[]).unwrap()
+        }
+
+        /// Has clients stay with their backends for so many seconds.
+        fn stay(&mut self, seconds: u64) {
+            let services = self.desired.services.iter_mut();
+            services.for_each(|service| service.affinity = Some(Duration::from_secs(seconds)));
+        }
+
+        /// Drains a backend or has it back.
+        fn drain(&mut self, backend: u16, drain: bool) {
+            let backends = self.desired.services.iter_mut().flat_map(|service| &mut service.backends);
+            backends.filter(|of| of.address == address(backend)).for_each(|of| of.drain = drain);
+            self.compiler.compile(&self.desired, &self.network, &mut Rib::default()).unwrap();
+            let compiled = self.compiler.compiled();
+            self.dataplane.apply(&compiled.tables, compiled.features, &compiled.parameters, &[]).unwrap();
         }
 
         /// The backend that a packet of a flow goes to.
@@ -205,19 +221,111 @@ mod root {
             let elsewhere = living(&gateway).into_iter().filter(|flow| slots[flow.slot].now() != flow.backend);
             let held: BTreeSet<usize> = elsewhere.map(|flow| flow.slot).collect();
             assert!((10..gateway.changed()).contains(&held.len()), "{} of {}", held.len(), gateway.changed());
-            assert!(marks.done(OVER - Duration::from_secs(1), OVER, living(&gateway)).is_empty());
-            gateway.compiler.clear(&marks.done(OVER, OVER, living(&gateway)));
+            assert!(marks.done(OVER - Duration::from_secs(1), |_| OVER, living(&gateway)).is_empty());
+            gateway.compiler.clear(&marks.done(OVER, |_| OVER, living(&gateway)));
             assert_eq!(gateway.serve(without()).writes, 2, "the rings of both VIPs");
             let marked: BTreeSet<usize> =
                 (0..).zip(gateway.slots()).filter(|s| s.1.has_changed()).map(|s| s.0).collect();
             assert_eq!(marked, held);
             go_on(&gateway, 0..10_000, false);
 
-            gateway.compiler.clear(&marks.done(OVER, OVER, []));
+            gateway.compiler.clear(&marks.done(OVER, |_| OVER, []));
             gateway.serve(without());
             assert_eq!(gateway.changed(), 0);
             let slots: Vec<Slot> = slots.iter().map(|slot| slot.now().into()).collect();
             assert_eq!(gateway.slots(), slots);
+        });
+    }
+
+    /// Port `port` of a client.
+    fn of(client: u32, port: u32) -> u32 {
+        client << 16 | port
+    }
+
+    /// All connections of a client go to one backend, whatever their ports and protocol, and stay with it when another comes, and when their own
+    /// drains: of that only those that there are already.
+    #[test]
+    fn clients_stay_with_their_backends() {
+        let clients = 2_000u32;
+        with_ports(move || {
+            let mut gateway = Gateway::new(Dataplane::open_unpinned().unwrap(), 65_536);
+            gateway.stay(10_800);
+            gateway.serve(of_equal_weight(0..10));
+            let chosen: Vec<u16> = (0..clients).map(|client| gateway.open(of(client, 1))).collect();
+            let same = |gateway: &Gateway, port: u32, protocol: u8, flags: u8| {
+                (0..)
+                    .zip(&chosen)
+                    .filter(|(client, was)| gateway.send(of(*client, port), protocol, flags) == **was)
+                    .count()
+            };
+            let all = clients as usize;
+            assert_eq!([same(&gateway, 2, TCP, SYN), same(&gateway, 3, TCP, ACK), same(&gateway, 4, UDP, 0)], [all; 3]);
+            assert!(gateway.dataplane.flows().unwrap().is_empty(), "the ring answers for every client");
+
+            gateway.serve(of_equal_weight(0..11));
+            assert!(gateway.changed() > 4_000, "{}", gateway.changed());
+            assert_eq!(
+                [same(&gateway, 5, TCP, SYN), same(&gateway, 5, TCP, ACK), same(&gateway, 1, TCP, ACK)],
+                [all; 3]
+            );
+
+            gateway.drain(3, true);
+            let mut moved = Vec::new();
+            for (client, was) in (0..).zip(&chosen) {
+                assert_eq!(gateway.send(of(client, 1), TCP, ACK), *was, "client {client}: what it has");
+                let new = gateway.open(of(client, 6));
+                assert!(new == *was || *was == 3, "client {client} of {was} went to {new}");
+                assert_ne!(new, 3);
+                assert_eq!([gateway.open(of(client, 7)), gateway.open(of(client, 8))], [new; 2], "client {client}");
+                assert_eq!(gateway.send(of(client, 1), TCP, ACK), *was, "client {client}: what it has");
+                moved.push(new);
+            }
+            assert!(moved != chosen);
+            gateway.drain(3, false);
+            for (client, new) in (0..).zip(&moved) {
+                assert_eq!(gateway.open(of(client, 9)), *new, "client {client}: where it is now");
+            }
+        });
+    }
+
+    /// After the time-out a client goes by the ring as it is then; one that is seen does not.
+    #[test]
+    fn a_client_that_was_away_for_longer_is_a_new_one() {
+        with_ports(|| {
+            let mut gateway = Gateway::new(Dataplane::open_unpinned().unwrap(), 65_536);
+            gateway.stay(1);
+            gateway.serve(of_equal_weight(0..4));
+            let chosen: Vec<u16> = (0..400).map(|client| gateway.open(of(client, 1))).collect();
+            gateway.serve(of_equal_weight(0..6));
+            // Those whose connections live, which they do before and after: the first half.
+            let live = |gateway: &Gateway| {
+                for (client, was) in (0..200).zip(&chosen) {
+                    assert_eq!(gateway.open(of(client, 2)), *was, "client {client}");
+                }
+            };
+            live(&gateway);
+            // Two ticks of the flow table's clock are what a second is rounded up to; five last 21 s.
+            for _ in 0..7 {
+                std::thread::sleep(Duration::from_secs(3));
+                live(&gateway);
+            }
+            let slots = gateway.slots();
+            let ring = |client: u32| {
+                let source = Ipv4Addr::from(0xc612_0000 | client).into();
+                let now = slots[tables::hash::ring_slot(tables::hash::client_hash(source, VIP.into()))].now();
+                gateway.compiler.compiled().tables.backends[&now].address
+            };
+            let mut gone = 0;
+            for (client, was) in (0..400).zip(&chosen) {
+                let now = gateway.open(of(client, 3));
+                if client < 200 {
+                    assert_eq!(now, *was, "client {client} was there");
+                } else {
+                    assert_eq!(address(now), ring(client), "client {client}");
+                    gone += u32::from(now != *was);
+                }
+            }
+            assert!(gone > 20, "{gone}");
         });
     }
 

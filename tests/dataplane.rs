@@ -6,6 +6,7 @@ mod root {
     use std::net::IpAddr;
     use std::path::PathBuf;
     use std::sync::Arc;
+    use std::time::Duration;
 
     use ipnet::IpNet;
     use margay::dataplane::{Applied, Attach, Count, Dataplane, Error, Stage, detach_all};
@@ -115,6 +116,7 @@ mod root {
         t.fib.insert(net("192.0.2.1/32"), GroupId(3));
         t.fib.insert(net("203.0.113.1/32"), vip);
         t.fib.insert(net("2001:db8:100::/48"), vips);
+        t.affinity.insert(VipId(3), Duration::from_secs(10_800));
         t.quic.insert(VipId(2), [0, 4, 0, 0, 0, 0, 9, 0]);
         t.quic_servers.insert((VipId(2), ServerId::new(&[1, 2, 3, 4]).unwrap()), BackendId(1));
         t.quic_servers.insert((VipId(2), ServerId::new(&[7; 9]).unwrap()), BackendId(2));
@@ -136,6 +138,7 @@ mod root {
                 outer: Outer::Ipip { source: ip("192.0.0.0"), destination: ip("10.1.0.1"), varied: 16 },
                 group: GroupId(1),
                 inner_mtu: 1480,
+                draining: false,
             },
         );
         t.backends.insert(
@@ -146,6 +149,7 @@ mod root {
                 outer: Outer::Gue { source: ip("2001:db8::1"), destination: ip("2001:db8::7") },
                 group: GroupId(2),
                 inner_mtu: 1452,
+                draining: true,
             },
         );
         t
@@ -200,6 +204,7 @@ mod root {
             adopted.filter = wanted.filter.clone();
             adopted.tunnel_peers = wanted.tunnel_peers.clone();
             adopted.tunnel_sources = wanted.tunnel_sources.clone();
+            adopted.affinity = wanted.affinity.clone();
             adopted.quic = wanted.quic.clone();
             adopted.quic_servers = wanted.quic_servers.clone();
             assert_eq!(adopted, wanted);

@@ -139,6 +139,7 @@ mod root {
                 protocol: Some(TCP),
                 advertise: false,
                 health: None,
+                affinity: None,
                 quic: None,
                 backends: vec![Backend { address: backend.parse().unwrap(), weight: 1, encap, drain: false }],
             });

@@ -19,7 +19,7 @@ fn budget(name: &str) -> u32 {
 /// The smallest set, the full one, each feature alone and each one missing.
 fn feature_sets() -> Vec<(String, Features)> {
     type Set = fn(&mut Features, bool);
-    let setters: [(&str, Set); 12] = [
+    let setters: [(&str, Set); 13] = [
         ("decap_ipip", |f, on| f.decap_ipip = on),
         ("decap_vxlan", |f, on| f.decap_vxlan = on),
         ("decap_gue", |f, on| f.decap_gue = on),
@@ -27,6 +27,7 @@ fn feature_sets() -> Vec<(String, Features)> {
         ("filter", |f, on| f.filter = on),
         ("vip", |f, on| f.vip = on),
         ("quic", |f, on| f.quic = on),
+        ("affinity", |f, on| f.affinity = on),
         ("vlan", |f, on| f.vlan = on),
         ("slow_path", |f, on| f.slow_path = on),
         ("source_validation", |f, on| f.source_validation = on),

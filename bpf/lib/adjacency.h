@@ -127,7 +127,7 @@ ALWAYS_INLINE __be32 outer_source(const struct backend *b, __u64 hash)
 ALWAYS_INLINE int write_outer_ip(struct xdp_md *ctx, struct packet *pkt, const struct backend *b, __u8 proto,
 				 __u32 payload_len, __u64 hash)
 {
-	if (b->outer_ipv6) {
+	if (b->flags & BACKEND_OUTER_IPV6) {
 		struct ip6_header *ip = bytes_at(ctx, pkt->l3, sizeof(*ip));
 
 		if (!ip)
@@ -261,10 +261,11 @@ ALWAYS_INLINE int write_gue(struct xdp_md *ctx, struct packet *pkt, __u32 off, _
 ALWAYS_INLINE int encap(struct xdp_md *ctx, struct packet *pkt, const struct backend *b, const struct adjacency *adj,
 			__u64 hash)
 {
-	__u32 ip_len = b->outer_ipv6 ? sizeof(struct ip6_header) : sizeof(struct ip4_header);
+	__u32 ip_len = b->flags & BACKEND_OUTER_IPV6 ? sizeof(struct ip6_header) : sizeof(struct ip4_header);
 	__u32 udp_len = b->outer_kind == OUTER_VXLAN ? VXLAN_OVERHEAD : b->outer_kind == OUTER_GUE ? GUE_OVERHEAD : 0;
 	__u8 proto = udp_len ? PROTO_UDP : pkt->is_ipv6 ? PROTO_IPV6 : PROTO_IPIP;
-	int action = rewrite_link(ctx, pkt, adj, ip_len + udp_len, b->outer_ipv6 ? ETH_P_IPV6 : ETH_P_IP);
+	int action =
+		rewrite_link(ctx, pkt, adj, ip_len + udp_len, b->flags & BACKEND_OUTER_IPV6 ? ETH_P_IPV6 : ETH_P_IP);
 
 	if (action != CONTINUE)
 		return action;

@@ -40,6 +40,23 @@ ALWAYS_INLINE __u64 flow_hash(const struct packet *pkt)
 	return hash_tuple(pkt, pkt->ports);
 }
 
+/* All packets of a client for an address, whatever they are. */
+ALWAYS_INLINE __u64 client_hash(const struct packet *pkt)
+{
+	const __be32 *src = pkt->src.word, *dst = pkt->dst.word;
+	__u64 h = 0;
+
+	if (pkt->is_ipv6) {
+		h = hash_words(h, src[0], src[1]);
+		h = hash_words(h, src[2], src[3]);
+		h = hash_words(h, dst[0], dst[1]);
+		h = hash_words(h, dst[2], dst[3]);
+	} else {
+		h = hash_words(h, src[3], dst[3]);
+	}
+	return hash_upper(h, 0, 0);
+}
+
 /* Fast range (Lemire): the high half of a 32 by 32 product instead of a division. */
 ALWAYS_INLINE __u32 hash_to_slot(__u64 h)
 {

@@ -41,10 +41,11 @@
 struct packet {
 	struct ip_addr src __attribute__((aligned(8))); /* IPv4 mapped */
 	struct ip_addr dst;
-	__u32 bytes; /* of the frame as it came in */
-	__u32 l3;    /* offset of the IP header = length of the link-layer header */
-	__u32 l4;    /* offset behind the IP header and its extensions */
-	__u32 len;   /* IP packet, bytes */
+	__u64 client; /* hash of the addresses, where clients stay */
+	__u32 bytes;  /* of the frame as it came in */
+	__u32 l3;     /* offset of the IP header = length of the link-layer header */
+	__u32 l4;     /* offset behind the IP header and its extensions */
+	__u32 len;    /* IP packet, bytes */
 	__u32 port_id;
 	__u32 filter;	  /* first op of the port's policy, then where its walk stands */
 	__u32 filter_end; /* FILTER_ALLOW or FILTER_DENY once decided, else 0 */
@@ -52,6 +53,7 @@ struct packet {
 	__u32 next_hop;	  /* that it leaves by */
 	__be32 ports;	  /* source's in the first half; 0 where has_ports is not set */
 	__u16 ethertype;  /* host order */
+	__u16 affinity;	  /* of the VIP, once its backend is asked for */
 	__u16 frag;	  /* IPv4's field, host order; of IPv6 the same bits */
 	__u8 proto;
 	__u8 tos; /* TOS or traffic class */

@@ -70,12 +70,12 @@ static __noinline __u32 quic_server(struct xdp_md *ctx, const struct packet *pkt
 		return 0;
 	if (header[0] & QUIC_LONG) {
 		cid = off + QUIC_LONG_CID;
-		len = row->quic >> (header[QUIC_LONG_CID] >> 5 << 3) & 0xff;
+		len = row->quic >> (header[QUIC_LONG_CID] >> 5 << 2) & 0xf;
 		if (header[QUIC_LONG_CID - 1] < 1 + len + QUIC_NONCE_MIN)
 			return 0;
 	} else {
 		cid = off + QUIC_SHORT_CID;
-		len = row->quic >> (header[QUIC_SHORT_CID] >> 5 << 3) & 0xff;
+		len = row->quic >> (header[QUIC_SHORT_CID] >> 5 << 2) & 0xf;
 	}
 	if (!len || cid + 1 + QUIC_SERVER_ID > end)
 		return 0;

@@ -10,6 +10,14 @@
 #include "mss.h"
 #include "quic.h"
 
+/* How long clients of a VIP stay, 0 where each flow goes by itself. */
+ALWAYS_INLINE __u16 affinity_of(__u32 vip)
+{
+	const struct vip *row = bpf_map_lookup_elem(&vips, &vip);
+
+	return row ? row->affinity : 0;
+}
+
 /* The backend with this id if it serves this VIP, else NULL. */
 ALWAYS_INLINE const struct backend *backend_of(__u32 id, __u32 vip)
 {
@@ -69,24 +77,121 @@ ALWAYS_INLINE __u32 silent_for(__u64 entry, __u32 seen, __u32 began)
 	return ((began - (__u32)entry) & FLOW_STAMP_MASK) >> (FLOW_SEEN_SHIFT - FLOW_BEGAN_SHIFT);
 }
 
+/* The half hash that begins an entry: the flow's own, or where clients stay one of the client's slot, so that it tells that. */
+ALWAYS_INLINE __u64 print_of(const struct packet *pkt, __u64 hash, __u32 of_client)
+{
+	__u64 print = hash >> 32;
+
+	if (config.affinity && pkt->affinity)
+		/* A slot has 65,535 half hashes at least, and these begin at 65,535 times its number and 1. */
+		print = hash_to_slot(pkt->client) * 65535ULL + 1 + of_client + (print & 0x3fff);
+	return print << FLOW_PRINT_SHIFT;
+}
+
+/* The entry of this print in a line, negative where there is none. */
+ALWAYS_INLINE int entry_of(const __u64 *line, __u64 print)
+{
+	int place = -1;
+
+#pragma unroll
+	for (int i = 0; i < FLOW_WAYS; i++)
+		if (line[i] >> FLOW_PRINT_SHIFT == print >> FLOW_PRINT_SHIFT)
+			place = i;
+	/* Keeps the mask of who uses it, which the compiler knows to do nothing and verifiers of older kernels do not. */
+	asm volatile("" : "+r"(place));
+	return place;
+}
+
+/* A flow of the client lives at this backend: so does the client, unless it has gone to another. Global: the verifier walks it once. */
+__noinline int client_lives(struct packet *pkt, __u32 id)
+{
+	__u64 ns = bpf_ktime_get_coarse_ns(), print;
+	__u32 seen = ns >> FLOW_SEEN_SHIFT, began = ns >> FLOW_BEGAN_SHIFT;
+	__u64 *line;
+	int place;
+
+	if (!pkt)
+		return 0;
+	line = flow_line(pkt->client);
+	if (!line)
+		return 0;
+	print = print_of(pkt, pkt->client, FLOW_OF_CLIENT);
+	place = entry_of(line, print);
+	if (place >= 0 && (line[place & (FLOW_WAYS - 1)] >> FLOW_BACKEND_SHIFT & 0xffff) != id)
+		return 0;
+	if (place < 0)
+		place = entry_for_new(line, seen, &began);
+	if (place >= 0)
+		line[place & (FLOW_WAYS - 1)] =
+			print | (__u64)id << FLOW_BACKEND_SHIFT | FLOW_ESTABLISHED | (seen & FLOW_STAMP_MASK);
+	return 0;
+}
+
+/* The backend if it serves this VIP and does not drain, else NULL. */
+ALWAYS_INLINE const struct backend *staying_at(__u32 id, __u32 vip)
+{
+	const struct backend *b = backend_of(id, vip);
+
+	return b && !(b->flags & BACKEND_DRAINS) ? b : NULL;
+}
+
+/*
+ * Where what begins goes in a changed slot of a VIP whose clients stay: to the backend of the client, while that serves, does not drain and
+ * was not left for longer than the time-out; else, as long as the slot's change is not older, to that before it; else to the slot's.
+ * Global, too.
+ */
+__noinline __u32 of_client(struct packet *pkt, __u32 slot, __u32 vip, __u32 changed)
+{
+	__u64 ns = bpf_ktime_get_coarse_ns(), entry = 0, print;
+	__u32 seen = ns >> FLOW_SEEN_SHIFT, began = ns >> FLOW_BEGAN_SHIFT, established = 0;
+	__u32 id = slot & RING_BACKEND_MASK, before = slot >> RING_BEFORE_SHIFT & RING_BACKEND_MASK;
+	__u64 *line;
+	int place;
+
+	if (!pkt)
+		return id;
+	line = flow_line(pkt->client);
+	if (!line)
+		return id;
+	print = print_of(pkt, pkt->client, FLOW_OF_CLIENT);
+	place = entry_of(line, print);
+	if (place >= 0) {
+		entry = line[place & (FLOW_WAYS - 1)];
+		established = entry & FLOW_ESTABLISHED;
+	}
+	if (entry && silent_for(entry, seen, began) <= pkt->affinity &&
+	    staying_at(entry >> FLOW_BACKEND_SHIFT & 0xffff, vip))
+		id = entry >> FLOW_BACKEND_SHIFT & 0xffff;
+	else if (seen - changed < pkt->affinity && staying_at(before, vip))
+		id = before;
+	if (EXPLAIN || pkt->has_icmp || is_trailing(pkt))
+		return id;
+	if (place < 0)
+		place = entry_for_new(line, seen, &began);
+	if (place >= 0)
+		line[place & (FLOW_WAYS - 1)] =
+			print | (__u64)id << FLOW_BACKEND_SHIFT |
+			(established ? FLOW_ESTABLISHED | (seen & FLOW_STAMP_MASK) : began & FLOW_STAMP_MASK);
+	return id;
+}
+
 /*
  * The backend of a flow whose slot has changed: the one remembered, else for what opens a connection the slot's, and for what goes
- * on the one before. Remembered from then on. A function of its own: few slots have changed.
+ * on the one before. Remembered from then on. A function of its own: few slots have changed. Global, too.
  */
-static __noinline __u32 remembered(const struct packet *pkt, __u64 hash, __u32 slot, __u32 vip, __u32 changed)
+__noinline __u32 remembered(struct packet *pkt, __u64 hash, __u32 slot, __u32 vip, __u32 changed)
 {
-	__u64 ns = bpf_ktime_get_coarse_ns(), print = hash >> 32 << FLOW_PRINT_SHIFT;
+	__u64 ns = bpf_ktime_get_coarse_ns(), print;
 	__u32 seen = ns >> FLOW_SEEN_SHIFT, began = ns >> FLOW_BEGAN_SHIFT;
 	__u32 id = slot & RING_BACKEND_MASK, before = slot >> RING_BEFORE_SHIFT & RING_BACKEND_MASK;
 	__u64 *line = flow_line(hash);
-	int place = -1;
+	int place, stays;
 
-	if (!line)
+	if (!line || !pkt)
 		return id;
-#pragma unroll
-	for (int i = 0; i < FLOW_WAYS; i++)
-		if (line[i] >> FLOW_PRINT_SHIFT == hash >> 32)
-			place = i;
+	stays = config.affinity && pkt->affinity;
+	print = print_of(pkt, hash, 0);
+	place = entry_of(line, print);
 	if (place >= 0) {
 		__u64 entry = line[place & (FLOW_WAYS - 1)];
 		__u32 known = entry >> FLOW_BACKEND_SHIFT & 0xffff;
@@ -96,8 +201,11 @@ static __noinline __u32 remembered(const struct packet *pkt, __u64 hash, __u32 s
 		int again = pkt->opens && known != id && silent_for(entry, seen, began) > FLOW_REOPENED;
 
 		if (!again && backend_of(known, vip)) {
-			if (!EXPLAIN && !pkt->has_icmp && !pkt->opens && now != entry)
+			if (!EXPLAIN && !pkt->has_icmp && !pkt->opens && now != entry) {
 				line[place & (FLOW_WAYS - 1)] = now;
+				if (stays)
+					client_lives(pkt, known);
+			}
 			trace_step(STAGE_FLOW, known, 0);
 			return known;
 		}
@@ -105,6 +213,8 @@ static __noinline __u32 remembered(const struct packet *pkt, __u64 hash, __u32 s
 	/* Whether a datagram begins a flow cannot be seen in it. */
 	if (!pkt->opens && (pkt->proto == PROTO_TCP || seen - changed < FLOW_UNSURE) && backend_of(before, vip))
 		id = before;
+	else if (stays)
+		id = of_client(pkt, slot, vip, changed);
 	trace_step(STAGE_FLOW, 0, id);
 	if (place < 0)
 		place = entry_for_new(line, seen, &began);
@@ -118,8 +228,8 @@ ALWAYS_INLINE int opens_connection(struct xdp_md *ctx, const struct packet *pkt)
 {
 	const __u8 *flags;
 
-	/* What an error is about has begun. */
-	if (pkt->proto != PROTO_TCP || pkt->has_icmp || pkt->l4 + 14 > pkt->l3 + pkt->len)
+	/* What an error is about has begun, and a later fragment does not show it. */
+	if (pkt->proto != PROTO_TCP || !pkt->has_ports || pkt->l4 + 14 > pkt->l3 + pkt->len)
 		return 0;
 	flags = bytes_at(ctx, pkt->l4 + 13, 1);
 	return flags && (*flags & 0x16) == 0x02;
@@ -129,9 +239,15 @@ ALWAYS_INLINE int opens_connection(struct xdp_md *ctx, const struct packet *pkt)
 ALWAYS_INLINE const struct backend *choose_backend(struct xdp_md *ctx, struct packet *pkt, __u32 vip, __u64 hash,
 						   __u32 *id)
 {
-	__u32 zero = 0, at = hash_to_slot(hash), slot;
+	__u32 zero = 0, at, slot;
 	void *map = bpf_map_lookup_elem(&rings, &vip);
 	const struct ring *ring = map ? bpf_map_lookup_elem(map, &zero) : NULL;
+
+	at = hash_to_slot(hash);
+	if (config.affinity && (pkt->affinity = affinity_of(vip))) {
+		pkt->client = client_hash(pkt);
+		at = hash_to_slot(pkt->client);
+	}
 
 	/* Always below: the compiler knows, verifiers of older kernels do not. */
 	asm volatile("" : "+r"(at));
@@ -227,8 +343,8 @@ ALWAYS_INLINE int to_backend(struct xdp_md *ctx, struct packet *pkt, const struc
 		return resolve_next_hop(ctx, pkt, PUNT_NEIGHBOR);
 	if (pkt->plain && adj->flags & ADJ_COMPLETE && adj->rewrite_len == 12 && b->outer_kind == OUTER_IPIP) {
 		count_backend(pkt, id);
-		return b->outer_ipv6 ? send_plain_in_ip6(ctx, pkt, b, adj, hash)
-				     : send_plain_in_ip4(ctx, pkt, b, adj, hash);
+		return b->flags & BACKEND_OUTER_IPV6 ? send_plain_in_ip6(ctx, pkt, b, adj, hash)
+						     : send_plain_in_ip4(ctx, pkt, b, adj, hash);
 	}
 
 	action = decrement_ttl(ctx, pkt);
@@ -333,13 +449,14 @@ ALWAYS_INLINE __u32 vip_of_any(const struct packet *pkt, __u32 number)
 			return 0;
 		return a->any;
 	}
-	if (is_trailing(pkt))
-		return 0;
-	if (a->prefix)
+	if (a->prefix && !is_trailing(pkt))
 		vip = vip_of_prefix(pkt, number);
 	if (!vip)
 		vip = pkt->proto == PROTO_TCP ? a->tcp : pkt->proto == PROTO_UDP ? a->udp : a->sctp;
-	return vip ? vip : a->any;
+	if (!vip)
+		vip = a->any;
+	/* Where clients stay, all of a client's packets go the same way. */
+	return is_trailing(pkt) && !(config.affinity && affinity_of(vip)) ? 0 : vip;
 }
 
 /* Those of the default VRF: CONTINUE where the packet is for no VIP. Invalidates: packet pointers. */

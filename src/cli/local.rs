@@ -75,6 +75,7 @@ fn meaning(feature: &str) -> &'static str {
         "source_validation" => "sources are let in where a route leads back to them",
         "max_mss" => "the maximum segment size of TCP is lowered to what fits",
         "vip" => "VIPs are balanced over backends",
+        "affinity" => "clients stay with their backends",
         "quic" => "QUIC packets go to the server that their connection ID names",
         "vlan" => "VLAN tags are taken off and put on",
         "vrf" => "ports take their routes from VRFs",

@@ -203,6 +203,7 @@ mod tests {
             protocol: Some(protocol::TCP),
             advertise: true,
             health: None,
+            affinity: None,
             quic: None,
             backends: backends.iter().map(backend).collect(),
         };

@@ -16,11 +16,13 @@ use model::tables::{VipId, VipKey};
 use tracing::{debug, error, info, warn};
 
 use super::adoption;
-use crate::dataplane::{self, Applied, Attach, Dataplane, Flow, Reasons};
+use crate::dataplane::{self, Applied, Attach, Dataplane, Reasons};
 
 /// Longest time between two looks through the flow table while slots are marked, and how many there are in the time that these stay so at least.
 const LOOK: Duration = Duration::from_secs(300);
 const LOOKS: u32 = 4;
+/// How much longer than they are told clients stay at most: what two ticks of the flow table's clock are.
+const STAYS_MORE: Duration = Duration::from_secs(9);
 
 /// Why the state is not in force.
 #[derive(Debug, thiserror::Error)]
@@ -218,8 +220,12 @@ impl Forwarding {
     /// Lets slots count as unchanged that no flow needs to be remembered for; true where there are any, from the next generation on.
     pub(super) fn clear_marks(&mut self, desired: &Desired, now: Instant) -> bool {
         self.looked = now;
-        let Some(after) = desired.node.settle else { return false };
+        let Some(settle) = desired.node.settle else { return false };
         let since_began = now - self.began;
+        let tables = &self.compiler.compiled().tables;
+        // Until then clients that are not remembered go where they went before.
+        let stays = |vip: VipId| tables.affinity.get(&vip).map_or(Duration::ZERO, |stays| *stays + STAYS_MORE);
+        let after = |vip: VipId| settle.max(stays(vip));
         if self.marks.done(since_began, after, []).is_empty() {
             return false;
         }
@@ -230,10 +236,10 @@ impl Forwarding {
                 return false;
             }
         };
-        let backends = &self.compiler.compiled().tables.backends;
-        let living = flows.into_iter().filter(Flow::may_go_on).filter_map(|flow| {
-            let vip = backends.get(&flow.backend)?.vip;
-            Some(Living { vip, slot: flow.slot, backend: flow.backend })
+        let living = flows.into_iter().filter_map(|flow| {
+            let vip = tables.backends.get(&flow.backend)?.vip;
+            let lives = flow.may_go_on() || (flow.established && flow.age < stays(vip));
+            lives.then_some(Living { vip, slot: flow.slot, backend: flow.backend })
         });
         let done = self.marks.done(since_began, after, living);
         self.compiler.clear(&done);

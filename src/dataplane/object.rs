@@ -243,6 +243,7 @@ impl Knobs {
         put(offset_of!(types::config, filter), &[u8::from(f.filter)])?;
         put(offset_of!(types::config, vip), &[u8::from(f.vip)])?;
         put(offset_of!(types::config, quic), &[u8::from(f.quic)])?;
+        put(offset_of!(types::config, affinity), &[u8::from(f.affinity)])?;
         put(offset_of!(types::config, vlan), &[u8::from(f.vlan)])?;
         put(offset_of!(types::config, source_validation), &[u8::from(f.source_validation)])?;
         put(offset_of!(types::config, max_mss), &[u8::from(f.max_mss)])?;

@@ -249,6 +249,8 @@ pub struct Service {
     pub advertise: bool,
     /// How the servers are checked; a route is enough where absent.
     pub health: Option<ServiceHealth>,
+    /// How long a client stays with its backend; each flow goes by itself where absent.
+    pub affinity: Option<Duration>,
     /// What of its packets goes by QUIC connection IDs.
     pub quic: Option<Quic>,
     /// The servers, in configured order; no address stands twice.

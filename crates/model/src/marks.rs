@@ -61,10 +61,17 @@ impl Marks {
         self.rings.values().all(|(_, changed)| changed.is_empty())
     }
 
-    /// Slots that count as unchanged now: they have been as they are for as long as `after`, and none of the flows that live goes elsewhere.
-    pub fn done(&self, now: Duration, after: Duration, living: impl IntoIterator<Item = Living>) -> Slots {
+    /// Slots that count as unchanged now: they have been as they are for as long as `after` says of their VIP, and none of the flows that
+    /// live goes elsewhere.
+    pub fn done(
+        &self,
+        now: Duration,
+        after: impl Fn(VipId) -> Duration,
+        living: impl IntoIterator<Item = Living>,
+    ) -> Slots {
         let mut done = Slots::new();
         for (vip, (_, changed)) in &self.rings {
+            let after = after(*vip);
             let old = changed.iter().filter(|(_, since)| now.saturating_sub(**since) >= after);
             let old: BTreeSet<usize> = old.map(|(index, _)| *index).collect();
             if !old.is_empty() {
@@ -108,13 +115,13 @@ mod tests {
         marks.follow(&rings(&[Slot::from(BackendId(1)), changed(1, 2), changed(3, 1)]), start);
         assert!(!marks.is_empty());
         let almost = start + OVER - Duration::from_secs(1);
-        assert_eq!(marks.done(almost, OVER, []), Slots::new());
+        assert_eq!(marks.done(almost, |_| OVER, []), Slots::new());
         let both = Slots::from([(VIP, BTreeSet::from([1, 2]))]);
-        assert_eq!(marks.done(start + OVER, OVER, []), both);
-        assert_eq!(marks.done(start + OVER, OVER, [living(1, 1), living(2, 3)]), both, "they go where new ones go");
+        assert_eq!(marks.done(start + OVER, |_| OVER, []), both);
+        assert_eq!(marks.done(start + OVER, |_| OVER, [living(1, 1), living(2, 3)]), both, "they go where new ones go");
         let last = Slots::from([(VIP, BTreeSet::from([2]))]);
-        assert_eq!(marks.done(start + OVER, OVER, [living(1, 1), living(1, 2)]), last, "one goes where it began");
-        assert_eq!(marks.done(start + OVER, OVER, [living(1, 2), living(2, 1)]), Slots::new());
+        assert_eq!(marks.done(start + OVER, |_| OVER, [living(1, 1), living(1, 2)]), last, "one goes where it began");
+        assert_eq!(marks.done(start + OVER, |_| OVER, [living(1, 2), living(2, 1)]), Slots::new());
     }
 
     #[test]
@@ -122,9 +129,9 @@ mod tests {
         let mut marks = Marks::default();
         marks.follow(&rings(&[changed(1, 2), changed(1, 2)]), Duration::ZERO);
         marks.follow(&rings(&[changed(1, 2), changed(3, 2)]), OVER / 2);
-        assert_eq!(marks.done(OVER, OVER, []), Slots::from([(VIP, BTreeSet::from([0]))]));
+        assert_eq!(marks.done(OVER, |_| OVER, []), Slots::from([(VIP, BTreeSet::from([0]))]));
         marks.follow(&rings(&[Slot::from(BackendId(1)), changed(3, 2)]), OVER);
-        assert_eq!(marks.done(OVER + OVER / 2, OVER, []), Slots::from([(VIP, BTreeSet::from([1]))]));
+        assert_eq!(marks.done(OVER + OVER / 2, |_| OVER, []), Slots::from([(VIP, BTreeSet::from([1]))]));
         marks.follow(&BTreeMap::new(), OVER);
         assert!(marks.is_empty());
     }

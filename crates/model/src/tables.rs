@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
@@ -332,6 +333,8 @@ pub struct Backend {
     pub group: GroupId,
     /// Largest inner IP packet, in bytes, that fits the path once encapsulated.
     pub inner_mtu: u32,
+    /// It gets nothing new.
+    pub draining: bool,
 }
 
 /// A next-hop group: flows spread over buckets. A bucket holds [`NextHopId`]; 64 buckets, weights by share of buckets.
@@ -436,6 +439,8 @@ pub struct Tables {
     pub rings: BTreeMap<VipId, Ring>,
     /// Backends.
     pub backends: BTreeMap<BackendId, Backend>,
+    /// VIPs whose clients stay with their backends, and for how long.
+    pub affinity: BTreeMap<VipId, Duration>,
     /// VIPs whose packets go by QUIC connection IDs.
     pub quic: BTreeMap<VipId, Lengths>,
     /// Backends by the server IDs in them.
@@ -488,6 +493,8 @@ pub struct Features {
     pub vip: bool,
     /// QUIC connection IDs.
     pub quic: bool,
+    /// Clients that stay with their backends.
+    pub affinity: bool,
     /// VLAN tags.
     pub vlan: bool,
     /// VRFs.
@@ -508,6 +515,7 @@ impl Features {
         max_mss: true,
         vip: true,
         quic: true,
+        affinity: true,
         vlan: true,
         vrf: true,
         slow_path: true,

@@ -59,6 +59,7 @@ fn documentation_is_valid() {
     );
     assert_eq!((web.addresses.len(), web.port, web.protocol), (2, Some(80), Some(protocol::TCP)));
     assert!(web.advertise);
+    assert_eq!([vpn.affinity, web.affinity], [Some(Duration::from_secs(28_800)), None]);
     let quic = h3.quic.as_ref().unwrap();
     let servers: Vec<String> = quic.servers.iter().map(|(id, address)| format!("{id} {address}")).collect();
     assert_eq!(

@@ -38,6 +38,12 @@ pub fn flow_hash(key: &FlowKey) -> u64 {
     add(hash, ports >> 24, ports << 8 | u32::from(key.protocol))
 }
 
+/// The hash of everything of a client for an address: what its slot is found by where clients stay with their backends.
+#[must_use]
+pub fn client_hash(source: IpAddr, destination: IpAddr) -> u64 {
+    flow_hash(&FlowKey { source, destination, ports: None, protocol: 0 })
+}
+
 /// The hash of a VIP: of the destination's address, port and protocol. IPv4 addresses take one round, so the last octets have to be the low bits
 /// and the high bits of the hash have to be taken.
 #[must_use]
@@ -124,6 +130,15 @@ mod tests {
 
     fn key(source: &str, destination: &str, ports: Option<(u16, u16)>, protocol: u8) -> FlowKey {
         FlowKey { source: source.parse().unwrap(), destination: destination.parse().unwrap(), ports, protocol }
+    }
+
+    /// All of a client is one flow, whatever it is.
+    #[test]
+    fn a_client_is_its_address() {
+        let (source, destination) = ("203.0.113.9".parse().unwrap(), "192.0.2.10".parse().unwrap());
+        let client = client_hash(source, destination);
+        assert_eq!(client, add(add(0, word(&[203, 0, 113, 9]), word(&[192, 0, 2, 10])), 0, 0));
+        assert_ne!(client, client_hash("203.0.113.10".parse().unwrap(), destination));
     }
 
     /// The definition of the page, word by word.

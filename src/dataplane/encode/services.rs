@@ -1,11 +1,12 @@
 //! VIPs, their backends and their rings.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use ipnet::IpNet;
 use model::desired::protocol;
 use model::network::Mac;
-use model::quic::ServerId;
+use model::quic::{Lengths, ServerId};
 use model::tables::{
     AdjacencyId, Backend, BackendId, GroupId, NextHop, NextHopId, Outer, RING_SLOTS, Ring, Slot, Tables, VipAddressId,
     VipId, VipKey,
@@ -32,6 +33,9 @@ const _: () = {
     assert!(1 << types::limits::VIP_BUCKET_BITS.0 == tables::vips::BUCKETS);
 };
 
+const OUTER_IPV6: u8 = types::backend_flags::BACKEND_OUTER_IPV6.0 as u8;
+const DRAINS: u8 = types::backend_flags::BACKEND_DRAINS.0 as u8;
+
 /// Beside the family in the row of a VIP.
 const PREFIX: u8 = types::vip_family::VIP_PREFIX.0 as u8;
 
@@ -51,11 +55,24 @@ fn number_of_prefix(key: &VipKey, numbers: &Numbers) -> u16 {
     number.map_or(0, |number| number.0 as u16)
 }
 
+/// Lengths of server IDs, four bits each.
+fn quic(lengths: Option<&Lengths>) -> u32 {
+    let lengths = lengths.into_iter().flatten().rev();
+    lengths.fold(0, |word, length| word << 4 | u32::from(length & 0xf))
+}
+
+/// A time-out as the program counts, of ticks of 4.3 s, not less than it is.
+fn affinity(stays: Option<&Duration>) -> u16 {
+    let ticks = |stays: &Duration| (stays.as_nanos() >> types::flow_entry::FLOW_SEEN_SHIFT.0) + 2;
+    stays.map_or(0, |stays| u16::try_from(ticks(stays)).unwrap_or(u16::MAX))
+}
+
 /// What each VIP answers to.
 pub(super) fn vip_rows(tables: &Tables) -> impl Iterator<Item = (VipId, types::vip)> {
     let numbers = numbers(tables);
     let row = move |key: &VipKey, id: &VipId| types::vip {
-        quic: u64::from_le_bytes(tables.quic.get(id).copied().unwrap_or_default()),
+        quic: quic(tables.quic.get(id)),
+        affinity: affinity(tables.affinity.get(id)),
         address: ip_addr(key.prefix.addr()),
         port: key.port.unwrap_or(0).to_be(),
         proto: key.protocol.unwrap_or(0),
@@ -147,7 +164,9 @@ fn only_way(id: GroupId, tables: &Tables) -> Option<(NextHopId, AdjacencyId)> {
 pub(super) fn backend(backend: &Backend, tables: &Tables) -> types::backend {
     use types::outer_kind as k;
     let (next_hop, adjacency) = only_way(backend.group, tables).unwrap_or_default();
+    let flags = if backend.draining { DRAINS } else { 0 };
     let base = types::backend {
+        flags,
         next_hop: next_hop.0 as u16,
         adjacency: adjacency.0 as u16,
         vip_id: backend.vip.0,
@@ -161,14 +180,14 @@ pub(super) fn backend(backend: &Backend, tables: &Tables) -> types::backend {
         Outer::Ipip { source, destination, .. } | Outer::Gue { source, destination } => types::backend {
             outer_kind: if matches!(backend.outer, Outer::Gue { .. }) { k::OUTER_GUE } else { k::OUTER_IPIP }.0 as u8,
             varied: if let Outer::Ipip { varied, .. } = backend.outer { varied } else { 0 },
-            outer_ipv6: destination.is_ipv6().into(),
+            flags: flags | if destination.is_ipv6() { OUTER_IPV6 } else { 0 },
             source: ip_addr(source),
             destination: ip_addr(destination),
             ..base
         },
         Outer::Vxlan { source, destination, vni, inner_source, inner_destination } => types::backend {
             outer_kind: k::OUTER_VXLAN.0 as u8,
-            outer_ipv6: destination.is_ipv6().into(),
+            flags: flags | if destination.is_ipv6() { OUTER_IPV6 } else { 0 },
             source: ip_addr(source),
             destination: ip_addr(destination),
             vni: vni_bytes(vni),
@@ -202,6 +221,7 @@ pub(super) fn decode_backend(b: &types::backend) -> Backend {
         outer,
         group: GroupId(b.group),
         inner_mtu: b.inner_mtu.into(),
+        draining: b.flags & DRAINS != 0,
     }
 }
 

@@ -52,6 +52,7 @@ pub(super) fn desired(interfaces: &[&str]) -> Desired {
             protocol: Some(6),
             advertise: false,
             health: None,
+            affinity: None,
             quic: None,
             backends: vec![Backend {
                 address: SERVER[0].parse().unwrap(),

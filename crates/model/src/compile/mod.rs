@@ -213,6 +213,7 @@ fn generation(
         vips: vips.iter().map(|vip| (vip.key, vip.id)).collect(),
         rings: services::rings(&vips, ids),
         backends: backends(&vips, &forwarding),
+        affinity: vips.iter().filter_map(|vip| Some((vip.id, vip.service.affinity?))).collect(),
         quic: vips.iter().filter_map(|vip| Some((vip.id, vip.service.quic.as_ref()?.lengths))).collect(),
         quic_servers: vips.iter().flat_map(services::quic_servers).collect(),
         fib: BTreeMap::new(),
@@ -305,6 +306,7 @@ fn features(desired: &Desired, tables: &Tables) -> Features {
         max_mss: !tables.clamps_out.is_empty(),
         vip: !tables.vips.is_empty(),
         quic: !tables.quic.is_empty(),
+        affinity: !tables.affinity.is_empty(),
         vlan: tables.ports.keys().any(|key| key.vlan.is_some())
             || tables.adjacencies.values().any(|adjacency| adjacency.vlan.is_some()),
         vrf: tables.ports.values().any(|port| port.vrf != VrfId::DEFAULT),
@@ -317,7 +319,17 @@ fn backends(vips: &[Vip<'_>], forwarding: &Forwarding) -> BTreeMap<BackendId, Ba
         let vip_id = vip.id;
         let entry = move |(id, b): &(BackendId, services::UsableBackend)| {
             let group = forwarding.group(b.set);
-            (*id, Backend { vip: vip_id, address: b.address, outer: b.outer, group, inner_mtu: b.inner_mtu })
+            (
+                *id,
+                Backend {
+                    vip: vip_id,
+                    address: b.address,
+                    outer: b.outer,
+                    group,
+                    inner_mtu: b.inner_mtu,
+                    draining: b.draining,
+                },
+            )
         };
         vip.backends.iter().map(entry).collect::<Vec<_>>()
     };

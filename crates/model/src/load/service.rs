@@ -19,8 +19,8 @@ use crate::ids::Ids;
 use crate::network::Mac;
 use crate::resources::common::Cidr;
 use crate::resources::margay::{
-    DenylistSpec, EncapSpec, EncapType, FailsafePort, InterfaceSpec, MaxMssSpec, NodeSpec, StaticRouteSpec, TunnelSpec,
-    TunnelType, VirtualServiceSpec,
+    DenylistSpec, EncapSpec, EncapType, FailsafePort, InterfaceSpec, MaxMssSpec, NodeSpec, SessionAffinity,
+    StaticRouteSpec, TunnelSpec, TunnelType, VirtualServiceSpec,
 };
 
 /// Most interfaces of a node.
@@ -29,6 +29,9 @@ const MAX_INTERFACES: usize = 63;
 const MAX_VIPS: usize = Ids::LAST_VIP as usize;
 /// Most backends of all services together, each once a VIP.
 const MAX_BACKENDS: usize = Ids::LAST_BACKEND as usize;
+/// How long a client stays with its backend unless told otherwise, and at most, as in Kubernetes: three hours, and a day.
+const AFFINITY_SECONDS: u32 = 10_800;
+const MAX_AFFINITY_SECONDS: u32 = 86_400;
 /// Most QUIC server IDs of all services together, each once a VIP.
 const MAX_QUIC_SERVERS: usize = tables::quic::SERVERS_MAX;
 /// Shortest prefixes of VIPs: a typing error that takes in a continent is told of.
@@ -303,9 +306,24 @@ fn service<'a>(item: &'a Item<VirtualServiceSpec>, vips: &mut Vips<'a>, report: 
         protocol: protocol?,
         advertise: spec.advertise.unwrap_or(true),
         health,
+        affinity: affinity(spec, &mut check),
         quic,
         backends,
     })
+}
+
+/// How long clients stay, where they do.
+fn affinity(spec: &VirtualServiceSpec, check: &mut Checker<'_>) -> Option<Duration> {
+    let at = Path::spec().key("sessionAffinityConfig");
+    let stays = spec.session_affinity == Some(SessionAffinity::ClientIp);
+    if spec.session_affinity_config.is_some() && !stays && check.document.is_sound(&Path::spec().key("sessionAffinity"))
+    {
+        check.error_help(&at, "only sessionAffinity ClientIP has it", "write sessionAffinity: ClientIP");
+    }
+    let of_client = spec.session_affinity_config.as_ref().and_then(|config| config.client_ip.as_ref());
+    let seconds = of_client.and_then(|config| config.timeout_seconds).unwrap_or(AFFINITY_SECONDS);
+    let seconds = check.range(&at.key("clientIP").key("timeoutSeconds"), seconds, 1, MAX_AFFINITY_SECONDS);
+    stays.then(|| Duration::from_secs(seconds.into()))
 }
 
 /// A VIP as messages name it.

@@ -365,7 +365,7 @@ impl<'a> Oracle<'a> {
         let has_ports = [protocol::TCP, protocol::UDP, protocol::SCTP].contains(&flow.protocol);
         let (icmp, headers): (_, &[u8]) =
             if flow.destination.is_ipv6() { (protocol::ICMPV6, &[0, 43, 44, 51, 60]) } else { (protocol::ICMP, &[]) };
-        if has_ports != flow.ports.is_some() || flow.protocol == icmp || headers.contains(&flow.protocol) {
+        if flow.protocol == icmp || headers.contains(&flow.protocol) {
             return None;
         }
         let services = self.routes.desired.services.iter().enumerate();
@@ -382,7 +382,9 @@ impl<'a> Oracle<'a> {
                 && !(of_host && (service.port.is_none() || longest < if icmp == protocol::ICMP { 32 } else { 128 }))
         };
         let taking = services.filter(|(_, service)| takes(service));
-        taking.max_by_key(|(_, service)| (service.port.is_some(), service.protocol.is_some()))
+        let best = taking.max_by_key(|(_, service)| (service.port.is_some(), service.protocol.is_some()));
+        // A fragment that does not show its flow goes where all of its client goes, if anywhere.
+        best.filter(|(_, service)| has_ports == flow.ports.is_some() || service.affinity.is_some())
     }
 
     /// Stage 5.
@@ -397,8 +399,16 @@ impl<'a> Oracle<'a> {
         let ring = self.ring(index, service);
         let hash = hash::flow_hash(flow);
         let opens = packet.opens_connection(&frame.payload);
-        let slots = ring.before.as_ref().filter(|_| !opens).unwrap_or(&ring.slots);
-        let chosen = || slots.get(hash::ring_slot(hash)).and_then(|slot| ring.backends.get(*slot as usize));
+        let stays = service.affinity.is_some();
+        let of_slot = if stays { hash::client_hash(flow.source, flow.destination) } else { hash };
+        let backend_of = |slots: &[u32]| {
+            let index = *slots.get(hash::ring_slot(of_slot))?;
+            ring.backends.get(index as usize)
+        };
+        let before = ring.before.as_ref().and_then(|before| backend_of(before));
+        // What goes on goes where it went; of a client that begins as much, while its backend before takes what is new.
+        let before = before.filter(|(backend, _)| !opens || (stays && !backend.drain));
+        let chosen = || before.or_else(|| backend_of(&ring.slots));
         let named = self.named_by_quic(service, packet, &frame.payload);
         let named = named.and_then(|address| ring.backends.iter().find(|(backend, _)| backend.address == address));
         let (backend, path) = named.or_else(chosen).ok_or(DropReason::VipNoBackend)?;

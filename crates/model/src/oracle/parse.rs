@@ -132,7 +132,9 @@ impl Packet {
         const SYN: u8 = 1 << 1;
         const ACK: u8 = 1 << 4;
         let flags = bytes.get(..self.len).and_then(|packet| packet.get(self.transport + 13));
-        self.protocol == protocol::TCP && flags.is_some_and(|flags| flags & (RST | SYN | ACK) == SYN)
+        self.protocol == protocol::TCP
+            && self.ports.is_some()
+            && flags.is_some_and(|flags| flags & (RST | SYN | ACK) == SYN)
     }
 
     pub(super) fn is_ipv6(&self) -> bool {

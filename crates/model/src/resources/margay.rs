@@ -236,11 +236,43 @@ pub struct VirtualServiceSpec {
     pub encap: Option<EncapSpec>,
     /// How the servers are checked; a route to them is enough where absent.
     pub health_check: Option<HealthCheckSpec>,
+    /// ClientIP: all connections of a client go to one backend; None, where absent: each goes by itself.
+    pub session_affinity: Option<SessionAffinity>,
+    /// More of it.
+    pub session_affinity_config: Option<SessionAffinityConfig>,
     /// How the servers make QUIC connection IDs that name them, one way or, while that is changed, two; absent: by address and port.
     #[serde(default)]
     pub quic: Vec<QuicSpec>,
     /// The servers.
     pub backends: Vec<BackendSpec>,
+}
+
+/// The words of Kubernetes for what stays together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+pub enum SessionAffinity {
+    /// Nothing.
+    None,
+    /// What comes from one address.
+    #[serde(rename = "ClientIP")]
+    ClientIp,
+}
+
+/// More about session affinity, as Kubernetes writes it.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub struct SessionAffinityConfig {
+    /// Of ClientIP.
+    #[serde(rename = "clientIP")]
+    pub client_ip: Option<ClientIpConfig>,
+}
+
+/// How long a client stays with its backend.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub struct ClientIpConfig {
+    /// Seconds after which a client that has not been seen is a new one, 1 to 86400; 10800 where absent.
+    #[schemars(range(min = 1, max = 86400))]
+    pub timeout_seconds: Option<u32>,
 }
 
 /// A real server.

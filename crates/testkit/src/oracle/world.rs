@@ -252,6 +252,7 @@ impl World {
                 protocol: transport,
                 advertise: rng.chance(50),
                 health: health(rng),
+                affinity: rng.chance(30).then(|| Duration::from_secs(rng.of([1, 10_800, 86_400]))),
                 quic: if transport == Some(protocol::UDP) { quic(rng, backends.keys()) } else { None },
                 backends: backends.into_values().collect(),
             });

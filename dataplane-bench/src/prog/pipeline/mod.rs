@@ -208,6 +208,7 @@ fn specialise(
         filter = features.filter,
         vip = features.vip,
         quic = features.quic,
+        affinity = features.affinity,
         vlan = features.vlan,
         slow_path = features.slow_path,
         source_validation = features.source_validation,

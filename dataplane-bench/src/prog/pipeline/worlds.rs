@@ -156,6 +156,7 @@ pub(super) fn balancer(backends: u16) -> World {
             protocol: Some(protocol),
             advertise: true,
             health: None,
+            affinity: None,
             quic: None,
             backends: backends.collect(),
         });
@@ -204,6 +205,7 @@ pub(super) fn balancer_of_vips(vips: u32, backends: u16) -> World {
             protocol: Some(protocol::TCP),
             advertise: true,
             health: None,
+            affinity: None,
             quic: None,
             backends: (0..backends).map(backend).collect(),
         });

@@ -148,6 +148,7 @@ impl World {
             protocol: Some(protocol::TCP),
             advertise: true,
             health: None,
+            affinity: None,
             quic: None,
             backends: backends
                 .iter()

@@ -74,6 +74,19 @@ fn a_service_of_all_ports_does_not_take_an_address_of_the_node() {
 }
 
 #[test]
+fn clients_stay_and_leave_who_drains() {
+    let mut world = World::two_ports().service("web", &["192.0.2.10"], &["10.0.0.2", "10.0.0.3"]);
+    assert!(!world.compile().features.affinity);
+    world.desired.services[0].affinity = Some(Duration::from_secs(10_800));
+    world.desired.services[0].backends[1].drain = true;
+    let compiled = world.compile();
+    assert!(compiled.features.affinity);
+    assert_eq!(compiled.tables.affinity.values().copied().collect::<Vec<_>>(), [Duration::from_secs(10_800)]);
+    let draining = |address: &str| backend(&compiled, "192.0.2.10", address).unwrap().draining;
+    assert_eq!([draining("10.0.0.2"), draining("10.0.0.3")], [false, true]);
+}
+
+#[test]
 fn server_ids_are_those_of_usable_backends() {
     let mut world = World::two_ports().service("web", &["192.0.2.10", "192.0.2.11"], &["10.0.0.2", "203.0.113.9"]);
     let [own, other] = [[1, 2], [1, 3]].map(|octets| ServerId::new(&octets).unwrap());

@@ -121,6 +121,7 @@ impl World {
             protocol: Some(TCP),
             advertise: false,
             health: None,
+            affinity: None,
             quic: None,
             backends,
         });
