@@ -221,7 +221,9 @@ impl Compiler {
         let watched = &self.compiled.routing.watched;
         let matters = |prefix: &IpNet| watched.range(prefix.network()..=prefix.broadcast()).next().is_some();
         let undone = !self.due.prefixes.is_empty() || !self.due.sets.is_empty();
-        if !self.compiled_once || undone || !rib.only_routes_changed(matters) {
+        // A way out that nobody has any more is room for one that is left out.
+        let makes_room = self.compiled.routing.lacks_groups() && rib.sets().any(|(_, set)| set.routes == 0);
+        if !self.compiled_once || undone || makes_room || !rib.only_routes_changed(matters) {
             return false;
         }
         let changes = rib.take_changes();

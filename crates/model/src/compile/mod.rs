@@ -122,6 +122,11 @@ impl Routing {
         self.host.filter(|_| stands_in).map(|group| (Source::Fallback, group))
     }
 
+    /// True where something is left out because there is no room for its group.
+    fn lacks_groups(&self) -> bool {
+        !self.without_group.is_empty() || !self.neighbors_without_group.is_empty()
+    }
+
     /// True where there is no room for the group of a learned route, and no route of the node itself before it.
     fn has_no_group(&self, prefix: IpNet, route: &Learned) -> bool {
         self.without_group.contains(&route.set.index()) && !self.own.contains_key(&prefix)
@@ -172,9 +177,7 @@ fn without_fib(
     match &mut compiled {
         Ok(compiled) => {
             ids.commit();
-            let routing = &compiled.routing;
-            let left_out = !routing.without_group.is_empty() || !routing.neighbors_without_group.is_empty();
-            compiled.wants_another = left_out && (was_resting || ids.is_resting());
+            compiled.wants_another = compiled.routing.lacks_groups() && (was_resting || ids.is_resting());
         }
         Err(_) => ids.roll_back(),
     }

@@ -6,6 +6,7 @@ use super::build::*;
 use super::differences::{happen, happening, meaning, start};
 use super::invariants::assert_resolved;
 use crate::compile::compiler::{Compiler, LeftOut};
+use crate::desired::SourceValidation;
 use crate::ids::{Ids, Limits};
 use crate::network::IfIndex;
 use crate::rib::{Gateway as Learned, Origin, Source, Way};
@@ -80,6 +81,27 @@ proptest! {
             prop_assert!(!fits || groups == 0, "left out for nothing");
         }
     }
+}
+
+/// A kernel route that goes takes the last use of a group with it, the one that stands in: nothing but a route has changed, and there is room.
+#[test]
+fn room_that_a_route_leaves_is_taken() {
+    let mut world = World::two_ports();
+    world.desired.node.interfaces[0].source_validation = SourceValidation::Loose;
+    world.rib.set_kernel(net("198.51.100.0/24"), Way::Link(IfIndex(2)));
+    let groups = world.clone().compile().tables.groups.len();
+    let limits = Limits { groups: groups + 2, set_aside: 2, ..Limits::default() };
+    let mut compiler = Compiler::with_limits(Ids::default(), limits);
+    settle(&mut compiler, &mut world);
+    world = world.bgp("100.64.0.0/24", &["10.0.0.2", "10.1.0.2"]);
+    settle(&mut compiler, &mut world);
+    assert_eq!(compiler.left_out(&world.rib).groups, 1);
+    world.rib.remove(net("198.51.100.0/24"), Origin::Kernel);
+    assert!(!compiler.follow(&mut world.rib));
+    settle(&mut compiler, &mut world);
+    assert_eq!(compiler.left_out(&world.rib).groups, 0);
+    assert!(compiler.compiled().route("100.64.0.0/24").is_some());
+    assert!(compiler.follow(&mut world.rib), "and then routes are only routes again");
 }
 
 #[test]
