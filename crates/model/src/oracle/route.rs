@@ -119,8 +119,7 @@ impl<'a> Routes<'a> {
     /// The interfaces that lead to `destination` by paths of the route that answers which were not chosen.
     pub(super) fn alternatives(&self, destination: IpAddr) -> Vec<IfIndex> {
         // Where a neighbour refines a route, it is what would be gleaned if there were room for all.
-        let gleaned = matches!(self.best(destination, &SOURCES, &self.left_out), Some((_, Action::Glean(_))));
-        let refined = gleaned && matches!(self.refined(destination, 0, &self.left_out), Some(Action::Forward(_)));
+        let refined = self.host_route(destination, &self.left_out).is_some();
         let left_out = if refined { &NOTHING } else { &self.left_out };
         let Some((len, source, _)) = self.best_with_source(destination, &SOURCES, left_out) else { return Vec::new() };
         let Ok(prefix) = IpNet::new(destination, len) else { return Vec::new() };
@@ -137,20 +136,19 @@ impl<'a> Routes<'a> {
 
     /// The longest match of `destination` that is so long at least, best source first; neighbours refine what would be gleaned.
     fn refined(&self, destination: IpAddr, shortest: u8, left_out: &LeftOut) -> Option<Action> {
-        let (_, action) = self.best(destination, &SOURCES, left_out).filter(|(len, _)| *len >= shortest)?;
-        if let Action::Glean(ifindex) = action
-            && self.network.neighbors.contains_key(&(ifindex, destination))
-            && !left_out.contains(&(destination.into(), Source::Connected))
-            // Whom a route that is left out would have packets for has no host route of its own.
-            && (left_out.is_empty() || self.is_gleaned(destination, ifindex))
-        {
-            return Some(Action::Forward(vec![(Hop { address: destination, ifindex }, 1)]));
+        if let Some(hop) = self.host_route(destination, left_out) {
+            return Some(Action::Forward(vec![(hop, 1)]));
         }
-        Some(action)
+        self.best(destination, &SOURCES, left_out).filter(|(len, _)| *len >= shortest).map(|(_, action)| action)
     }
 
-    fn is_gleaned(&self, address: IpAddr, ifindex: IfIndex) -> bool {
-        self.best(address, &SOURCES, &NOTHING).is_some_and(|(_, action)| action == Action::Glean(ifindex))
+    /// The neighbour itself, where it is known and its packets would be gleaned if there were room for all routes: it has a route of its own,
+    /// also where the one around it is left out, unless that one is.
+    fn host_route(&self, destination: IpAddr, left_out: &LeftOut) -> Option<Hop> {
+        let Some((_, Action::Glean(ifindex))) = self.best(destination, &SOURCES, &NOTHING) else { return None };
+        let known = self.network.neighbors.contains_key(&(ifindex, destination));
+        let has_room = !left_out.contains(&(destination.into(), Source::Connected));
+        (known && has_room).then_some(Hop { address: destination, ifindex })
     }
 
     /// The longest match among local, VIP and connected routes and those of `sources` that are not left out, with its length.
