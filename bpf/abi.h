@@ -12,7 +12,7 @@
 #include "drop_reasons.h"
 
 enum limits {
-	ABI_VERSION = 8,
+	ABI_VERSION = 9,
 	PORTS_MAX = 64,	      /* ports; index 0 counts packets of unknown ones */
 	QUEUES_PER_PORT = 64, /* slow-path sockets a port */
 	IFINDEX_MAX = 4096,   /* interfaces that can carry the program */
@@ -23,13 +23,10 @@ enum limits {
 	TUNNEL_SOURCES_MAX = 32768, /* two halves: one in force, one being written */
 	DENYLIST_MAX = 1 << 20,
 	VIPS_MAX = 4096,
-	VIP_BUCKET_BITS = 11,
-	VIP_BUCKETS = 1 << VIP_BUCKET_BITS, /* of each half of the table */
-	VIP_BUCKET_ENTRIES = 4,
+	BUCKET_ENTRIES = 4,
+	VIP_BUCKET_BITS = 11, /* buckets of each half of the table, as a power of two */
 	BACKENDS_MAX = 32768,
-	QUIC_BUCKET_BITS = 13,
-	QUIC_BUCKETS = 1 << QUIC_BUCKET_BITS, /* of each half of the table */
-	QUIC_BUCKET_ENTRIES = 4,
+	QUIC_BUCKET_BITS = 13, /* likewise */
 	RING_SLOTS = 65537,
 	FLOW_WAYS = 8,	      /* entries of a line of the flow table, which is a cache line */
 	FLOW_LINES_MIN = 128, /* a power of two, as any number of lines */
@@ -231,21 +228,21 @@ struct vip {
 _Static_assert(sizeof(struct vip) == 32, "vip");
 
 /*
- * An entry is a VIP: 40 bits of the hash of its address, port and protocol, and its index below (24); 0 for none. It stands in one of two
- * buckets, one in each half of the table, and no other of these buckets has the same 40 bits. crates/tables/src/vips.rs has the same.
+ * An entry is a value, of as many low bits as the table's values have, below bits of its key's hash; 0 for none. It stands in one of two
+ * buckets, one in each half of the table, and no other of these buckets has the same bits. crates/tables/src/dleft.rs has the same.
  */
-struct vip_bucket {
-	__u64 entry[VIP_BUCKET_ENTRIES];
+struct hash_bucket {
+	__u64 entry[BUCKET_ENTRIES];
 };
-_Static_assert(sizeof(struct vip_bucket) == 32, "vip_bucket");
+_Static_assert(sizeof(struct hash_bucket) == 32, "hash_bucket");
 
 enum vip_family {
 	VIP_PREFIX = 0x80, /* not one address: no packet's own family */
 };
 
-enum vip_entry {
-	VIP_ENTRY_PRINT_SHIFT = 24,
-	VIP_HASH_PRINT_SHIFT = 11, /* the hash's bits below its first ones, which say the bucket of the first half */
+enum bucket_value {
+	BUCKET_VIP_BITS = 24,	 /* of the hash of address, port and protocol */
+	BUCKET_SERVER_BITS = 16, /* a backend, of the hash of VIP and server ID */
 };
 
 /*
@@ -260,19 +257,6 @@ struct vip_address {
 	__u32 any; /* every protocol */
 };
 _Static_assert(sizeof(struct vip_address) == 20, "vip_address");
-
-/*
- * An entry is a server ID of a VIP: the low 48 bits of its hash, and its backend below (16); 0 for none. It stands in one of two buckets,
- * one in each half of the table. crates/tables/src/quic.rs has the same.
- */
-struct quic_bucket {
-	__u64 entry[QUIC_BUCKET_ENTRIES];
-};
-_Static_assert(sizeof(struct quic_bucket) == 32, "quic_bucket");
-
-enum quic_entry {
-	QUIC_ENTRY_PRINT_SHIFT = 16,
-};
 
 /* A slot: its backend, 0 for none; the backend of flows that began before it changed; whether it has changed. */
 enum ring_slot {

@@ -105,9 +105,8 @@ struct abi_types {
 	enum filter_field filter_field;
 	enum filter_next filter_next;
 	enum tunnel_kind tunnel_kind;
-	enum vip_entry vip_entry;
+	enum bucket_value bucket_value;
 	enum vip_family vip_family;
-	enum quic_entry quic_entry;
 	enum ring_slot ring_slot;
 	enum flow_entry flow_entry;
 	enum outer_kind outer_kind;

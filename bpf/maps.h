@@ -99,9 +99,9 @@ struct {
 
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(max_entries, 2 * VIP_BUCKETS);
+	__uint(max_entries, 2 << VIP_BUCKET_BITS);
 	__type(key, __u32);
-	__type(value, struct vip_bucket);
+	__type(value, struct hash_bucket);
 } vip_buckets SEC(".maps");
 
 struct {
@@ -121,9 +121,9 @@ struct {
 
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(max_entries, 2 * QUIC_BUCKETS);
+	__uint(max_entries, 2 << QUIC_BUCKET_BITS);
 	__type(key, __u32);
-	__type(value, struct quic_bucket);
+	__type(value, struct hash_bucket);
 } quic_servers SEC(".maps");
 
 /* One value of as many lines as the knob says, in the memory of the process, too. */

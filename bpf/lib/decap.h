@@ -12,7 +12,6 @@
 #define GUE_LEN 4
 #define VXLAN_LEN 8
 #define VXLAN_FLAG_VNI 0x08
-#define UDP_LEN 8
 #define ECN_MASK 3
 #define ECN_CE 3
 #define TUNNEL_SOURCE_STEPS 15 /* 2^15 is more than half of TUNNEL_SOURCES_MAX */

@@ -19,6 +19,34 @@ ALWAYS_INLINE __u64 hash_upper(__u64 h, __u32 ports, __u8 proto)
 	return hash_words(h, ports >> 24, ports << 8 | proto);
 }
 
+/* The value of an entry whose bits of the hash are those of `key`; 0 where the bucket has none. */
+ALWAYS_INLINE __u32 value_in_bucket(void *table, __u32 bucket, __u64 key, __u32 value_bits)
+{
+	const struct hash_bucket *b = bpf_map_lookup_elem(table, &bucket);
+
+	if (!b)
+		return 0;
+#pragma unroll
+	for (int i = 0; i < BUCKET_ENTRIES; i++) {
+		__u64 entry = b->entry[i];
+
+		if ((entry ^ key) >> value_bits == 0)
+			return entry & ((1u << value_bits) - 1);
+	}
+	return 0;
+}
+
+/* The only value that a key with this hash can have in a table of two halves of buckets, 0 for none. */
+ALWAYS_INLINE __u32 value_by_hash(void *table, __u64 h, __u32 bucket_bits, __u32 value_bits)
+{
+	__u32 first = h >> (64 - bucket_bits);
+	__u32 second = (1u << bucket_bits) + (h >> (64 - 2 * bucket_bits) & ((1u << bucket_bits) - 1));
+	__u64 key = h << bucket_bits;
+	__u32 value = value_in_bucket(table, first, key, value_bits);
+
+	return value ? value : value_in_bucket(table, second, key, value_bits);
+}
+
 ALWAYS_INLINE __u64 hash_tuple(const struct packet *pkt, __be32 ports)
 {
 	const __be32 *src = pkt->src.word, *dst = pkt->dst.word;

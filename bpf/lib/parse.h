@@ -7,6 +7,7 @@
 
 #define ETH_LEN 14
 #define VLAN_LEN 4
+#define UDP_LEN 8
 #define VLAN_ID_MASK 0x0fff
 #define IP6_EXTHDR_MAX 6
 

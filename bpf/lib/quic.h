@@ -7,35 +7,16 @@
 
 #include "hash.h"
 
-#define UDP_LEN 8
 #define QUIC_LONG 0x80
 #define QUIC_LONG_CID 6	  /* offset of the destination connection ID: behind flags, version and its length */
 #define QUIC_SHORT_CID 1  /* behind the flags */
 #define QUIC_NONCE_MIN 4  /* octets of a connection ID behind the server ID */
 #define QUIC_SERVER_ID 16 /* octets that are read; any packet has more (RFC 9001 §5.4.2) */
 
-/* The backend of a server ID, 0 where the bucket does not have it. */
-ALWAYS_INLINE __u32 server_in_bucket(__u32 bucket, __u64 key)
-{
-	const struct quic_bucket *b = bpf_map_lookup_elem(&quic_servers, &bucket);
-
-	if (!b)
-		return 0;
-#pragma unroll
-	for (int i = 0; i < QUIC_BUCKET_ENTRIES; i++) {
-		__u64 entry = b->entry[i];
-
-		if ((entry ^ key) >> QUIC_ENTRY_PRINT_SHIFT == 0)
-			return entry & ((1u << QUIC_ENTRY_PRINT_SHIFT) - 1);
-	}
-	return 0;
-}
-
 /* The backend of these octets, which the low bytes of `first` begin with; `len` of them count. */
 ALWAYS_INLINE __u32 server_of(__u32 vip, __u32 len, __u64 first, __u64 second)
 {
 	__u64 h = hash_words(0, vip, len);
-	__u32 server;
 
 	if (len < 8) {
 		first &= (1ULL << 8 * (len & 7)) - 1;
@@ -45,11 +26,7 @@ ALWAYS_INLINE __u32 server_of(__u32 vip, __u32 len, __u64 first, __u64 second)
 	}
 	h = hash_words(h, first >> 32, first);
 	h = hash_words(h, second >> 32, second);
-	server = server_in_bucket(h >> (64 - QUIC_BUCKET_BITS), h << QUIC_ENTRY_PRINT_SHIFT);
-	if (server)
-		return server;
-	return server_in_bucket(QUIC_BUCKETS + (h >> (64 - 2 * QUIC_BUCKET_BITS) & (QUIC_BUCKETS - 1)),
-				h << QUIC_ENTRY_PRINT_SHIFT);
+	return value_by_hash(&quic_servers, h, QUIC_BUCKET_BITS, BUCKET_SERVER_BITS);
 }
 
 /*

@@ -362,23 +362,6 @@ ALWAYS_INLINE int to_backend(struct xdp_md *ctx, struct packet *pkt, const struc
 	return send(ctx, pkt, adj->ifindex);
 }
 
-/* The VIP of this key, an entry without its VIP; 0 where the bucket does not have it. */
-ALWAYS_INLINE __u32 vip_in_bucket(__u32 bucket, __u64 key)
-{
-	const struct vip_bucket *b = bpf_map_lookup_elem(&vip_buckets, &bucket);
-
-	if (!b)
-		return 0;
-#pragma unroll
-	for (int i = 0; i < VIP_BUCKET_ENTRIES; i++) {
-		__u64 entry = b->entry[i];
-
-		if ((entry ^ key) >> VIP_ENTRY_PRINT_SHIFT == 0)
-			return entry & ((1u << VIP_ENTRY_PRINT_SHIFT) - 1);
-	}
-	return 0;
-}
-
 /* The hash says which VIP it can be; whether it is. */
 ALWAYS_INLINE int is_for(const struct packet *pkt, const struct vip *vip)
 {
@@ -387,17 +370,6 @@ ALWAYS_INLINE int is_for(const struct packet *pkt, const struct vip *vip)
 	if (vip->port != pkt->ports >> 16 || vip->proto != pkt->proto || vip->family != pkt->is_ipv6 || a[3] != b[3])
 		return 0;
 	return !pkt->is_ipv6 || (a[0] == b[0] && a[1] == b[1] && a[2] == b[2]);
-}
-
-/* The only VIP that what has this hash can be for, 0 for none. */
-ALWAYS_INLINE __u32 vip_by_hash(__u64 h)
-{
-	__u32 first = h >> (64 - VIP_BUCKET_BITS);
-	__u32 second = VIP_BUCKETS + (h >> (64 - 2 * VIP_BUCKET_BITS) & (VIP_BUCKETS - 1));
-	__u64 key = h << VIP_HASH_PRINT_SHIFT;
-	__u32 vip = vip_in_bucket(first, key);
-
-	return vip ? vip : vip_in_bucket(second, key);
 }
 
 /*
@@ -414,7 +386,7 @@ ALWAYS_INLINE __u32 vip_of(const struct packet *pkt)
 		h = hash_words(h, pkt->dst.word[0], pkt->dst.word[1]);
 		h = hash_words(h, pkt->dst.word[2], pkt->dst.word[3]);
 	}
-	vip = vip_by_hash(h);
+	vip = value_by_hash(&vip_buckets, h, VIP_BUCKET_BITS, BUCKET_VIP_BITS);
 	if (!vip)
 		return 0;
 	row = bpf_map_lookup_elem(&vips, &vip);
@@ -424,7 +396,8 @@ ALWAYS_INLINE __u32 vip_of(const struct packet *pkt)
 /* The VIP of the packet's port and protocol at all addresses of the prefix with this number, 0 for none. */
 ALWAYS_INLINE __u32 vip_of_prefix(const struct packet *pkt, __u32 number)
 {
-	__u32 vip = vip_by_hash(hash_words(0, number, pkt->ports >> 16 << 16 | pkt->proto));
+	__u64 h = hash_words(0, number, pkt->ports >> 16 << 16 | pkt->proto);
+	__u32 vip = value_by_hash(&vip_buckets, h, VIP_BUCKET_BITS, BUCKET_VIP_BITS);
 	const struct vip *row;
 
 	if (!vip)

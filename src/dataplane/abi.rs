@@ -44,6 +44,7 @@ abi!(
     fib6_key,
     filter_op,
     group,
+    hash_bucket,
     next_hop,
     pkt_count,
     port,
@@ -53,10 +54,8 @@ abi!(
     trace,
     tunnel_peer,
     tunnel_peer_key,
-    quic_bucket,
     vip,
     vip_address,
-    vip_bucket,
     vlan_port_key,
     xdp_md,
 );

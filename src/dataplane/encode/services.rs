@@ -11,8 +11,9 @@ use model::tables::{
     AdjacencyId, Backend, BackendId, GroupId, NextHop, NextHopId, Outer, RING_SLOTS, Ring, Slot, Tables, VipAddressId,
     VipId, VipKey,
 };
-use tables::quic::{Server, Servers};
-use tables::vips::{Bucket, Key, Vips};
+use tables::dleft;
+use tables::quic::{self, Servers};
+use tables::vips::{self, Key, Vips};
 
 use super::{Encoded, Entries, Table, address, ip_addr, vni, vni_bytes};
 use crate::dataplane::abi::{self, types};
@@ -23,14 +24,12 @@ pub(in crate::dataplane) const RING_BYTES: usize = (RING_SLOTS + 1) * size_of::<
 
 // One layout, two languages.
 const _: () = {
-    assert!(types::limits::VIP_BUCKETS.0 as usize == tables::vips::BUCKETS);
-    assert!(types::limits::QUIC_BUCKETS.0 as usize == tables::quic::BUCKETS);
-    assert!(types::limits::QUIC_BUCKET_ENTRIES.0 as usize == tables::quic::BUCKET_ENTRIES);
-    assert!(types::limits::VIP_BUCKET_ENTRIES.0 as usize == tables::vips::BUCKET_ENTRIES);
+    assert!(types::limits::BUCKET_ENTRIES.0 as usize == dleft::BUCKET_ENTRIES);
+    assert!(1 << types::limits::VIP_BUCKET_BITS.0 == Vips::BUCKETS);
+    assert!(1 << types::limits::QUIC_BUCKET_BITS.0 == Servers::BUCKETS);
+    assert!(types::bucket_value::BUCKET_VIP_BITS.0 == Vips::VALUE_BITS);
+    assert!(types::bucket_value::BUCKET_SERVER_BITS.0 == Servers::VALUE_BITS);
     assert!(types::limits::VIP_GROUPS.0 == GroupId::LAST.0);
-    // What of the hash is in front of an entry's part of it.
-    assert!(types::vip_entry::VIP_HASH_PRINT_SHIFT.0 == types::limits::VIP_BUCKET_BITS.0);
-    assert!(1 << types::limits::VIP_BUCKET_BITS.0 == tables::vips::BUCKETS);
 };
 
 const OUTER_IPV6: u8 = types::backend_flags::BACKEND_OUTER_IPV6.0 as u8;
@@ -108,47 +107,41 @@ pub(super) fn vip_addresses(tables: &Tables) -> BTreeMap<VipAddressId, types::vi
 
 /// Entries of the buckets that VIPs are found by: what `present` has stays where it is.
 pub(super) fn vip_buckets(tables: &Tables, present: &Entries) -> Result<Entries, Error> {
-    let bucket = |(key, value): (&Vec<u8>, &Vec<u8>)| {
-        let index: u32 = abi::from_bytes(key)?;
-        Some((index as usize, abi::from_bytes::<types::vip_bucket>(value)?.entry))
-    };
-    let present = Vips::adopt(present.iter().filter_map(bucket));
     let numbers = numbers(tables);
-    let key = |(key, id): (&VipKey, &VipId)| {
+    let vip = |(key, id): (&VipKey, &VipId)| {
         let address = match number_of_prefix(key, &numbers) {
             0 => key.prefix.addr(),
-            number => tables::vips::prefix(number),
+            number => vips::prefix(number),
         };
-        Some((Key { address, port: key.port?, protocol: key.protocol? }, id.0))
+        Some((Key { address, port: key.port?, protocol: key.protocol? }.hash(), id.0.into()))
     };
-    let vips = present.with(tables.vips.iter().filter_map(key));
-    let limit = Table::VipBuckets.limit() * tables::vips::BUCKET_ENTRIES;
-    let vips = vips.map_err(|_| Error::Full { table: Table::VipBuckets.map(), wanted: tables.vips.len(), limit })?;
-    let bytes = |(index, bucket): (usize, &Bucket)| {
-        let value = types::vip_bucket { entry: *bucket };
-        (abi::bytes_of(&(index as u32)).to_vec(), abi::bytes_of(&value).to_vec())
-    };
-    Ok(vips.buckets().map(bytes).collect())
+    let vips = Vips::adopt(buckets(present)).with(tables.vips.iter().filter_map(vip));
+    let (table, wanted, limit) = (Table::VipBuckets.map(), tables.vips.len(), Vips::ENTRIES);
+    Ok(vips.map_err(|dleft::Full| Error::Full { table, wanted, limit })?.buckets().map(entry).collect())
 }
 
 /// Entries of the table of QUIC servers: what `present` has stays where it is.
 pub(super) fn quic_servers(tables: &Tables, present: &Entries) -> Result<Entries, Error> {
-    let bucket = |(key, value): (&Vec<u8>, &Vec<u8>)| {
-        let index: u32 = abi::from_bytes(key)?;
-        Some((index as usize, abi::from_bytes::<types::quic_bucket>(value)?.entry))
-    };
     let server = |((vip, id), backend): (&(VipId, ServerId), &BackendId)| {
-        Server::new(vip.0, id.length(), id.padded(), backend.0 as u16)
+        (quic::hash(vip.0, id.length(), id.padded()), backend.0.into())
     };
-    let servers = Servers::adopt(present.iter().filter_map(bucket)).with(tables.quic_servers.iter().map(server));
-    let table = Table::QuicServers.map();
-    let (wanted, limit) = (tables.quic_servers.len(), tables::quic::SERVERS_MAX);
-    let servers = servers.map_err(|_| Error::Full { table, wanted, limit })?;
-    let bytes = |(index, bucket): (usize, &tables::quic::Bucket)| {
-        let value = types::quic_bucket { entry: *bucket };
-        (abi::bytes_of(&(index as u32)).to_vec(), abi::bytes_of(&value).to_vec())
-    };
-    Ok(servers.buckets().map(bytes).collect())
+    let servers = Servers::adopt(buckets(present)).with(tables.quic_servers.iter().map(server));
+    let (table, wanted, limit) = (Table::QuicServers.map(), tables.quic_servers.len(), quic::SERVERS_MAX);
+    Ok(servers.map_err(|dleft::Full| Error::Full { table, wanted, limit })?.buckets().map(entry).collect())
+}
+
+/// The buckets of a map, by their index.
+fn buckets(present: &Entries) -> impl Iterator<Item = (usize, dleft::Bucket)> {
+    present.iter().filter_map(|(key, value)| {
+        let index: u32 = abi::from_bytes(key)?;
+        Some((index as usize, abi::from_bytes::<types::hash_bucket>(value)?.entry))
+    })
+}
+
+/// A bucket as an entry of its map.
+fn entry((index, bucket): (usize, &dleft::Bucket)) -> (Vec<u8>, Vec<u8>) {
+    let value = types::hash_bucket { entry: *bucket };
+    (abi::bytes_of(&(index as u32)).to_vec(), abi::bytes_of(&value).to_vec())
 }
 
 /// The next hop and the adjacency of a group that has no other.
