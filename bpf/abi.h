@@ -4,15 +4,15 @@
  * libbpf-cargo makes the Rust types from the object's BTF; nothing is declared a second time.
  *
  * Rules: every struct is named, padding is explicit, a size is asserted beside each. Addresses are 16 bytes in network
- * order, IPv4 as ::ffff:a.b.c.d (RFC 4291 §2.5.5.2), so that one code path serves both families; only the denylist
- * keeps IPv4 keys of 4 bytes. A layout that changes moves ABI_VERSION, which is part of the pin path.
+ * order, IPv4 as ::ffff:a.b.c.d (RFC 4291 §2.5.5.2), so that one code path serves both families. A layout that changes
+ * moves ABI_VERSION, which is part of the pin path.
  */
 #pragma once
 
 #include "drop_reasons.h"
 
 enum limits {
-	ABI_VERSION = 9,
+	ABI_VERSION = 10,
 	PORTS_MAX = 64,	      /* ports; index 0 counts packets of unknown ones */
 	QUEUES_PER_PORT = 64, /* slow-path sockets a port */
 	IFINDEX_MAX = 4096,   /* interfaces that can carry the program */
@@ -21,7 +21,6 @@ enum limits {
 	FILTER_NONE = 0xffff,
 	TUNNEL_PEERS_MAX = 1 << 18, /* addresses of this node in the prefixes of peers among them */
 	TUNNEL_SOURCES_MAX = 32768, /* two halves: one in force, one being written */
-	DENYLIST_MAX = 1 << 20,
 	VIPS_MAX = 4096,
 	BUCKET_ENTRIES = 4,
 	VIP_BUCKET_BITS = 11, /* buckets of each half of the table, as a power of two */
@@ -41,6 +40,7 @@ enum limits {
 	/* Words of a FIB at first; it is replaced by a larger one as it grows. */
 	FIB4_WORDS_MIN = FIB4_DEFAULT_WORD + (1 << 18),
 	FIB6_WORDS_MIN = FIB6_DEFAULT_WORD + (1 << 18),
+	DENIED_WORDS_MIN = FIB6_DEFAULT_WORD + (1 << 16), /* of each family, with 16 references in a line */
 	/* A VRF has both families in the layout of IPv6: IPv4 as ::ffff:a.b.c.d, where no IPv6 packet and no IPv6 route goes. */
 	VRFS_MAX = 255,
 	VRF_WORDS_MIN = FIB6_DEFAULT_WORD + (1 << 16), /* of each, at first */
@@ -96,18 +96,6 @@ struct ip_addr {
 };
 _Static_assert(sizeof(struct ip_addr) == 16, "ip_addr");
 
-struct fib4_key {
-	__u32 prefix_len;
-	__be32 addr;
-};
-_Static_assert(sizeof(struct fib4_key) == 8, "fib4_key");
-
-struct fib6_key {
-	__u32 prefix_len;
-	__be32 addr[4];
-};
-_Static_assert(sizeof(struct fib6_key) == 20, "fib6_key");
-
 /* ---- ports ------------------------------------------------------------------------------------------------------- */
 
 struct vlan_port_key {
@@ -118,6 +106,12 @@ _Static_assert(sizeof(struct vlan_port_key) == 8, "vlan_port_key");
 
 /* Of a group: what comes from there may come in by any port. */
 #define ORIGINS_ANY (~0ULL)
+
+/* What of a prefix is denied: the value of a table in the layout of the FIB. */
+enum denied {
+	DENIED_SOURCE = 1,
+	DENIED_DESTINATION = 2,
+};
 
 /* Which sources a port lets in, by the route back to them (RFC 3704). */
 enum source_validation {
@@ -415,7 +409,7 @@ enum stage {
 	STAGE_PARSE,	 /* id: ethertype, detail: protocol */
 	STAGE_PORT,	 /* id: port */
 	STAGE_DECAP,	 /* id: tunnel_kind, detail: VNI */
-	STAGE_DENYLIST,	 /* id: 1 listed, 0 not */
+	STAGE_DENYLIST,	 /* id: what is denied (enum denied), 0 nothing */
 	STAGE_FILTER,	 /* id: op that decided, detail: filter_next */
 	STAGE_VIP,	 /* id: VIP */
 	STAGE_FLOW,	 /* id: backend remembered, 0 none; detail: backend where none */

@@ -24,27 +24,30 @@
 #endif
 
 struct config {
-	__u8 decap_ipip;  /* take in IP in IP from configured peers */
-	__u8 decap_vxlan; /* take in VXLAN from configured peers */
-	__u8 denylist;	  /* drop listed sources */
-	__u8 filter;	  /* untracked policy */
-	__u8 vip;	  /* load balancing */
-	__u8 vlan;	  /* VLAN ports and VLAN adjacencies */
-	__u8 slow_path;	  /* punt to AF_XDP sockets */
+	__u8 decap_ipip;     /* take in IP in IP from configured peers */
+	__u8 decap_vxlan;    /* take in VXLAN from configured peers */
+	__u8 denied_sources; /* drop what comes from denied prefixes */
+	__u8 filter;	     /* untracked policy */
+	__u8 vip;	     /* load balancing */
+	__u8 vlan;	     /* VLAN ports and VLAN adjacencies */
+	__u8 slow_path;	     /* punt to AF_XDP sockets */
 	__u8 source_validation;
 	__u16 vxlan_port; /* UDP, host order */
 	__u16 gue_port;	  /* likewise */
 	__u32 punt_rate;  /* punts a second, reason and CPU; also the burst */
 	__u32 fib4_words; /* size of the map */
 	__u32 fib6_words;
-	__u32 flow_lines; /* size of the flow table */
-	__u32 vrf_words;  /* size of a value of the map */
-	__u64 hash_seed;  /* the node's own, for the choice among next hops */
-	__u8 decap_gue;	  /* take in GUE from configured peers */
-	__u8 quic;	  /* packets go by their QUIC connection ID */
-	__u8 max_mss;	  /* lower the maximum segment size of TCP */
-	__u8 affinity;	  /* clients stay with their backends */
-	__u8 pad[4];
+	__u32 flow_lines;	  /* size of the flow table */
+	__u32 vrf_words;	  /* size of a value of the map */
+	__u64 hash_seed;	  /* the node's own, for the choice among next hops */
+	__u8 decap_gue;		  /* take in GUE from configured peers */
+	__u8 quic;		  /* packets go by their QUIC connection ID */
+	__u8 max_mss;		  /* lower the maximum segment size of TCP */
+	__u8 affinity;		  /* clients stay with their backends */
+	__u8 denied_destinations; /* drop what is for denied prefixes */
+	__u8 pad[3];
+	__u32 denied4_words; /* size of the map */
+	__u32 denied6_words;
 };
 
 const volatile struct config config = {
@@ -53,7 +56,8 @@ const volatile struct config config = {
 	.decap_gue = 1,
 	.quic = 1,
 	.affinity = 1,
-	.denylist = 1,
+	.denied_sources = 1,
+	.denied_destinations = 1,
 	.filter = 1,
 	.vip = 1,
 	.vlan = 1,
@@ -65,6 +69,8 @@ const volatile struct config config = {
 	.punt_rate = 1000,
 	.fib4_words = FIB4_WORDS_MIN,
 	.fib6_words = FIB6_WORDS_MIN,
+	.denied4_words = DENIED_WORDS_MIN,
+	.denied6_words = DENIED_WORDS_MIN,
 	.flow_lines = FLOW_LINES_MIN,
 	.hash_seed = 1,
 	.vrf_words = VRF_WORDS_MIN,
@@ -102,6 +108,7 @@ struct abi_types {
 	enum punt_reason punt_reason;
 	enum counter counter;
 	enum source_validation source_validation;
+	enum denied denied;
 	enum filter_field filter_field;
 	enum filter_next filter_next;
 	enum tunnel_kind tunnel_kind;

@@ -24,7 +24,7 @@
 	X(TUN_FRAGMENT, "fragment of a tunnel packet")                                                                 \
 	X(TUN_NESTED, "tunnel packet for this node inside a tunnel packet")                                            \
 	X(TUN_ECN, "outer congestion mark on an inner packet that cannot carry it (RFC 6040)")                         \
-	X(DENYLIST, "source address is on a Denylist")                                                                 \
+	X(DENYLIST, "source or destination is on a Denylist")                                                          \
 	X(POLICY_DENY, "denied by an untracked policy")                                                                \
 	X(VIP_NO_SERVICE, "VIP address without a service on this port")                                                \
 	X(VIP_NO_BACKEND, "no usable backend behind the VIP")                                                          \

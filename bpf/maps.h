@@ -3,8 +3,8 @@
  * Every map, in the order in which a packet meets them. Sizes are limits; flows is resized by configuration. Pinned by
  * name under the ABI version, except punt_buckets and trace, which mean nothing to another process.
  *
- * Simple for now, behind the same look-up functions: tunnel_peers and denylist (kernel LPM tries, ~1,000 ns for a random
- * hit in 100k prefixes), filter (a list walked in order).
+ * Simple for now, behind the same look-up functions: tunnel_peers (a kernel LPM trie, ~1,000 ns for a random hit in 100k
+ * prefixes), filter (a list walked in order).
  */
 #pragma once
 
@@ -60,21 +60,22 @@ struct {
 	__type(value, __u32);
 } vnis SEC(".maps");
 
+/* What is denied, by prefix, in the layout of the FIB: enum denied where a FIB has a group. */
 struct {
-	__uint(type, BPF_MAP_TYPE_LPM_TRIE);
-	__uint(map_flags, BPF_F_NO_PREALLOC);
-	__uint(max_entries, DENYLIST_MAX);
-	__type(key, struct fib4_key);
-	__type(value, __u32);
-} denylist4 SEC(".maps");
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__uint(max_entries, 1);
+	__uint(key_size, sizeof(__u32));
+	__uint(value_size, DENIED_WORDS_MIN * sizeof(__u32));
+} denied4 SEC(".maps");
 
 struct {
-	__uint(type, BPF_MAP_TYPE_LPM_TRIE);
-	__uint(map_flags, BPF_F_NO_PREALLOC);
-	__uint(max_entries, DENYLIST_MAX);
-	__type(key, struct fib6_key);
-	__type(value, __u32);
-} denylist6 SEC(".maps");
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__uint(max_entries, 1);
+	__uint(key_size, sizeof(__u32));
+	__uint(value_size, DENIED_WORDS_MIN * sizeof(__u32));
+} denied6 SEC(".maps");
 
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);

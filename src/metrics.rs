@@ -81,6 +81,7 @@ metrics! {
     PORT_DROP_PACKETS: Counter "margay_port_drop_packets_total" ["interface", "reason"] "Frames dropped, by reason.";
     PORT_DROP_BYTES: Counter "margay_port_drop_bytes_total" ["interface", "reason"] "Bytes of these frames.";
     TABLE_ENTRIES: Gauge "margay_table_entries" ["table"] "Entries in force, by table.";
+    DENYLIST_BYTES: Gauge "margay_denylist_bytes" ["family", "state"] "Memory of denied prefixes by family, ip4 or ip6: used, and reserved for it.";
     FIB_BYTES: Gauge "margay_fib_bytes" ["family", "state"] "Memory of the FIB by family, ip4 or ip6: used, and reserved for it.";
     FIB_DEPTH: Gauge "margay_fib_depth" ["family"] "Most blocks that a look-up in the FIB goes through, by family; 0 where the first reference has every answer.";
     FIB_BLOCKS: Gauge "margay_fib_blocks" ["family", "level"] "Blocks of the FIB by family and by how many blocks a look-up has gone through with them: level 1 is the first.";

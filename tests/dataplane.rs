@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 mod root {
-    use std::collections::{BTreeMap, BTreeSet};
+    use std::collections::BTreeMap;
     use std::net::IpAddr;
     use std::path::PathBuf;
     use std::sync::Arc;
@@ -11,6 +11,7 @@ mod root {
     use ipnet::IpNet;
     use margay::dataplane::{Applied, Attach, Count, Dataplane, Error, Stage, detach_all};
     use model::compile::{Compiler, compile};
+    use model::denylist::{Denied, Denylist};
     use model::desired::{AttachMode, Desired, Interface, MaxMss, SourceValidation, TunnelKind};
     use model::ids::{Ids, Limits};
     use model::network::{IfIndex, Link, Mac, Network};
@@ -21,6 +22,7 @@ mod root {
         GroupId, InnerSources, NextHop, NextHopId, Outer, Parameters, Port, PortId, PortKey, RING_SLOTS, Slot,
         SourceRange, Tables, TunnelPeer, VipAddressId, VipId, VipKey, VrfId,
     };
+    use model::verdict::{DropReason, Verdict};
     use testkit::netns::{End, Netns, veth};
 
     /// A pin directory of the test's own, gone with it.
@@ -40,6 +42,11 @@ mod root {
 
     fn net(text: &str) -> IpNet {
         text.parse().unwrap()
+    }
+
+    /// Sources that are denied.
+    fn denied<const N: usize>(prefixes: [&str; N]) -> Denylist {
+        prefixes.map(|prefix| (net(prefix), Denied::SOURCE)).into_iter().collect()
     }
 
     fn ip(text: &str) -> IpAddr {
@@ -71,7 +78,7 @@ mod root {
         );
         t.clamps_in.insert(PortId(2), MaxMss { ipv4: Some(1_400), ipv6: None });
         t.clamps_out.insert(IfIndex(4_000_000), MaxMss { ipv4: None, ipv6: Some(1_380) });
-        t.denylist = BTreeSet::from([net("198.51.100.0/24"), net("2001:db8:bad::/48")]);
+        t.denylist = denied(["198.51.100.0/24", "2001:db8:bad::/48"]);
         t.filter = vec![FilterOp {
             test: FilterTest::Protocol(6),
             on_match: FilterNext::Deny,
@@ -231,7 +238,7 @@ mod root {
         with_veth(move |_, ifindex| {
             let links = [attach(ifindex, AttachMode::Native)];
             let mut wanted = tables(ifindex);
-            wanted.denylist.clear();
+            wanted.denylist = Denylist::default();
             for port in wanted.ports.values_mut() {
                 (port.filter, port.validation) = (None, SourceValidation::Off);
             }
@@ -262,6 +269,66 @@ mod root {
         });
     }
 
+    /// Whether a packet between these IPv4 addresses is dropped because one of them is denied.
+    fn is_denied(dataplane: &mut Dataplane, tables: &Tables, ifindex: IfIndex, addresses: [&str; 2]) -> bool {
+        let mac = tables.ports.values().next().unwrap().mac;
+        let [from, to] = addresses;
+        let frame = format!("eth 02::ff > {mac} / ip4 {from} > {to} / udp 1 > 2");
+        let explanation = dataplane.explain(&packet::notation::encode(&frame).unwrap(), ifindex).unwrap();
+        explanation.verdict == Verdict::Drop(DropReason::Denylist)
+    }
+
+    /// A denylist moves to a larger map, changes by difference, costs nothing where it is the same, and a successor finds it.
+    #[test]
+    fn a_denylist_grows_and_changes_by_difference() {
+        let pins = PinDir::new("denylist");
+        let dir = pins.0.clone();
+        with_veth(move |_, ifindex| {
+            let links = [attach(ifindex, AttachMode::Native)];
+            let mut wanted = tables(ifindex);
+            for port in wanted.ports.values_mut() {
+                (port.filter, port.validation) = (None, SourceValidation::Off);
+            }
+            let mut first = Dataplane::open(dir.clone()).unwrap();
+            apply(&mut first, &wanted, &links);
+            let small = first.denied_words().unwrap();
+            let packets = [["198.51.100.7", "20.0.0.1"], ["5.0.0.7", "20.0.0.1"], ["20.0.0.1", "5.0.0.7"]];
+            let denied = |dataplane: &mut Dataplane, wanted: &Tables| {
+                packets.map(|addresses| is_denied(dataplane, wanted, ifindex, addresses))
+            };
+            assert_eq!(denied(&mut first, &wanted), [true, false, false]);
+
+            let address = |n: u32| IpAddr::from((0x0500_0007 + n * 0x1_0003).to_be_bytes());
+            let many = (0..40_000).map(|n| (IpNet::new(address(n), 32).unwrap(), Denied::SOURCE));
+            let before = wanted.denylist.prefixes().clone();
+            wanted.denylist = before.into_iter().chain(many).collect();
+            assert!(apply(&mut first, &wanted, &links).program_replaced, "it looks at another map");
+            let large = first.denied_words().unwrap();
+            assert!(large[0] > small[0] && large[1] == small[1], "{small:?} {large:?}");
+            assert_eq!(denied(&mut first, &wanted), [true, true, false]);
+            assert_eq!(apply(&mut first, &wanted, &links), Applied::default(), "the same list");
+
+            let mut other = wanted.denylist.prefixes().clone();
+            other.remove(&net("198.51.100.0/24"));
+            other.insert(net("5.0.0.0/16"), Denied::DESTINATION);
+            wanted.denylist = other.into_iter().collect();
+            let applied = apply(&mut first, &wanted, &links);
+            // One that goes, one that is around another, and that; and a root reference each.
+            assert!((1..20).contains(&applied.writes), "{applied:?}");
+            assert_eq!(denied(&mut first, &wanted), [false, true, true]);
+            drop(first);
+
+            let mut second = Dataplane::open(dir).unwrap();
+            assert_eq!(second.denied_words().unwrap(), large);
+            assert_eq!(apply(&mut second, &wanted, &links).writes, 0);
+            assert_eq!(denied(&mut second, &wanted), [false, true, true]);
+            wanted.denylist = Denylist::default();
+            apply(&mut second, &wanted, &links);
+            assert_eq!(denied(&mut second, &wanted), [false; 3]);
+            assert_eq!(second.denied_usage().map(|usage| usage.prefixes), [0; 2]);
+        });
+    }
+
     /// More VRFs than the map has values for, and more prefixes than a value has room for: a larger map and a program that looks
     /// there; a successor finds every VRF as it was.
     #[test]
@@ -271,7 +338,7 @@ mod root {
         with_veth(move |_, ifindex| {
             let links = [attach(ifindex, AttachMode::Native)];
             let mut wanted = tables(ifindex);
-            wanted.denylist.clear();
+            wanted.denylist = Denylist::default();
             for port in wanted.ports.values_mut() {
                 (port.filter, port.validation) = (None, SourceValidation::Off);
             }

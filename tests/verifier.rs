@@ -19,11 +19,12 @@ fn budget(name: &str) -> u32 {
 /// The smallest set, the full one, each feature alone and each one missing.
 fn feature_sets() -> Vec<(String, Features)> {
     type Set = fn(&mut Features, bool);
-    let setters: [(&str, Set); 13] = [
+    let setters: [(&str, Set); 14] = [
         ("decap_ipip", |f, on| f.decap_ipip = on),
         ("decap_vxlan", |f, on| f.decap_vxlan = on),
         ("decap_gue", |f, on| f.decap_gue = on),
-        ("denylist", |f, on| f.denylist = on),
+        ("denied_sources", |f, on| f.denied_sources = on),
+        ("denied_destinations", |f, on| f.denied_destinations = on),
         ("filter", |f, on| f.filter = on),
         ("vip", |f, on| f.vip = on),
         ("quic", |f, on| f.quic = on),

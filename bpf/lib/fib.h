@@ -105,6 +105,17 @@ ALWAYS_INLINE __u32 fib_find(const __u32 *word, __u32 words, __u32 roots_a_line,
 	return ref >> FIB_KIND_SHIFT ? 0 : ref;
 }
 
+/* The high and the low half of an IPv6 address. */
+ALWAYS_INLINE __u64 high_half(const struct ip_addr *address)
+{
+	return (__u64)bpf_ntohl(address->word[0]) << 32 | bpf_ntohl(address->word[1]);
+}
+
+ALWAYS_INLINE __u64 low_half(const struct ip_addr *address)
+{
+	return (__u64)bpf_ntohl(address->word[2]) << 32 | bpf_ntohl(address->word[3]);
+}
+
 /* The same in a VRF, whose table has both families. What has no route there has none. */
 ALWAYS_INLINE __u32 vrf_group(__u32 vrf, const struct ip_addr *address, int is_ipv6, int *by_default)
 {
@@ -114,9 +125,7 @@ ALWAYS_INLINE __u32 vrf_group(__u32 vrf, const struct ip_addr *address, int is_i
 	*by_default = 0;
 	if (!word)
 		return 0;
-	group = fib_find(word, config.vrf_words, FIB6_ROOTS_A_LINE,
-			 (__u64)bpf_ntohl(address->word[0]) << 32 | bpf_ntohl(address->word[1]),
-			 (__u64)bpf_ntohl(address->word[2]) << 32 | bpf_ntohl(address->word[3]), FIB6_BLOCKS);
+	group = fib_find(word, config.vrf_words, FIB6_ROOTS_A_LINE, high_half(address), low_half(address), FIB6_BLOCKS);
 	if (group && group != VRF_UNMATCHED)
 		return group;
 	*by_default = 1;
@@ -134,10 +143,8 @@ ALWAYS_INLINE __u32 fib_group(__u32 vrf, const struct ip_addr *address, int is_i
 	if (is_ipv6) {
 		word = bpf_map_lookup_elem(&fib6, &zero);
 		if (word)
-			group = fib_find(word, config.fib6_words, FIB6_ROOTS_A_LINE,
-					 (__u64)bpf_ntohl(address->word[0]) << 32 | bpf_ntohl(address->word[1]),
-					 (__u64)bpf_ntohl(address->word[2]) << 32 | bpf_ntohl(address->word[3]),
-					 FIB6_BLOCKS);
+			group = fib_find(word, config.fib6_words, FIB6_ROOTS_A_LINE, high_half(address),
+					 low_half(address), FIB6_BLOCKS);
 		*by_default = word && !group;
 		if (*by_default)
 			group = word[FIB6_DEFAULT_WORD];

@@ -57,6 +57,17 @@ int bench_fib(struct xdp_md *ctx)
 }
 
 SEC("xdp")
+int bench_denied(struct xdp_md *ctx)
+{
+	struct packet *pkt = the_packet();
+
+	if (!pkt || begin(ctx) || parse(ctx, pkt) != CONTINUE)
+		return account(XDP_ABORTED);
+	control.result = denied_of(&pkt->dst, pkt->is_ipv6);
+	return account(control.result ? XDP_PASS : XDP_ABORTED);
+}
+
+SEC("xdp")
 int bench_path(struct xdp_md *ctx)
 {
 	return account(begin(ctx) ? XDP_ABORTED : uplink(ctx));

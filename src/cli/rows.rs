@@ -11,8 +11,8 @@ use super::client::Client;
 use super::output::{self, Format, Row};
 use crate::control::api::ListKind;
 use crate::control::api::types::{
-    Backend, BackendHealth, BackendState, DifferenceKind, Drop, Filter, Flow, InterfaceState, KernelDiff, List,
-    Neighbor, NextHop, NextHopKind, Peer, Policy, Route, RouteDifference, Status, Vip, WorkerCounter,
+    Backend, BackendHealth, BackendState, DifferenceKind, Drop, FibMemory, Filter, Flow, InterfaceState, KernelDiff,
+    List, Neighbor, NextHop, NextHopKind, Peer, Policy, Route, RouteDifference, Status, Vip, WorkerCounter,
 };
 
 /// One `margay get`.
@@ -365,6 +365,12 @@ pub(super) fn status(status: &Status) -> String {
                 fib.prefixes
             ),
         );
+    }
+    if tables.denylist > 0 {
+        let all = [&tables.denied4, &tables.denied6];
+        let of = |bytes: fn(&FibMemory) -> usize| all.iter().map(|memory| bytes(memory)).sum::<usize>() as f64 / 1e6;
+        let (used, reserved) = (of(|memory| memory.bytes_used), of(|memory| memory.bytes_reserved));
+        line("denylist", format!("{} prefixes · {used:.1} of {reserved:.1} MB", tables.denylist));
     }
     if tables.vips > 0 {
         let of = tables.balancing;

@@ -40,8 +40,6 @@ abi!(
     adjacency,
     backend,
     clamp,
-    fib4_key,
-    fib6_key,
     filter_op,
     group,
     hash_bucket,

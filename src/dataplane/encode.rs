@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv6Addr};
 
-use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use ipnet::IpNet;
 use model::desired::{MaxMss, SourceValidation, TunnelKind};
 use model::network::{IfIndex, Mac};
 use model::tables::{
@@ -56,8 +56,6 @@ pub(super) enum Table {
     TunnelSources,
     TunnelPeers,
     Vnis,
-    Denylist4,
-    Denylist6,
     Filter,
     ClampsIn,
     ClampsOut,
@@ -67,7 +65,7 @@ pub(super) enum Table {
 
 impl Table {
     /// Every table, what is referred to before what refers to it: the order of writes; deletes go the other way.
-    pub(super) const ORDER: [Self; 19] = [
+    pub(super) const ORDER: [Self; 17] = [
         Self::Adjacencies,
         Self::NextHops,
         Self::Origins,
@@ -76,8 +74,6 @@ impl Table {
         Self::TunnelSources,
         Self::TunnelPeers,
         Self::Vnis,
-        Self::Denylist4,
-        Self::Denylist6,
         Self::Filter,
         Self::QuicServers,
         Self::ClampsIn,
@@ -104,8 +100,6 @@ impl Table {
             Self::TunnelSources => "tunnel_sources",
             Self::TunnelPeers => "tunnel_peers",
             Self::Vnis => "vnis",
-            Self::Denylist4 => "denylist4",
-            Self::Denylist6 => "denylist6",
             Self::Filter => "filter",
             Self::ClampsIn => "clamps_in",
             Self::ClampsOut => "clamps_out",
@@ -125,10 +119,7 @@ impl Table {
 
     /// An array has every key: an entry is deleted by zeroing it.
     pub(super) const fn is_array(self) -> bool {
-        !matches!(
-            self,
-            Self::TunnelPeers | Self::Vnis | Self::Denylist4 | Self::Denylist6 | Self::ClampsOut | Self::VlanPorts
-        )
+        !matches!(self, Self::TunnelPeers | Self::Vnis | Self::ClampsOut | Self::VlanPorts)
     }
 
     /// Most entries.
@@ -144,7 +135,6 @@ impl Table {
             Self::QuicServers => 2 << l::QUIC_BUCKET_BITS.0,
             Self::TunnelSources => l::TUNNEL_SOURCES_MAX.0,
             Self::TunnelPeers | Self::Vnis => l::TUNNEL_PEERS_MAX.0,
-            Self::Denylist4 | Self::Denylist6 => l::DENYLIST_MAX.0,
             Self::Filter => l::FILTER_OPS_MAX.0,
             Self::ClampsIn | Self::ClampsOut => l::PORTS_MAX.0,
             Self::Ports => l::IFINDEX_MAX.0,
@@ -235,14 +225,6 @@ fn mapped_prefix_len(net: IpNet) -> u32 {
 
 fn prefix_mask(bits: u32) -> types::ip_addr {
     types::ip_addr { word: words(u128::MAX.checked_shl(128 - bits).unwrap_or(0).to_be_bytes()) }
-}
-
-fn fib4_key(net: Ipv4Net) -> types::fib4_key {
-    types::fib4_key { prefix_len: net.prefix_len().into(), addr: u32::from_ne_bytes(net.network().octets()) }
-}
-
-fn fib6_key(net: Ipv6Net) -> types::fib6_key {
-    types::fib6_key { prefix_len: net.prefix_len().into(), addr: words(net.network().octets()) }
 }
 
 fn vni_bytes(vni: u32) -> [u8; 3] {
@@ -398,12 +380,6 @@ pub(super) fn encode(tables: &Tables, bases: Bases, present: &Encoded) -> Result
     for (device, most) in &tables.clamps_out {
         e.put(Table::ClampsOut, &device.0, &clamp(*most));
     }
-    for net in &tables.denylist {
-        match *net {
-            IpNet::V4(net) => e.put(Table::Denylist4, &fib4_key(net), &1u32),
-            IpNet::V6(net) => e.put(Table::Denylist6, &fib6_key(net), &1u32),
-        }
-    }
     if !tables.filter.is_empty() {
         e.entries.insert(Table::Filter, filter(tables, bases.filter));
     }
@@ -524,7 +500,7 @@ pub(super) fn filter_base(entries: &Encoded) -> usize {
 }
 
 /// The tables that carry identity — ports, VIPs, rings, backends, groups, next hops, adjacencies — from the entries that a
-/// restart found; the FIB is not among them. Denylist, policy, tunnels and segment sizes carry no ids: their entries are compared as they stand.
+/// restart found; FIB and denylist are not among them. Policy, tunnels and segment sizes carry no ids: their entries are compared as they stand.
 pub(super) fn decode(e: &Encoded) -> Tables {
     fn rows<'a, K: Abi, V: Abi>(e: &'a Encoded, table: Table) -> impl Iterator<Item = (K, V)> + 'a {
         e.table(table).iter().filter_map(|(k, v)| Some((abi::from_bytes(k)?, abi::from_bytes(v)?)))

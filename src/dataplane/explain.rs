@@ -38,7 +38,7 @@ pub enum Stage {
     Port,
     /// Tunnel packet for this node: `id` 1 IPIP, 2 VXLAN, 3 GUE, `detail` the VNI.
     Decap,
-    /// `id` 1 where the source is listed.
+    /// `id` 1 where the source is denied, 2 where the destination is.
     Denylist,
     /// `id` is the op that decided.
     Filter,

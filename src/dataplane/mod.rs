@@ -15,6 +15,7 @@ mod grace;
 mod link;
 mod mapped;
 mod object;
+mod pair;
 mod pins;
 mod reconcile;
 mod vrf;
@@ -26,6 +27,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 use model::compile::Changed;
+use model::denylist::Denylist;
 use model::desired::AttachMode;
 use model::marks::OVER;
 use model::network::IfIndex;
@@ -41,6 +43,7 @@ pub use flow::{Flow as PacketFlow, flows};
 pub use object::{Reason, Reasons};
 pub use pins::{Detached, detach_all};
 
+use fib::Prefixes;
 use link::XdpLink;
 use object::{Instance, Knobs, SharedMaps};
 use pins::Pins;
@@ -113,9 +116,6 @@ fn since_boot_ns() -> u64 {
     let now = rustix::time::clock_gettime(rustix::time::ClockId::MonotonicCoarse);
     u64::try_from(now.tv_sec).unwrap_or(0) * 1_000_000_000 + u64::try_from(now.tv_nsec).unwrap_or(0)
 }
-
-/// Prefixes that are wanted: the default VRF's, and those of the others.
-type Wanted<'a> = (&'a fib::Wanted, &'a fib::WantedByVrf);
 
 /// The kernel side of margay.
 #[derive(Debug)]
@@ -208,8 +208,9 @@ impl Dataplane {
         self.attach = attach.to_vec();
         let mut applied = Applied::default();
         self.kernel.fibs_mut().begin();
+        let wanted = Prefixes { routes: &tables.fib, vrfs: &tables.vrfs, denylist: &tables.denylist };
         if *changed == Changed::Everything {
-            self.make_room((&tables.fib, &tables.vrfs))?;
+            self.make_room(wanted)?;
         }
         let knobs = Knobs::new(features, parameters, self.maps.sizes()?);
         let resized = self.maps.flow_lines()? != knobs.flow_lines;
@@ -219,9 +220,8 @@ impl Dataplane {
         let stale = resized || self.instance.as_ref().is_none_or(|instance| instance.knobs != knobs);
         let mut successor = if stale { Some(Instance::load(&self.maps, knobs)?) } else { None };
 
-        let wanted = (&tables.fib, &tables.vrfs);
-        let fib = (&tables.fib, &tables.vrfs, changed);
-        while let Err(failure) = self.kernel.write(&self.maps, &desired, fib, &mut applied.writes) {
+        let prefixes = (wanted, changed);
+        while let Err(failure) = self.kernel.write(&self.maps, &desired, prefixes, &mut applied.writes) {
             let Failure::Outgrown(outgrown) = failure else { return Err(failure.into_error()) };
             self.give_more_room(outgrown, wanted)?;
             successor = Some(Instance::load(&self.maps, Knobs { sizes: self.maps.sizes()?, ..knobs })?);
@@ -232,7 +232,7 @@ impl Dataplane {
             applied.program_replaced = true;
         }
         applied.links_changed += self.reconcile_links(attach, applied.program_replaced)?;
-        while let Err(failure) = self.kernel.clear(&self.maps, &desired, fib, &mut applied.writes) {
+        while let Err(failure) = self.kernel.clear(&self.maps, &desired, prefixes, &mut applied.writes) {
             let Failure::Outgrown(outgrown) = failure else { return Err(failure.into_error()) };
             self.move_to_more_room(outgrown, wanted, knobs, &mut applied)?;
         }
@@ -242,8 +242,8 @@ impl Dataplane {
     }
 
     /// Gives tables that are to hold far more than they can larger maps at once, before they are filled in vain.
-    fn make_room(&mut self, wanted: Wanted<'_>) -> Result<(), Error> {
-        while let Some(outgrown) = self.kernel.fibs().too_small_for(wanted.0) {
+    fn make_room(&mut self, wanted: Prefixes<'_>) -> Result<(), Error> {
+        while let Some(outgrown) = self.kernel.fibs().too_small_for(wanted) {
             self.give_more_room(outgrown, wanted)?;
         }
         Ok(())
@@ -267,7 +267,8 @@ impl Dataplane {
         let mut applied = Applied::default();
         self.kernel.fibs_mut().begin();
         while let Err(outgrown) = self.kernel.apply_routes((fib, changed), &mut applied.writes) {
-            self.move_to_more_room(outgrown, (fib, &BTreeMap::new()), knobs, &mut applied)?;
+            let wanted = Prefixes { routes: fib, vrfs: &BTreeMap::new(), denylist: &Denylist::default() };
+            self.move_to_more_room(outgrown, wanted, knobs, &mut applied)?;
         }
         Ok(applied)
     }
@@ -277,7 +278,7 @@ impl Dataplane {
     fn move_to_more_room(
         &mut self,
         outgrown: fib::Outgrown,
-        wanted: Wanted<'_>,
+        wanted: Prefixes<'_>,
         knobs: Knobs,
         applied: &mut Applied,
     ) -> Result<(), Error> {
@@ -291,16 +292,12 @@ impl Dataplane {
         Ok(())
     }
 
-    /// Puts a larger map, filled, in the place of a FIB that has no room.
-    fn give_more_room(&mut self, outgrown: fib::Outgrown, wanted: Wanted<'_>) -> Result<(), Error> {
+    /// Puts a larger map, filled, in the place of one that has no room.
+    fn give_more_room(&mut self, outgrown: fib::Outgrown, wanted: Prefixes<'_>) -> Result<(), Error> {
         let larger = self.kernel.fibs().larger(outgrown, wanted)?;
         let dir = self.pins.as_ref().map(Pins::maps_dir);
-        self.maps.replace(dir.as_deref(), larger.name(), larger.map()?)?;
-        tracing::info!(
-            map = larger.name(),
-            words = larger.words(),
-            "the FIB has outgrown its map and has a larger one"
-        );
+        self.maps.replace(dir.as_deref(), larger.name, larger.map()?)?;
+        tracing::info!(map = larger.name, words = larger.words(), "a table has outgrown its map and has a larger one");
         self.kernel.fibs_mut().take(larger);
         Ok(())
     }
@@ -334,6 +331,14 @@ impl Dataplane {
         self.maps.flow_lines()
     }
 
+    /// Words of the IPv4 and of the IPv6 map of denied prefixes: likewise.
+    ///
+    /// # Errors
+    /// [`Error::NoMap`] for an object of another build.
+    pub fn denied_words(&self) -> Result<[u32; 2], Error> {
+        Ok(self.maps.sizes()?.denied_words)
+    }
+
     /// Words of the IPv4 and of the IPv6 FIB's map: likewise.
     ///
     /// # Errors
@@ -356,6 +361,11 @@ impl Dataplane {
     /// What all VRFs but the default one take together.
     pub fn vrf_usage(&self) -> tables::fib::Usage {
         self.kernel.fibs().usage_of_vrfs()
+    }
+
+    /// What denied prefixes of IPv4 and of IPv6 take.
+    pub fn denied_usage(&self) -> [tables::fib::Usage; 2] {
+        self.kernel.fibs().usage_of_denied()
     }
 
     /// What the IPv4 and the IPv6 FIB take.

@@ -128,10 +128,11 @@ impl SharedMaps {
 
     /// What the maps that grow hold now.
     pub(super) fn sizes(&self) -> Result<Sizes, Error> {
-        let [ip4, ip6, vrfs] = MAPS;
+        let [ip4, ip6, denied4, denied6, vrfs] = MAPS;
         let words = |name| Ok::<u32, Error>(self.get(name)?.value_size() / size_of::<u32>() as u32);
         Ok(Sizes {
             fib_words: [words(ip4)?, words(ip6)?],
+            denied_words: [words(denied4)?, words(denied6)?],
             vrf_words: words(vrfs)?,
             vrfs: self.get(vrfs)?.max_entries(),
         })
@@ -196,6 +197,8 @@ pub(super) fn flow_lines(parameters: &Parameters) -> u32 {
 pub(super) struct Sizes {
     /// Words of the IPv4 and of the IPv6 FIB.
     pub(super) fib_words: [u32; 2],
+    /// Words of the maps of denied prefixes, likewise.
+    pub(super) denied_words: [u32; 2],
     /// Words of a VRF.
     pub(super) vrf_words: u32,
     /// VRFs that there is room for.
@@ -239,7 +242,8 @@ impl Knobs {
         put(offset_of!(types::config, decap_ipip), &[u8::from(f.decap_ipip)])?;
         put(offset_of!(types::config, decap_vxlan), &[u8::from(f.decap_vxlan)])?;
         put(offset_of!(types::config, decap_gue), &[u8::from(f.decap_gue)])?;
-        put(offset_of!(types::config, denylist), &[u8::from(f.denylist)])?;
+        put(offset_of!(types::config, denied_sources), &[u8::from(f.denied_sources)])?;
+        put(offset_of!(types::config, denied_destinations), &[u8::from(f.denied_destinations)])?;
         put(offset_of!(types::config, filter), &[u8::from(f.filter)])?;
         put(offset_of!(types::config, vip), &[u8::from(f.vip)])?;
         put(offset_of!(types::config, quic), &[u8::from(f.quic)])?;
@@ -253,6 +257,9 @@ impl Knobs {
         let [fib4_words, fib6_words] = self.sizes.fib_words;
         put(offset_of!(types::config, fib4_words), &fib4_words.to_ne_bytes())?;
         put(offset_of!(types::config, fib6_words), &fib6_words.to_ne_bytes())?;
+        let [denied4_words, denied6_words] = self.sizes.denied_words;
+        put(offset_of!(types::config, denied4_words), &denied4_words.to_ne_bytes())?;
+        put(offset_of!(types::config, denied6_words), &denied6_words.to_ne_bytes())?;
         put(offset_of!(types::config, flow_lines), &self.flow_lines.to_ne_bytes())?;
         put(offset_of!(types::config, vrf_words), &self.sizes.vrf_words.to_ne_bytes())?;
         put(offset_of!(types::config, hash_seed), &self.hash_seed.to_ne_bytes())?;

@@ -14,7 +14,7 @@ use super::abi;
 use super::counters;
 use super::encode::{self, Bases, Encoded, Entries, FILTER_HALF, SOURCES_HALF, Table};
 use super::error::Error;
-use super::fib::{Fibs, MAPS, Outgrown, Wanted, WantedByVrf};
+use super::fib::{Fibs, Outgrown, Prefixes, Wanted};
 use super::object::SharedMaps;
 
 /// Entries that a batch of reads takes at once.
@@ -70,8 +70,7 @@ impl Kernel {
     }
 
     fn open_fibs(maps: &SharedMaps) -> Result<Fibs, Error> {
-        let [ip4, ip6, vrfs] = MAPS;
-        Fibs::open([maps.get(ip4)?, maps.get(ip6)?, maps.get(vrfs)?])
+        Fibs::open(|name| maps.get(name))
     }
 
     /// Reads back what an earlier process left in pinned maps.
@@ -114,13 +113,13 @@ impl Kernel {
         &mut self.fibs
     }
 
-    /// Writes what is new in `desired`, in the VRFs and, where it has changed, in `fib`, and adds the number of writes to `writes`. What
+    /// Writes what is new in `desired`, in what is denied, in the VRFs and, where they have changed, in the routes, and adds the number of writes to `writes`. What
     /// is not wanted any more stays until [`clear`](Self::clear). After a failure the next call goes on from there.
     pub(super) fn write(
         &mut self,
         maps: &SharedMaps,
         desired: &Encoded,
-        (fib, vrfs, changed): (&Wanted, &WantedByVrf, &Changed),
+        (wanted, changed): (Prefixes<'_>, &Changed),
         writes: &mut usize,
     ) -> Result<(), Failure> {
         for table in Table::ORDER {
@@ -129,8 +128,9 @@ impl Kernel {
             }
             *writes += self.write_new(maps, table, desired)?;
             if table == Table::Groups {
-                *writes += self.fibs.write(fib, changed)?;
-                *writes += self.fibs.write_vrfs(vrfs)?;
+                *writes += self.fibs.write(wanted.routes, changed)?;
+                *writes += self.fibs.write_vrfs(wanted.vrfs)?;
+                *writes += self.fibs.deny(wanted.denylist)?;
             }
         }
         Ok(())
@@ -141,13 +141,14 @@ impl Kernel {
         &mut self,
         maps: &SharedMaps,
         desired: &Encoded,
-        (fib, vrfs, changed): (&Wanted, &WantedByVrf, &Changed),
+        (wanted, changed): (Prefixes<'_>, &Changed),
         writes: &mut usize,
     ) -> Result<(), Failure> {
         for table in Table::ORDER.into_iter().rev() {
             if table == Table::Groups {
-                *writes += self.fibs.take_away_from_vrfs(vrfs)?;
-                *writes += self.fibs.take_away(fib, changed)?;
+                *writes += self.fibs.deny_only(wanted.denylist)?;
+                *writes += self.fibs.take_away_from_vrfs(wanted.vrfs)?;
+                *writes += self.fibs.take_away(wanted.routes, changed)?;
             }
             *writes += self.delete_old(maps, table, desired)?;
         }

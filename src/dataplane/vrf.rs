@@ -13,9 +13,10 @@ use tables::fib::{Family as _, Fib, Full, Ip6, Prefix, Usage};
 
 use super::abi::types::limits;
 use super::error::Error;
-use super::fib::{MAPS, VRFS, Wanted, WantedByVrf, mapped, new_map, new_routes, old_routes, open, words_of};
+use super::fib::{MAPS, VRFS, Wanted, WantedByVrf, mapped, new_map, open, words_of};
 use super::grace::Waits;
 use super::mapped::Mapped;
+use super::pair::{new_routes, old_routes};
 
 // One layout, two languages.
 const _: () = {

@@ -10,6 +10,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
+use crate::denylist::Denylist;
 use crate::health::ServiceHealth;
 use crate::network::Mac;
 use crate::quic::Quic;
@@ -27,8 +28,8 @@ pub struct Desired {
     pub tunnels: Vec<Tunnel>,
     /// Configured routes.
     pub static_routes: Vec<StaticRoute>,
-    /// Source prefixes whose packets are dropped on every interface.
-    pub denylist: Vec<IpNet>,
+    /// Prefixes whose packets are dropped on every interface.
+    pub denylist: Denylist,
     /// Host endpoints of this node that untracked policy applies to.
     pub host_endpoints: Vec<HostEndpoint>,
     /// Untracked ingress policies, already in evaluation order (order, then name).

@@ -9,6 +9,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing))]
 
 pub mod compile;
+pub mod denylist;
 pub mod desired;
 mod document;
 pub mod file;

@@ -1,7 +1,7 @@
 //! The contents of the dataplane's tables in plain Rust: what `compile` produces, what `dataplane::encode` turns into map
 //! entries, and what a restart reads back. A table is a sorted map, so the difference of two generations is a merge.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,6 +9,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
+use crate::denylist::Denylist;
 use crate::desired::{MaxMss, Service, SourceValidation, TunnelKind};
 use crate::network::{IfIndex, Mac};
 use crate::quic::{Lengths, ServerId};
@@ -423,8 +424,8 @@ pub struct Tables {
     pub clamps_in: BTreeMap<PortId, MaxMss>,
     /// The same by the device that they leave by.
     pub clamps_out: BTreeMap<IfIndex, MaxMss>,
-    /// Source prefixes that are dropped.
-    pub denylist: BTreeSet<IpNet>,
+    /// Prefixes whose packets are dropped.
+    pub denylist: Denylist,
     /// Compiled policies of all ports; an index is a `u16`.
     pub filter: Vec<FilterOp>,
     /// By which ports packets may come from where a group leads to; empty where no port validates sources. See [`Origins`].
@@ -481,8 +482,10 @@ pub struct Features {
     pub decap_vxlan: bool,
     /// GUE decapsulation.
     pub decap_gue: bool,
-    /// Source denylist.
-    pub denylist: bool,
+    /// Denied sources.
+    pub denied_sources: bool,
+    /// Denied destinations.
+    pub denied_destinations: bool,
     /// Untracked policy.
     pub filter: bool,
     /// Source validation.
@@ -509,7 +512,8 @@ impl Features {
         decap_ipip: true,
         decap_vxlan: true,
         decap_gue: true,
-        denylist: true,
+        denied_sources: true,
+        denied_destinations: true,
         filter: true,
         source_validation: true,
         max_mss: true,

@@ -129,7 +129,7 @@ reasons! {
         TunNested = "TUN_NESTED",
         /// Outer congestion mark on an inner packet that cannot carry it (RFC 6040).
         TunEcn = "TUN_ECN",
-        /// Source address is on a Denylist.
+        /// Source or destination is on a Denylist.
         Denylist = "DENYLIST",
         /// Denied by an untracked policy.
         PolicyDeny = "POLICY_DENY",

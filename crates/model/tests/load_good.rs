@@ -84,7 +84,7 @@ fn documentation_is_valid() {
     let mac = Mac([2, 0, 0, 0, 0, 0x12]);
     assert_eq!(web.backends[1].encap, Encap::Vxlan { vni: 4096, mac });
     assert_eq!(desired.tunnels[1].kind, TunnelKind::Vxlan { vni: 4096 });
-    assert_eq!(desired.denylist.len(), 2);
+    assert_eq!(desired.denylist.len(), 3);
     let gateway = Gateway { address: "10.0.0.2".parse().unwrap(), interface: Some("eth0".to_owned()), weight: 1 };
     assert_eq!(desired.static_routes[2].action, RouteAction::Via(vec![gateway]));
     assert_eq!(desired.vrfs, [Vrf { name: "blue".to_owned(), table: Some(10) }]);

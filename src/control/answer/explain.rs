@@ -103,9 +103,7 @@ impl Namer<'_> {
                 };
                 ("decap", kind)
             }
-            Stage::Denylist => {
-                ("denylist", if step.id == 1 { "source is listed" } else { "source is not listed" }.into())
-            }
+            Stage::Denylist => ("denylist", denied(step.id).into()),
             Stage::Source => ("source", self.source(step)),
             Stage::Filter => ("policy", self.filter(step.id)),
             Stage::Vip => ("vip", self.vip(VipId(step.id))),
@@ -304,6 +302,15 @@ impl Namer<'_> {
     fn punt(&self, step: &TableStep) -> String {
         let reason = PuntReason::ALL.get(step.id as usize).map_or("unknown reason", |reason| reason.name());
         if step.detail > 0 { format!("{reason}, MTU {}", step.detail) } else { reason.to_owned() }
+    }
+}
+
+/// What the program has found on the Denylists.
+fn denied(id: u32) -> &'static str {
+    match id {
+        0 => "not listed",
+        1 => "source is listed",
+        _ => "destination is listed",
     }
 }
 

@@ -108,6 +108,10 @@ fn tables(owner: &Owner) {
         metrics::FIB_BYTES.set(&[family, "used"], memory.bytes_used as u64);
         metrics::FIB_BYTES.set(&[family, "reserved"], memory.bytes_reserved as u64);
     }
+    for (family, memory) in [("ip4", sizes.denied4), ("ip6", sizes.denied6)] {
+        metrics::DENYLIST_BYTES.set(&[family, "used"], memory.bytes_used as u64);
+        metrics::DENYLIST_BYTES.set(&[family, "reserved"], memory.bytes_reserved as u64);
+    }
     let adjacencies = owner.forwarding.compiled().tables.adjacencies.values();
     let unresolved = adjacencies.clone().filter(|adjacency| adjacency.destination.is_none()).count();
     metrics::NEIGHBORS.set(&["resolved"], (adjacencies.count() - unresolved) as u64);

@@ -147,6 +147,7 @@ pub(super) fn sizes(owner: &Owner) -> TableSizes {
         away: depth.away,
     };
     let ([usage4, usage6], [depth4, depth6]) = (dataplane.fib_usage(), dataplane.fib_depth());
+    let [denied4, denied6] = dataplane.denied_usage();
     TableSizes {
         fib: tables.fib.len(),
         groups: tables.groups.len(),
@@ -156,6 +157,8 @@ pub(super) fn sizes(owner: &Owner) -> TableSizes {
         backends: tables.backends.len(),
         filter_ops: tables.filter.len(),
         denylist: tables.denylist.len(),
+        denied4: memory((denied4, &Depth::default())),
+        denied6: memory((denied6, &Depth::default())),
         adopted: owner.routing.rib().count(model::rib::Origin::Adopted),
         fib4: memory((usage4, depth4)),
         fib6: memory((usage6, depth6)),

@@ -165,8 +165,12 @@ pub struct TableSizes {
     pub backends: usize,
     /// Filter ops of all policies.
     pub filter_ops: usize,
-    /// Denylist entries.
+    /// Denied prefixes.
     pub denylist: usize,
+    /// Memory of those of IPv4.
+    pub denied4: FibMemory,
+    /// Memory of those of IPv6.
+    pub denied6: FibMemory,
     /// Adopted routes that no source has claimed yet after a restart.
     pub adopted: usize,
     /// Memory of the IPv4 FIB.

@@ -41,9 +41,6 @@ use routes::{Routes, Scope, SetIndex, Sets};
 use services::Vip;
 use vrfs::{Leaving, Vrfs};
 
-/// Source prefixes that fit the denylist.
-const DENYLIST_MAX: usize = 1 << 20;
-
 /// One generation.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Compiled {
@@ -209,7 +206,7 @@ fn generation(
 
     let (tunnel_peers, tunnel_sources) = tunnels::tunnels(scope)?;
     let tables = Tables {
-        denylist: fits("denylist prefixes", DENYLIST_MAX, desired.denylist.iter().map(IpNet::trunc).collect())?,
+        denylist: desired.denylist.clone(),
         filter: filter.ops,
         tunnel_peers,
         tunnel_sources,
@@ -293,17 +290,15 @@ fn origins_of(hops: &[(NextHopKey, u32)], ports: &Ports) -> Origins {
     all
 }
 
-fn fits<T>(what: &'static str, limit: usize, set: BTreeSet<T>) -> Result<BTreeSet<T>, CompileError> {
-    if set.len() > limit { Err(CompileError::TooMany { what, limit }) } else { Ok(set) }
-}
-
 fn features(desired: &Desired, tables: &Tables) -> Features {
     let tunnels = &desired.tunnels;
+    let denied = tables.denylist.anywhere();
     Features {
         decap_ipip: tunnels.iter().any(|tunnel| tunnel.kind == TunnelKind::Ipip),
         decap_vxlan: tunnels.iter().any(|tunnel| matches!(tunnel.kind, TunnelKind::Vxlan { .. })),
         decap_gue: tunnels.iter().any(|tunnel| tunnel.kind == TunnelKind::Gue),
-        denylist: !tables.denylist.is_empty(),
+        denied_sources: denied.source,
+        denied_destinations: denied.destination,
         filter: tables.ports.values().any(|port| port.filter.is_some()),
         source_validation: tables.ports.values().any(|port| port.validation != SourceValidation::Off),
         max_mss: !tables.clamps_out.is_empty(),

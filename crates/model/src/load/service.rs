@@ -10,6 +10,7 @@ use super::check::{Checker, family, is_link_local};
 use super::diagnostic::Report;
 use super::health::health;
 use super::quic::quic;
+use crate::denylist::{Denied, Denylist};
 use crate::desired::{
     Backend, Encap, Failsafe, Gateway, Interface, KernelRoutes, MaxMss, Node, RouteAction, Service, StaticRoute,
     Tunnel, TunnelKind, protocol,
@@ -631,24 +632,34 @@ fn route_action(spec: &StaticRouteSpec, prefix: IpNet, check: &mut Checker<'_>) 
     Some(RouteAction::Via(gateways))
 }
 
-pub(super) fn denylist(items: &[Item<DenylistSpec>], report: &mut Report) -> Vec<IpNet> {
-    let mut prefixes = BTreeSet::new();
+/// What all Denylists deny.
+pub(super) fn denylist(items: &[Item<DenylistSpec>], report: &mut Report) -> Denylist {
+    let mut all = Vec::new();
     for item in items {
         let mut check = Checker { document: &item.document, report };
-        for (i, source) in item.spec.sources.iter().enumerate() {
-            prefixes.insert(source.prefix());
-            // Lists of a million prefixes are nearly always right: no path is built for those that are.
-            if !source.has_host_bits() && source.0.prefix_len() > 0 {
-                continue;
-            }
-            let path = Path::spec().key("sources").index(i);
-            let prefix = check.prefix(&path, *source);
-            if prefix.prefix_len() == 0 {
-                let message = format!("every {} packet is dropped", family(prefix.addr()));
-                check.warning(&path, message, None);
-            }
+        let DenylistSpec { sources, destinations } = &item.spec;
+        if sources.is_empty() && destinations.is_empty() {
+            check.error(&Path::spec(), "needs 'sources' or 'destinations'");
         }
-        check.at_most(&Path::spec().key("sources"), prefixes.len(), MAX_DENYLIST, "denied prefixes on a node");
+        for (field, list, denied) in
+            [("sources", sources, Denied::SOURCE), ("destinations", destinations, Denied::DESTINATION)]
+        {
+            all.extend(list.iter().map(|prefix| (prefix.prefix(), denied)));
+            denied_prefixes(&Path::spec().key(field), list, &mut check);
+            check.at_most(&Path::spec().key(field), all.len(), MAX_DENYLIST, "denied prefixes on a node");
+        }
     }
-    prefixes.into_iter().collect()
+    all.into_iter().collect()
+}
+
+fn denied_prefixes(at: &Path, list: &[Cidr], check: &mut Checker<'_>) {
+    // Lists of a million prefixes are nearly always right: no path is built for those that are.
+    let looks_wrong = |prefix: &Cidr| prefix.has_host_bits() || prefix.0.prefix_len() == 0;
+    for (i, prefix) in list.iter().enumerate().filter(|(_, prefix)| looks_wrong(prefix)) {
+        let path = at.index(i);
+        let prefix = check.prefix(&path, *prefix);
+        if prefix.prefix_len() == 0 {
+            check.warning(&path, format!("every {} packet is dropped", family(prefix.addr())), None);
+        }
+    }
 }

@@ -29,7 +29,7 @@ fn endpoint_of<'a>(desired: &'a Desired, network: &Network, port: IfIndex) -> Op
 
 /// `None` lets the packet go on.
 pub(super) fn decide(desired: &Desired, policies: &[&Policy], packet: &Packet) -> Option<DropReason> {
-    if desired.denylist.iter().any(|net| net.contains(&packet.source)) {
+    if desired.denylist.of(packet.source).source || desired.denylist.of(packet.destination).destination {
         return Some(DropReason::Denylist);
     }
     if policies.is_empty() || is_failsafe(desired, packet) {

@@ -408,10 +408,12 @@ pub struct VrfSpec {
     pub table: Option<u32>,
 }
 
-/// `Denylist`: sources whose packets are dropped on every interface, before anything else.
-#[derive(Clone, Debug, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, rename_all = "camelCase")]
+/// `Denylist`: prefixes whose packets are dropped on every interface, before anything else. At least one.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields, rename_all = "camelCase")]
 pub struct DenylistSpec {
-    /// Prefixes.
+    /// Packets from there.
     pub sources: Vec<Cidr>,
+    /// Packets to there.
+    pub destinations: Vec<Cidr>,
 }

@@ -40,7 +40,7 @@ use std::sync::atomic::AtomicU32;
 
 pub use arena::{Full, Words};
 pub use block::{BLOCK_REACH, GROUP_MAX, LINE, ROOT_BITS};
-pub use family::{Family, Ip4, Ip6};
+pub use family::{Family, Ip4, Ip4Dense, Ip6};
 pub use read::find;
 
 use arena::{Arena, Block};

@@ -189,6 +189,11 @@ fn ip4_answers_as_the_list_does() {
 }
 
 #[test]
+fn dense_ip4_answers_as_the_list_does() {
+    many_operations::<Ip4Dense>(0x5eed_0014);
+}
+
+#[test]
 fn ip6_answers_as_the_list_does() {
     many_operations::<Ip6>(0x5eed_0006);
 }

@@ -402,7 +402,7 @@ fn source(world: &World, rng: &mut Rng) -> IpAddr {
     }
     let rules = world.desired.policies.iter().flat_map(|policy| &policy.rules);
     let of_rules = rules.flat_map(|rule| rule.source.nets.iter().chain(&rule.source.not_nets));
-    let nets: Vec<_> = world.desired.denylist.iter().chain(of_rules).copied().collect();
+    let nets: Vec<_> = world.desired.denylist.prefixes().keys().chain(of_rules).copied().collect();
     match rng.any(nets) {
         Some(net) if rng.chance(35) => host(rng, net),
         _ => world.anywhere(rng),
@@ -433,7 +433,8 @@ fn destination(rng: &mut Rng, world: &World) -> IpAddr {
     let learned = world.rib.iter().map(|(prefix, _)| prefix);
     let rules = desired.policies.iter().flat_map(|policy| &policy.rules);
     let of_rules = rules.flat_map(|rule| rule.destination.nets.iter().chain(&rule.destination.not_nets)).copied();
-    let nets: Vec<ipnet::IpNet> = routes.chain(learned).chain(of_rules).chain(on_l2).collect();
+    let denied = desired.denylist.prefixes().keys().copied();
+    let nets: Vec<ipnet::IpNet> = routes.chain(learned).chain(of_rules).chain(on_l2).chain(denied).collect();
     match rng.below(10) {
         0..=4 => match rng.any(nets) {
             Some(net) => host(rng, net),

@@ -97,10 +97,14 @@ fn without(world: &World, place: usize) -> Option<World> {
         || remove(&mut desired.host_endpoints, &mut place)
         || remove(&mut desired.static_routes, &mut place)
         || remove(&mut desired.tunnels, &mut place)
-        || remove(&mut desired.denylist, &mut place)
         || remove(&mut desired.node.interfaces, &mut place)
         || remove(&mut desired.node.failsafe_inbound, &mut place)
         || remove(&mut desired.node.failsafe_outbound, &mut place);
+    if !done && let Some(prefix) = take(desired.denylist.prefixes().keys(), &mut place) {
+        let others = desired.denylist.prefixes().iter().filter(|(other, _)| **other != prefix);
+        desired.denylist = others.map(|(prefix, denied)| (*prefix, *denied)).collect();
+        done = true;
+    }
     let of_rib: Vec<_> = learned(rib).filter_map(|(prefix, source, _)| Some((prefix, source.origin()?))).collect();
     if !done && let Some((prefix, origin)) = take(of_rib.iter(), &mut place) {
         rib.remove(prefix, origin);

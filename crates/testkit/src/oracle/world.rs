@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use model::compile::{Compiler, compile};
+use model::denylist::Denied;
 use model::desired::{
     AttachMode, Backend, Encap, EndpointInterface, Failsafe, Gateway, HostEndpoint, IcmpMatch, Interface, MaxMss,
     Peers, Policy, PortRange, RouteAction, Rule, RuleAction, Service, SourceValidation, StaticRoute, Tunnel,
@@ -46,7 +47,8 @@ impl World {
         world.learned_routes(rng);
         world.tunnels(rng);
         if rng.chance(60) {
-            world.desired.denylist = (0..rng.below(4)).map(|_| world.prefix(rng)).collect();
+            let sides = [Denied::SOURCE, Denied::SOURCE, Denied::DESTINATION, Denied::SOURCE.or(Denied::DESTINATION)];
+            world.desired.denylist = (0..rng.below(4)).map(|_| (world.prefix(rng), rng.of(sides))).collect();
         }
         world.policies(rng);
         world.kernel_routes(rng);

@@ -26,6 +26,8 @@ pub(super) enum Part {
     Parse,
     /// From a parsed packet to its next hop.
     Fib,
+    /// From a parsed packet to what is denied of its destination.
+    Denied,
 }
 
 impl Part {
@@ -35,6 +37,7 @@ impl Part {
             Self::Path => ("bench_frame", "bench_path"),
             Self::Parse => ("bench_frame", "bench_parse"),
             Self::Fib => ("bench_parse", "bench_fib"),
+            Self::Denied => ("bench_parse", "bench_denied"),
         }
     }
 }
@@ -184,6 +187,7 @@ pub(super) fn all() -> Vec<Setting> {
         setting(|| worlds::policy(100), vec![policy(100)]),
         setting(|| worlds::policy(1000), vec![policy(1000)]),
         setting(worlds::denylist, denylist()),
+        setting(worlds::million_denied, million_denied()),
         setting(worlds::tunnel_end, tunnels()),
         setting(|| worlds::balancer(100), FLOW_COUNTS.map(sweep_flows).into()),
         setting(|| worlds::balancer_remembering(100), FLOW_COUNTS.map(sweep_remembered).into())
@@ -358,6 +362,23 @@ fn denylist() -> Vec<Case> {
             format!("{ETH} / ip4 {CLIENT} > {FAR} csum=0x1234 / tcp 40000 > 80 / data 10"),
         )
         .ends(dropped(DropReason::Ip4Csum)),
+    ]
+}
+
+fn million_denied() -> Vec<Case> {
+    let flows = Flows::To(Destined::Routed(Routes::Ip4Million));
+    let dropped = Verdict::Drop(DropReason::Denylist);
+    vec![
+        case(
+            "policy/denylist-1m-random",
+            "stage: 10^6 denied prefixes, 2^20 addresses in them",
+            tcp4(CLIENT, "0.0.0.0"),
+        )
+        .of(Part::Denied)
+        .flows(flows)
+        .ends(dropped)
+        .rival("baseline/lpm4-1m-random"),
+        case("policy/denylist-1m-drop", "the same, and dropped", tcp4(CLIENT, "0.0.0.0")).flows(flows).ends(dropped),
     ]
 }
 

@@ -14,9 +14,8 @@ use std::rc::Rc;
 use anyhow::{Context, ensure};
 use libbpf_rs::OpenObject;
 use margay::dataplane::Dataplane;
-use model::Ids;
-use model::tables::{Features, Parameters};
 use model::verdict::Verdict;
+use model::{Compiled, Ids};
 
 use super::bench::{Bench, Keeps, Label, Subject};
 use super::kernel::{Control, FrameState, Loaded, action, fill, image};
@@ -85,7 +84,7 @@ fn load(before: Option<&World>, world: &World, cases: &[Case]) -> anyhow::Result
     let mut programs: Vec<&str> = cases.iter().flat_map(|case| <[&str; 2]>::from(case.part.programs())).collect();
     programs.dedup();
     let loaded = Loaded::load(image!("pipeline"), &programs, |open| {
-        specialise(open, compiled.features, &compiled.parameters, dataplane.fib_words()?, dataplane.flow_lines()?)?;
+        specialise(open, &compiled, &dataplane)?;
         share(open, &dataplane)?;
         let mut table = open.maps_mut().find(|map| map.name() == "destinations").context("no table of destinations")?;
         Ok(table.set_max_entries(u32::try_from(destinations.all.len().max(1))?)?)
@@ -178,13 +177,10 @@ impl Destinations {
 }
 
 /// The knobs that the configuration's features need and no more, as the running program has them.
-fn specialise(
-    open: &mut OpenObject,
-    features: Features,
-    parameters: &Parameters,
-    [fib4_words, fib6_words]: [u32; 2],
-    flow_lines: u32,
-) -> anyhow::Result<()> {
+fn specialise(open: &mut OpenObject, compiled: &Compiled, dataplane: &Dataplane) -> anyhow::Result<()> {
+    let Compiled { features, parameters, .. } = compiled;
+    let ([fib4_words, fib6_words], [denied4_words, denied6_words]) =
+        (dataplane.fib_words()?, dataplane.denied_words()?);
     let layout = || "the object has no configuration";
     let mut rodata =
         open.maps_mut().find(|map| map.name().to_string_lossy().ends_with(".rodata")).with_context(layout)?;
@@ -204,7 +200,8 @@ fn specialise(
         decap_ipip = features.decap_ipip,
         decap_vxlan = features.decap_vxlan,
         decap_gue = features.decap_gue,
-        denylist = features.denylist,
+        denied_sources = features.denied_sources,
+        denied_destinations = features.denied_destinations,
         filter = features.filter,
         vip = features.vip,
         quic = features.quic,
@@ -216,7 +213,9 @@ fn specialise(
     );
     put(std::mem::offset_of!(types::config, fib4_words), &fib4_words.to_ne_bytes())?;
     put(std::mem::offset_of!(types::config, fib6_words), &fib6_words.to_ne_bytes())?;
-    put(std::mem::offset_of!(types::config, flow_lines), &flow_lines.to_ne_bytes())?;
+    put(std::mem::offset_of!(types::config, denied4_words), &denied4_words.to_ne_bytes())?;
+    put(std::mem::offset_of!(types::config, denied6_words), &denied6_words.to_ne_bytes())?;
+    put(std::mem::offset_of!(types::config, flow_lines), &dataplane.flow_lines()?.to_ne_bytes())?;
     put(std::mem::offset_of!(types::config, vxlan_port), &parameters.vxlan_port.to_ne_bytes())?;
     put(std::mem::offset_of!(types::config, gue_port), &parameters.gue_port.to_ne_bytes())?;
     put(std::mem::offset_of!(types::config, hash_seed), &parameters.hash_seed.to_ne_bytes())?;

@@ -4,6 +4,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use model::denylist::Denied;
 use model::desired::{
     AttachMode, Backend, Desired, Encap, EndpointInterface, HostEndpoint, Interface, Peers, Policy, RouteAction, Rule,
     RuleAction, Service, SourceValidation, StaticRoute, Tunnel, TunnelKind, protocol,
@@ -237,7 +238,7 @@ pub(super) fn policy(count: u32) -> World {
 /// A router that drops 10,000 source prefixes, 203.0.0.0/24 and up, and what is sent to 198.18.0.0/24.
 pub(super) fn denylist() -> World {
     let mut world = router(1);
-    world.desired.denylist = slash24(0xcb00_0000, DENIED).collect();
+    world.desired.denylist = slash24(0xcb00_0000, DENIED).map(|net| (net, Denied::SOURCE)).collect();
     world.desired.static_routes.extend(slash24(0xc612_0000, 1).map(|prefix| StaticRoute {
         name: "sink".to_owned(),
         prefix,
@@ -245,6 +246,15 @@ pub(super) fn denylist() -> World {
         advertise: false,
         vrf: None,
     }));
+    world
+}
+
+/// A router that drops what is for one of a million scattered prefixes: those of [`full_router`].
+pub(super) fn million_denied() -> World {
+    let mut world = router(1);
+    let prefixes = Routes::Ip4Million.draw();
+    let net = |(length, address, _): (u8, u128, u32)| IpNet::new(v4(address as u32), length).ok();
+    world.desired.denylist = prefixes.iter().filter_map(net).map(|net| (net, Denied::DESTINATION)).collect();
     world
 }
 

@@ -8,6 +8,7 @@ use ipnet::IpNet;
 
 use super::build::*;
 use crate::compile::{Compiled, Notice};
+use crate::denylist::Denied;
 use crate::desired::*;
 use crate::health::{HealthCheck, Probe, ServiceHealth, Standing};
 use crate::quic::{Quic, ServerId};
@@ -489,16 +490,18 @@ fn tunnels_denylist_and_parameters() {
         },
         Tunnel { name: "b".into(), kind: TunnelKind::Vxlan { vni: 7 }, peers: Vec::new(), sources: None },
     ];
-    world.desired.denylist = vec![net("198.51.100.0/24")];
+    world.desired.denylist = [(net("198.51.100.0/24"), Denied::SOURCE)].into_iter().collect();
     world.desired.node.punt_rate = 77;
     let compiled = world.compile();
     let peer = |source: &str| TunnelPeer { kind: TunnelKind::Ipip, source: net(source) };
     let peers = BTreeMap::from([(peer("10.0.0.0/24"), InnerSources::Any), (peer("10.0.0.1/32"), InnerSources::Own)]);
     assert_eq!(compiled.tables.tunnel_peers, peers);
-    assert!(compiled.features.decap_ipip && compiled.features.decap_vxlan && compiled.features.denylist);
+    assert!(compiled.features.decap_ipip && compiled.features.decap_vxlan && compiled.features.denied_sources);
+    assert!(!compiled.features.denied_destinations);
+    assert!(compiled.tables.denylist.is_same(&world.desired.denylist), "shared, not copied");
     assert_eq!(compiled.parameters.punt_rate, 77);
     let bare = World::two_ports().compile().features;
-    assert!(!bare.decap_ipip && !bare.decap_vxlan && !bare.denylist && !bare.vip);
+    assert!(!bare.decap_ipip && !bare.decap_vxlan && !bare.denied_sources && !bare.vip);
 }
 
 #[test]

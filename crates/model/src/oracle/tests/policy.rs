@@ -1,6 +1,7 @@
 //! Stage 3.
 
 use super::*;
+use crate::denylist::Denied;
 use crate::desired::{
     EndpointInterface, Failsafe, HostEndpoint, IcmpMatch, Peers, Policy, PortRange, Rule, RuleAction,
 };
@@ -57,7 +58,9 @@ fn ruled(rule: Rule, packet: &Ip) -> Verdict {
 #[test]
 fn the_denylist_comes_before_everything_and_holds_on_every_port() {
     let mut world = world();
-    world.desired.denylist = vec![net("10.0.0.0/30"), net("2001:db8::/127")];
+    let denied =
+        [("10.0.0.0/30", Denied::SOURCE), ("2001:db8::/127", Denied::SOURCE), ("10.0.1.9/32", Denied::DESTINATION)];
+    world.desired.denylist = denied.map(|(prefix, denied)| (net(prefix), denied)).into_iter().collect();
     add(&mut world, vec![with_action(RuleAction::Allow)]);
     let listed = drop(DropReason::Denylist);
     assert_eq!(world.verdict(&frame(&port_80().bytes())), listed);
@@ -65,6 +68,8 @@ fn the_denylist_comes_before_everything_and_holds_on_every_port() {
     assert_eq!(world.verdict(&frame_to(Mac([0xff; 6]), &[], 0x0800, &port_80().bytes())), listed);
     assert_eq!(world.verdict(&frame_to(HERE, &[100], 0x0800, &port_80().bytes())), listed);
     assert_eq!(world.verdict(&frame(&tcp("10.0.0.4", "10.0.1.2", (1, 80)).bytes())), SENT);
+    assert_eq!(world.verdict(&frame(&tcp("10.0.0.4", "10.0.1.9", (1, 80)).bytes())), listed);
+    assert_eq!(world.verdict(&frame(&tcp("10.0.1.9", "10.0.1.2", (1, 80)).bytes())), SENT, "it may send");
     assert_eq!(world.verdict(&frame(&tcp("2001:db8::2", "2001:db8:1::2", (1, 80)).bytes())), SENT);
 }
 

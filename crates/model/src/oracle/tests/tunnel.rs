@@ -1,6 +1,7 @@
 //! Stage 2.
 
 use super::*;
+use crate::denylist::Denied;
 
 const VNI: u32 = 0x01_02_03;
 
@@ -197,9 +198,9 @@ fn one_level_only() {
 #[test]
 fn denylist_and_policy_see_the_inner_packet() {
     let mut world = ipip_world();
-    world.desired.denylist = vec![net("192.0.2.0/24")];
+    world.desired.denylist = [(net("192.0.2.0/24"), Denied::SOURCE)].into_iter().collect();
     assert_eq!(world.verdict(&frame(&ipip(&inner()).bytes())), drop(DropReason::Denylist));
-    world.desired.denylist = vec![net("10.0.0.2/32")];
+    world.desired.denylist = [(net("10.0.0.2/32"), Denied::SOURCE)].into_iter().collect();
     assert_eq!(world.verdict(&frame(&ipip(&inner()).bytes())), Verdict::Redirect(ETH1));
 }
 
