@@ -5,6 +5,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing))]
 
 pub mod buckets;
+pub mod classifier;
 pub mod dleft;
 pub mod fib;
 pub mod flows;
