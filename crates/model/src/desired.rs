@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use crate::denylist::Denylist;
 use crate::health::ServiceHealth;
 use crate::network::Mac;
+use crate::policy::Policies;
 use crate::quic::Quic;
 
 /// Everything one node is asked to do.
@@ -34,6 +35,8 @@ pub struct Desired {
     pub host_endpoints: Vec<HostEndpoint>,
     /// Untracked ingress policies, already in evaluation order (order, then name).
     pub policies: Vec<Policy>,
+    /// All policy, of which the above is the part that is enforced. Loaded for the agent it is no more than that.
+    pub policy: Policies,
     /// BGP; `None` when no peer and no BGPConfiguration is configured.
     pub bgp: Option<Bgp>,
 }
@@ -158,6 +161,15 @@ pub mod protocol {
     pub const SCTP: u8 = 132;
     /// UDP-Lite (RFC 3828).
     pub const UDPLITE: u8 = 136;
+
+    /// Calico's names for protocols.
+    pub const NAMES: [(&str, u8); 6] =
+        [("TCP", TCP), ("UDP", UDP), ("ICMP", ICMP), ("ICMPv6", ICMPV6), ("SCTP", SCTP), ("UDPLite", UDPLITE)];
+
+    /// The number that Calico's name stands for.
+    pub fn by_name(name: &str) -> Option<u8> {
+        NAMES.iter().find(|(known, _)| *known == name).map(|(_, number)| *number)
+    }
 }
 
 /// How the XDP program is attached.

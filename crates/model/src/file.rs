@@ -65,6 +65,11 @@ impl Document {
         }
     }
 
+    /// Where the value at `path` stands.
+    pub fn locate(&self, path: &Path) -> Mark {
+        self.tree.locate(path)
+    }
+
     /// An error about the value at `path`.
     pub fn error(&self, path: &Path, message: impl Into<String>) -> Diagnostic {
         Diagnostic {

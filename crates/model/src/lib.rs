@@ -19,6 +19,7 @@ pub mod load;
 pub mod marks;
 pub mod network;
 pub mod oracle;
+pub mod policy;
 pub mod quic;
 pub mod resources;
 pub mod rib;

@@ -12,27 +12,55 @@ use serde_json::{Value, json};
 use crate::load::{CALICO, MARGAY};
 use crate::resources::calico::{BgpConfigurationSpec, BgpPeerSpec, GlobalNetworkPolicySpec, HostEndpointSpec};
 use crate::resources::common::Resource;
+use crate::resources::kubernetes::{
+    ClusterNetworkPolicySpec, KubernetesNetworkPolicySpec, Labelled, Pod, PolicyDocument,
+};
 use crate::resources::margay::{DenylistSpec, NodeSpec, StaticRouteSpec, TunnelSpec, VirtualServiceSpec, VrfSpec};
+use crate::resources::policy::{
+    NetworkPolicySpec, NetworkSetSpec, ProfileSpec, StagedGlobalNetworkPolicySpec, StagedKubernetesNetworkPolicySpec,
+    StagedNetworkPolicySpec, TierSpec, WorkloadEndpointSpec,
+};
 
-/// The schema of each kind, by the kind's name.
+/// The schema of each kind, by the kind's name; Kubernetes' NetworkPolicy is `KubernetesNetworkPolicy`, since Calico has one too.
 pub fn schemas() -> BTreeMap<&'static str, Schema> {
     BTreeMap::from([
-        kind::<NodeSpec>(MARGAY, "Node"),
-        kind::<VirtualServiceSpec>(MARGAY, "VirtualService"),
-        kind::<TunnelSpec>(MARGAY, "Tunnel"),
-        kind::<StaticRouteSpec>(MARGAY, "StaticRoute"),
-        kind::<DenylistSpec>(MARGAY, "Denylist"),
-        kind::<VrfSpec>(MARGAY, "VRF"),
-        kind::<BgpConfigurationSpec>(CALICO, "BGPConfiguration"),
-        kind::<BgpPeerSpec>(CALICO, "BGPPeer"),
-        kind::<GlobalNetworkPolicySpec>(CALICO, "GlobalNetworkPolicy"),
-        kind::<HostEndpointSpec>(CALICO, "HostEndpoint"),
+        kind::<Resource<NodeSpec>>(MARGAY, "Node"),
+        kind::<Resource<VirtualServiceSpec>>(MARGAY, "VirtualService"),
+        kind::<Resource<TunnelSpec>>(MARGAY, "Tunnel"),
+        kind::<Resource<StaticRouteSpec>>(MARGAY, "StaticRoute"),
+        kind::<Resource<DenylistSpec>>(MARGAY, "Denylist"),
+        kind::<Resource<VrfSpec>>(MARGAY, "VRF"),
+        kind::<Resource<BgpConfigurationSpec>>(CALICO, "BGPConfiguration"),
+        kind::<Resource<BgpPeerSpec>>(CALICO, "BGPPeer"),
+        kind::<Resource<GlobalNetworkPolicySpec>>(CALICO, "GlobalNetworkPolicy"),
+        kind::<Resource<HostEndpointSpec>>(CALICO, "HostEndpoint"),
+        kind::<Resource<TierSpec>>(CALICO, "Tier"),
+        kind::<Resource<NetworkPolicySpec>>(CALICO, "NetworkPolicy"),
+        kind::<Resource<StagedNetworkPolicySpec>>(CALICO, "StagedNetworkPolicy"),
+        kind::<Resource<StagedGlobalNetworkPolicySpec>>(CALICO, "StagedGlobalNetworkPolicy"),
+        kind::<Resource<StagedKubernetesNetworkPolicySpec>>(CALICO, "StagedKubernetesNetworkPolicy"),
+        kind::<Resource<NetworkSetSpec>>(CALICO, "NetworkSet"),
+        kind::<Resource<NetworkSetSpec>>(CALICO, "GlobalNetworkSet"),
+        kind::<Resource<ProfileSpec>>(CALICO, "Profile"),
+        kind::<Resource<WorkloadEndpointSpec>>(CALICO, "WorkloadEndpoint"),
+        ("KubernetesNetworkPolicy", schema::<PolicyDocument<KubernetesNetworkPolicySpec>>(NETWORKING, "NetworkPolicy")),
+        kind::<PolicyDocument<ClusterNetworkPolicySpec>>("policy.networking.k8s.io/v1alpha2", "ClusterNetworkPolicy"),
+        kind::<Labelled>("v1", "Namespace"),
+        kind::<Labelled>("v1", "ServiceAccount"),
+        kind::<Pod>("v1", "Pod"),
     ])
 }
 
-fn kind<S: JsonSchema>(api_version: &str, kind: &'static str) -> (&'static str, Schema) {
+/// API group and version of Kubernetes' NetworkPolicy.
+const NETWORKING: &str = "networking.k8s.io/v1";
+
+fn kind<D: JsonSchema>(api_version: &str, kind: &'static str) -> (&'static str, Schema) {
+    (kind, schema::<D>(api_version, kind))
+}
+
+fn schema<D: JsonSchema>(api_version: &str, kind: &str) -> Schema {
     let generator = SchemaSettings::draft2020_12().for_deserialize().into_generator();
-    let mut schema = generator.into_root_schema_for::<Resource<S>>();
+    let mut schema = generator.into_root_schema_for::<D>();
     schema.insert("title".to_owned(), json!(kind));
     if let Some(Value::Object(properties)) = schema.get_mut("properties") {
         for (field, value) in [("apiVersion", api_version), ("kind", kind)] {
@@ -41,7 +69,7 @@ fn kind<S: JsonSchema>(api_version: &str, kind: &'static str) -> (&'static str, 
             }
         }
     }
-    (kind, schema)
+    schema
 }
 
 #[cfg(test)]
@@ -56,21 +84,33 @@ mod tests {
         trees.into_iter().map(|mut tree| read(&mut tree).0.unwrap()).collect()
     }
 
+    /// What the document's kind is called in [`schemas`].
+    fn name(document: &Value) -> &str {
+        if document["apiVersion"] == NETWORKING {
+            "KubernetesNetworkPolicy"
+        } else {
+            document["kind"].as_str().unwrap()
+        }
+    }
+
     fn errors(document: &Value) -> Vec<String> {
-        let schema = schemas().remove(document["kind"].as_str().unwrap()).unwrap();
+        let schema = schemas().remove(name(document)).unwrap();
         let validator = jsonschema::draft202012::new(schema.as_value()).unwrap();
         validator.iter_errors(document).map(|e| format!("{}: {e}", e.instance_path())).collect()
     }
 
     #[test]
     fn examples_of_the_documentation_match() {
-        let text =
-            std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/configuration.md")).unwrap();
-        let blocks = text.split("```yaml\n").skip(1).map(|block| block.split("```").next().unwrap());
         let mut kinds = std::collections::BTreeSet::new();
-        for document in blocks.flat_map(documents) {
-            assert_eq!(errors(&document), Vec::<String>::new(), "{document}");
-            kinds.insert(document["kind"].as_str().unwrap().to_owned());
+        for page in ["configuration.md", "policy.md"] {
+            let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs").join(page);
+            let text = std::fs::read_to_string(path).unwrap();
+            let blocks = text.split("```yaml\n").skip(1).map(|block| block.split("```").next().unwrap());
+            // A list is a file of flows.
+            for document in blocks.flat_map(documents).filter(Value::is_object) {
+                assert_eq!(errors(&document), Vec::<String>::new(), "{document}");
+                kinds.insert(name(&document).to_owned());
+            }
         }
         assert_eq!(kinds.iter().map(String::as_str).collect::<Vec<_>>(), schemas().keys().copied().collect::<Vec<_>>());
     }

@@ -79,9 +79,132 @@ impl Selector {
     pub fn matches(&self, labels: &BTreeMap<String, String>) -> bool {
         self.0.matches(labels)
     }
+
+    /// Everything.
+    pub fn all() -> Self {
+        Self(Expr::All)
+    }
+
+    /// What has the label `label`.
+    pub fn has(label: &str) -> Self {
+        Self(Expr::Has(label.to_owned()))
+    }
+
+    /// What has the label `label` with this value.
+    pub fn equal(label: &str, value: &str) -> Self {
+        Self(Expr::Compare(label.to_owned(), Comparison::Equal, value.to_owned()))
+    }
+
+    /// What has the label `label` with one of these values.
+    pub fn one_of(label: &str, values: impl IntoIterator<Item = String>) -> Self {
+        Self(Expr::In(label.to_owned(), values.into_iter().collect()))
+    }
+
+    /// What all of `selectors` pick; everything where there are none.
+    pub fn and(selectors: impl IntoIterator<Item = Self>) -> Self {
+        Self(one_or(selectors.into_iter().map(|selector| selector.0).collect(), Expr::And))
+    }
+
+    /// What this does not pick.
+    #[must_use]
+    pub fn negated(self) -> Self {
+        Self(complement(self.0))
+    }
+
+    /// True when the answer may depend on the label `label`.
+    pub fn mentions(&self, label: &str) -> bool {
+        self.0.any(&|expr| match expr {
+            Expr::Has(of) | Expr::Compare(of, ..) | Expr::In(of, _) | Expr::NotIn(of, _) => of == label,
+            _ => false,
+        })
+    }
+
+    /// True when `global()` is part of it.
+    pub fn mentions_global(&self) -> bool {
+        self.0.any(&|expr| matches!(expr, Expr::Global))
+    }
+
+    /// A selector of parents (namespaces, service accounts) as one of their children, who carry a parent's labels behind `prefix`.
+    /// Where those that have a parent carry a label `member`, `all()` picks them and `global()` the others.
+    #[must_use]
+    pub fn of_parents(self, prefix: &str, member: Option<&str>) -> Self {
+        Self(self.0.of_parents(prefix, member))
+    }
+
+    /// What something must have to be picked, as far as a look at the selector tells: all of it. Empty where nothing is known.
+    pub fn requirements(&self) -> Vec<Requirement<'_>> {
+        let parts = match &self.0 {
+            Expr::And(parts) => parts.iter().map(Expr::requirement).collect(),
+            expr => vec![expr.requirement()],
+        };
+        parts.into_iter().filter(|requirement| *requirement != Requirement::Nothing).collect()
+    }
+}
+
+/// A necessary condition of a selector: what does not meet it is never picked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Requirement<'a> {
+    /// None is known.
+    Nothing,
+    /// This label, with whatever value.
+    Label(&'a str),
+    /// This label with one of these values; where there is no value, nothing is ever picked.
+    Values(&'a str, BTreeSet<&'a str>),
+}
+
+impl Requirement<'_> {
+    /// How little it leaves: the larger, the better to look things up by.
+    fn strength(&self) -> u8 {
+        match self {
+            Self::Nothing => 0,
+            Self::Label(_) => 1,
+            Self::Values(..) => 2,
+        }
+    }
 }
 
 impl Expr {
+    fn any(&self, is: &impl Fn(&Expr) -> bool) -> bool {
+        is(self)
+            || match self {
+                Self::Not(inner) => inner.any(is),
+                Self::And(parts) | Self::Or(parts) => parts.iter().any(|part| part.any(is)),
+                _ => false,
+            }
+    }
+
+    fn of_parents(self, prefix: &str, member: Option<&str>) -> Self {
+        let named = |label: String| format!("{prefix}{label}");
+        let all = |parts: Vec<Expr>| parts.into_iter().map(|part| part.of_parents(prefix, member)).collect();
+        match self {
+            Self::All => member.map_or(Self::All, |member| Self::Has(member.to_owned())),
+            Self::Global => member.map_or(Self::Global, |member| complement(Self::Has(member.to_owned()))),
+            Self::Has(label) => Self::Has(named(label)),
+            Self::Compare(label, comparison, text) => Self::Compare(named(label), comparison, text),
+            Self::In(label, set) => Self::In(named(label), set),
+            Self::NotIn(label, set) => Self::NotIn(named(label), set),
+            Self::Not(inner) => complement(inner.of_parents(prefix, member)),
+            Self::And(parts) => Self::And(all(parts)),
+            Self::Or(parts) => Self::Or(all(parts)),
+        }
+    }
+
+    fn requirement(&self) -> Requirement<'_> {
+        match self {
+            Self::Has(label) => Requirement::Label(label),
+            Self::Compare(_, Comparison::NotEqual, _) => Requirement::Nothing,
+            Self::Compare(label, Comparison::Equal, text) => {
+                Requirement::Values(label, BTreeSet::from([text.as_str()]))
+            }
+            Self::Compare(label, ..) => Requirement::Label(label),
+            Self::In(label, set) => Requirement::Values(label, set.iter().map(String::as_str).collect()),
+            Self::And(parts) => {
+                parts.iter().map(Self::requirement).max_by_key(Requirement::strength).unwrap_or(Requirement::Nothing)
+            }
+            Self::Or(parts) => parts.iter().map(Self::requirement).reduce(either).unwrap_or(Requirement::Nothing),
+            Self::All | Self::Global | Self::NotIn(..) | Self::Not(_) => Requirement::Nothing,
+        }
+    }
     fn matches(&self, labels: &BTreeMap<String, String>) -> bool {
         match self {
             // What carries labels here is global: it lives in no namespace.
@@ -257,8 +380,7 @@ impl<'a> Parser<'a> {
         };
         Ok(match (negated, inner) {
             (false, inner) => inner,
-            (true, Expr::Not(inner)) => *inner,
-            (true, inner) => Expr::Not(Box::new(inner)),
+            (true, inner) => complement(inner),
         })
     }
 
@@ -355,6 +477,29 @@ impl<'a> Parser<'a> {
 
 fn is_label_char(c: char) -> bool {
     c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '/' | '-')
+}
+
+/// What is necessary where either of two conditions will do.
+fn either<'a>(a: Requirement<'a>, b: Requirement<'a>) -> Requirement<'a> {
+    match (a, b) {
+        (Requirement::Values(label, mut values), Requirement::Values(other, more)) if label == other => {
+            values.extend(more);
+            Requirement::Values(label, values)
+        }
+        (
+            Requirement::Label(label) | Requirement::Values(label, _),
+            Requirement::Label(other) | Requirement::Values(other, _),
+        ) if label == other => Requirement::Label(label),
+        _ => Requirement::Nothing,
+    }
+}
+
+/// What `inner` does not pick; twice is not at all.
+fn complement(inner: Expr) -> Expr {
+    match inner {
+        Expr::Not(inner) => *inner,
+        inner => Expr::Not(Box::new(inner)),
+    }
 }
 
 /// The one part there is, or all of them under `many`.

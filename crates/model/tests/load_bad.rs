@@ -7,7 +7,7 @@
 use std::fmt::Write as _;
 use std::path::Path;
 
-use margay_model::load::{Diagnostic, Severity, load};
+use margay_model::load::{Diagnostic, Severity, load, load_policy};
 
 const NODE: &str = "apiVersion: margay.io/v1\nkind: Node\nmetadata: {name: gw1}\nspec: {interfaces: [{name: eth0}]}\n";
 
@@ -48,9 +48,9 @@ fn compare(name: &str, text: &str, found: &[Diagnostic]) -> String {
     wrong
 }
 
-#[test]
-fn every_annotated_error_and_no_other() {
-    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/bad");
+/// Loads every file of `directory` and compares; how many there are.
+fn annotated(directory: &str, load: impl Fn(&[(String, String)]) -> Option<Vec<Diagnostic>>) -> usize {
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join(directory);
     let mut wrong = String::new();
     let mut files = 0;
     for entry in std::fs::read_dir(directory).unwrap() {
@@ -63,12 +63,116 @@ fn every_annotated_error_and_no_other() {
         if !text.contains("kind: Node\n") {
             input.push(("node.yaml".to_owned(), NODE.to_owned()));
         }
-        let found = load(&input, Some("gw1")).expect_err(&name);
+        let found = load(&input).unwrap_or_else(|| panic!("{name}"));
         wrong += &compare(&name, &text, &found);
         files += 1;
     }
     assert!(wrong.is_empty(), "\n{wrong}");
+    files
+}
+
+#[test]
+fn every_annotated_error_and_no_other() {
+    let files = annotated("tests/bad", |input| load(input, Some("gw1")).err());
     assert!(files >= 7, "only {files} files");
+}
+
+/// What is wrong with policy even where it is only evaluated.
+#[test]
+fn every_annotated_error_of_policy_and_no_other() {
+    let files = annotated("tests/bad-policy", |input| load_policy(input).err());
+    assert!(files >= 4, "only {files} files");
+}
+
+#[test]
+fn limits_of_policy_have_a_place() {
+    let rules = |rule: &str, count: usize| format!("ingress: [{}]", vec![rule; count].join(", "));
+    let nets = |count: usize| vec!["10.0.0.0/8"; count].join(", ");
+    let ports = |count: usize| vec!["80"; count].join(", ");
+    let long = |length: usize| format!("a == '{}'", "x".repeat(length - 7));
+    let source = |field: &str| rules(&format!("{{action: Allow, source: {{{field}}}}}"), 1);
+    for (fits, exceeds, expected) in [
+        (
+            rules("{action: Allow}", 1024),
+            rules("{action: Allow}", 1025),
+            "spec.ingress: at most 1024 rules are allowed, there are 1025",
+        ),
+        (
+            rules("{action: Allow}", 1024).replace("ingress", "egress"),
+            rules("{action: Allow}", 1025).replace("ingress", "egress"),
+            "spec.egress: at most 1024 rules are allowed, there are 1025",
+        ),
+        (
+            source(&format!("nets: [{}]", nets(256))),
+            source(&format!("nets: [{}]", nets(257))),
+            "spec.ingress[0].source.nets: at most 256 prefixes are allowed, there are 257",
+        ),
+        (
+            source(&format!("notNets: [{}]", nets(256))),
+            source(&format!("notNets: [{}]", nets(257))),
+            "spec.ingress[0].source.notNets: at most 256 prefixes are allowed, there are 257",
+        ),
+        (
+            rules(&format!("{{action: Allow, protocol: TCP, destination: {{ports: [{}]}}}}", ports(50)), 1),
+            rules(&format!("{{action: Allow, protocol: TCP, destination: {{ports: [{}]}}}}", ports(51)), 1),
+            "spec.ingress[0].destination.ports: at most 50 ports are allowed, there are 51",
+        ),
+        (
+            format!("selector: \"{}\"", long(1024)),
+            format!("selector: \"{}\"", long(1025)),
+            "spec.selector: a selector has at most 1024 characters, this has 1025",
+        ),
+        (
+            source(&format!("selector: \"{}\"", long(1024))),
+            source(&format!("selector: \"{}\"", long(1025))),
+            "spec.ingress[0].source.selector: a selector has at most 1024 characters, this has 1025",
+        ),
+        (
+            format!("selector: {}all(){}", "(".repeat(64), ")".repeat(64)),
+            format!("selector: {}all(){}", "(".repeat(65), ")".repeat(65)),
+            "spec.selector: more than 64 parentheses inside each other at character 65 of the selector",
+        ),
+    ] {
+        let document = |spec: &str| {
+            let head = "apiVersion: projectcalico.org/v3\nkind: NetworkPolicy\nmetadata: {name: p, namespace: prod}\n";
+            files(&[("p.yaml", &format!("{head}spec:\n  {spec}\n"))])
+        };
+        load_policy(&document(&fits)).unwrap_or_else(|errors| panic!("{}", errors[0]));
+        let errors = load_policy(&document(&exceeds)).expect_err(expected);
+        assert_eq!(errors.len(), 1, "{errors:?}");
+        let text = errors[0].to_string();
+        assert!(text.starts_with("p.yaml:") && text.contains(expected), "{text}");
+    }
+}
+
+/// Kinds that are only evaluated stay refused by the agent, whatever they say.
+#[test]
+fn the_agent_refuses_what_it_does_not_enforce() {
+    for kind in [
+        "Tier",
+        "NetworkPolicy",
+        "StagedNetworkPolicy",
+        "StagedGlobalNetworkPolicy",
+        "StagedKubernetesNetworkPolicy",
+        "NetworkSet",
+        "GlobalNetworkSet",
+        "Profile",
+        "WorkloadEndpoint",
+    ] {
+        let text = format!("apiVersion: projectcalico.org/v3\nkind: {kind}\nmetadata: {{name: x}}\nspec: {{}}\n");
+        let found = render(load(&files(&[("x.yaml", &text), ("node.yaml", NODE)]), None));
+        assert_eq!(found, [format!("x.yaml:2:7: error: x: kind: not enforced yet: kind {kind}")]);
+    }
+    for group in ["v1", "networking.k8s.io/v1", "policy.networking.k8s.io/v1alpha2"] {
+        let text = format!("apiVersion: {group}\nkind: Pod\nmetadata: {{name: x}}\n");
+        let found = render(load(&files(&[("x.yaml", &text), ("node.yaml", NODE)]), None));
+        assert_eq!(
+            found,
+            [format!(
+                "x.yaml:1:13: error: x: apiVersion: '{group}' is not known\n  help: expected margay.io/v1 or projectcalico.org/v3"
+            )]
+        );
+    }
 }
 
 fn render(result: Result<margay_model::load::Loaded, Vec<Diagnostic>>) -> Vec<String> {

@@ -5,16 +5,18 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use super::diagnostic::{Document, Report};
+use super::diagnostic::{Document, Purpose, Report};
 use crate::desired::protocol;
 use crate::document::Path;
-use crate::resources::common::{Cidr, NumberOrText};
+use crate::resources::common::{Cidr, Metadata, NumberOrText};
 
 /// Longest kernel interface name, in bytes (`IFNAMSIZ` less its terminator).
 const MAX_INTERFACE_NAME: usize = 15;
 
 /// Longest name of a document.
 const MAX_NAME: usize = 253;
+/// Longest name of a namespace.
+const MAX_NAMESPACE: usize = 63;
 
 /// Checks one field at a time, in the document it belongs to.
 pub(super) struct Checker<'a> {
@@ -33,6 +35,21 @@ impl Checker<'_> {
 
     pub(super) fn not_enforced(&mut self, path: &Path, what: &str) {
         self.report.not_enforced(self.document, path, what);
+    }
+
+    /// Something that can be evaluated and is not enforced.
+    pub(super) fn evaluated_only(&mut self, path: &Path, what: &str) {
+        if self.report.purpose == Purpose::Agent {
+            self.not_enforced(path, what);
+        }
+    }
+
+    /// Something that can be neither enforced nor evaluated; `help` is for whoever evaluates.
+    pub(super) fn unevaluated(&mut self, path: &Path, what: &str, help: &str) {
+        match self.report.purpose {
+            Purpose::Agent => self.not_enforced(path, what),
+            Purpose::Evaluation => self.error_help(path, format!("cannot be evaluated: {what}"), help),
+        }
     }
 
     pub(super) fn warning(&mut self, path: &Path, message: impl Into<String>, help: Option<String>) {
@@ -137,6 +154,24 @@ pub(super) fn name(document: &Document, report: &mut Report) {
             message,
             "names are of a-z, 0-9, '-' and '.', with a letter or digit at each end",
         );
+    }
+}
+
+/// Checks the namespace that a document names: one label of a DNS name, and only where the kind lives in one.
+pub(super) fn namespace(document: &Document, metadata: &Metadata, report: &mut Report) {
+    let Some(written) = &metadata.namespace else { return };
+    let path = Path::default().key("metadata").key("namespace");
+    let inner = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+    if document.namespace.is_none() {
+        let help = format!("a {} is in no namespace", document.kind);
+        report.error_help(document, &path, "unknown field 'namespace'", help);
+    } else if !(1..=MAX_NAMESPACE).contains(&written.len())
+        || !written.chars().all(inner)
+        || written.starts_with('-')
+        || written.ends_with('-')
+    {
+        let help = "names are of a-z, 0-9 and '-', at most 63, with a letter or digit at each end";
+        report.error_help(document, &path, format!("'{written}' is not a name of a namespace"), help);
     }
 }
 

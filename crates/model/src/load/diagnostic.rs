@@ -66,19 +66,47 @@ impl fmt::Display for Diagnostic {
     }
 }
 
+/// What documents are loaded for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Purpose {
+    /// To be enforced on a node: what the datapath does not do is an error.
+    Agent,
+    /// To answer questions about policy, of all nodes: everything that can be evaluated is taken.
+    Evaluation,
+}
+
 /// A document whose kind and name are known.
 #[derive(Debug)]
 pub(super) struct Document {
     pub(super) file: String,
     pub(super) tree: Tree,
     pub(super) kind: &'static str,
+    /// Of the kinds that live in one.
+    pub(super) namespace: Option<String>,
     pub(super) name: String,
 }
 
 impl Document {
-    /// Kind and name, as `VirtualService web`.
+    /// A document of which nothing is known yet but where it stands.
+    pub(super) fn unknown(file: &str, tree: Tree) -> Self {
+        Self { file: file.to_owned(), tree, kind: "", namespace: None, name: String::new() }
+    }
+
+    /// Kind and name, as `VirtualService web` or `NetworkPolicy prod/web`.
     pub(super) fn label(&self) -> String {
-        if self.name.is_empty() { self.kind.to_owned() } else { format!("{} {}", self.kind, self.name) }
+        match (self.kind, self.name.as_str()) {
+            (kind, "") => kind.to_owned(),
+            ("", name) => name.to_owned(),
+            (kind, _) => format!("{kind} {}", self.full_name()),
+        }
+    }
+
+    /// Namespace and name.
+    pub(super) fn full_name(&self) -> String {
+        match &self.namespace {
+            Some(namespace) => format!("{namespace}/{}", self.name),
+            None => self.name.clone(),
+        }
     }
 
     /// Where `path` stands, to be told in the message about another place.
@@ -101,8 +129,9 @@ impl Document {
 const MAX_LISTED: usize = 1000;
 
 /// Everything found so far.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Report {
+    pub(super) purpose: Purpose,
     pub(super) diagnostics: Vec<Diagnostic>,
     /// How many there were when the list was full, and whether an error was among them.
     left_off: usize,
@@ -110,6 +139,10 @@ pub(super) struct Report {
 }
 
 impl Report {
+    pub(super) fn new(purpose: Purpose) -> Self {
+        Self { purpose, diagnostics: Vec::new(), left_off: 0, left_off_error: false }
+    }
+
     /// Adds an error. Nothing is said about a value that contains, or is, one already found broken.
     pub(super) fn error(&mut self, document: &Document, path: &Path, message: impl Into<String>) {
         self.add(Severity::Error, document, path, message.into(), None);

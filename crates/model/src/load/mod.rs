@@ -18,13 +18,14 @@ use std::collections::HashMap;
 use serde::de::DeserializeOwned;
 
 pub use diagnostic::{Diagnostic, Severity};
-use diagnostic::{Document, Report};
+use diagnostic::{Document, Purpose, Report};
 
-use crate::desired::Desired;
+use crate::desired::{Desired, Node};
 use crate::document::deserialize::{one_of, read};
 use crate::document::{Mark, Path, Tree, Value, parse};
-use crate::resources::calico::{BgpConfigurationSpec, BgpPeerSpec, GlobalNetworkPolicySpec, HostEndpointSpec};
-use crate::resources::common::{Metadata, Resource};
+use crate::policy::Policies;
+use crate::resources::calico::{BgpConfigurationSpec, BgpPeerSpec};
+use crate::resources::common::{self, Metadata, Resource};
 use crate::resources::margay::{DenylistSpec, NodeSpec, StaticRouteSpec, TunnelSpec, VirtualServiceSpec, VrfSpec};
 
 /// Largest file that is read, in bytes.
@@ -80,26 +81,47 @@ impl InterfaceMention {
     }
 }
 
+/// What [`load_policy`] makes of valid documents.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LoadedPolicy {
+    /// The policy of all nodes.
+    pub policies: Policies,
+    /// Things that work but look wrong.
+    pub warnings: Vec<Diagnostic>,
+}
+
+/// Loads the policy in the documents of `files`, all that can be evaluated and not only what is enforced. No Node is needed; all
+/// other documents are checked as [`load`] does.
+///
+/// # Errors
+/// Every error of every file, in the order of files and lines, warnings among them.
+pub fn load_policy(files: &[(String, String)]) -> Result<LoadedPolicy, Vec<Diagnostic>> {
+    let mut report = Report::new(Purpose::Evaluation);
+    let documents = Documents::read(files, &mut report);
+    let desired = documents.lower("", None, &mut report);
+    if report.has_errors() {
+        return Err(report.finish(files));
+    }
+    Ok(LoadedPolicy { policies: desired.policy, warnings: report.finish(files) })
+}
+
 /// Loads the documents of `files`, pairs of a name and its text, for the node `node_name`; where that is not given, for
 /// the only `Node` document.
 ///
 /// # Errors
 /// Every error of every file, in the order of files and lines, warnings among them.
 pub fn load(files: &[(String, String)], node_name: Option<&str>) -> Result<Loaded, Vec<Diagnostic>> {
-    let mut report = Report::default();
-    let mut documents = Documents::default();
-    for (file, text) in files {
-        documents.add_file(file, text, &mut report);
+    let mut report = Report::new(Purpose::Agent);
+    let documents = Documents::read(files, &mut report);
+    let selected = documents.select_node(node_name, &mut report);
+    // Without its node the documents are checked all the same.
+    let name = selected.map(|item| item.document.name.as_str()).or(node_name).unwrap_or_default();
+    let desired = documents.lower(name, selected, &mut report);
+    if selected.is_none() || report.has_errors() {
+        return Err(report.finish(files));
     }
-    documents.find_duplicates(&mut report);
-    let desired = documents.lower(node_name, &mut report);
-    match desired {
-        Some(desired) if !report.has_errors() => {
-            let interfaces = documents.interface_mentions(&desired.node.name);
-            Ok(Loaded { desired, warnings: report.finish(files), interfaces })
-        }
-        _ => Err(report.finish(files)),
-    }
+    let interfaces = documents.interface_mentions(name);
+    Ok(Loaded { desired, warnings: report.finish(files), interfaces })
 }
 
 /// A document read as its type.
@@ -120,11 +142,10 @@ struct Documents {
     vrfs: Vec<Item<VrfSpec>>,
     bgp_configurations: Vec<Item<BgpConfigurationSpec>>,
     bgp_peers: Vec<Item<BgpPeerSpec>>,
-    host_endpoints: Vec<Item<HostEndpointSpec>>,
-    policies: Vec<Item<GlobalNetworkPolicySpec>>,
+    policy: policy::PolicyDocuments,
     /// A Node document too broken to be read: its absence is not to be complained about.
     broken_node: bool,
-    /// Where each kind and name stands first, and where else.
+    /// Where each kind and name, with its namespace, stands first, and where else.
     names: HashMap<(&'static str, String), (String, Mark)>,
     duplicates: Vec<Diagnostic>,
 }
@@ -137,23 +158,11 @@ pub(crate) const CALICO: &str = "projectcalico.org/v3";
 const MARGAY_KINDS: [&str; 6] = ["Node", "VirtualService", "Tunnel", "StaticRoute", "Denylist", "VRF"];
 /// Kinds of [`CALICO`] that are read.
 const CALICO_KINDS: [&str; 4] = ["BGPConfiguration", "BGPPeer", "GlobalNetworkPolicy", "HostEndpoint"];
-/// Calico's other kinds.
-const CALICO_UNREAD: [&str; 21] = [
-    "BGPFilter",
-    "BlockAffinity",
-    "CalicoNodeStatus",
-    "ClusterInformation",
-    "FelixConfiguration",
+/// Kinds of [`CALICO`] that are evaluated and not enforced.
+const CALICO_EVALUATED: [&str; 9] = [
     "GlobalNetworkSet",
-    "IPAMConfiguration",
-    "IPAMBlock",
-    "IPAMHandle",
-    "IPPool",
-    "IPReservation",
-    "KubeControllersConfiguration",
     "NetworkPolicy",
     "NetworkSet",
-    "Node",
     "Profile",
     "StagedGlobalNetworkPolicy",
     "StagedKubernetesNetworkPolicy",
@@ -161,8 +170,53 @@ const CALICO_UNREAD: [&str; 21] = [
     "Tier",
     "WorkloadEndpoint",
 ];
+/// Calico's other kinds.
+const CALICO_UNREAD: [&str; 12] = [
+    "BGPFilter",
+    "BlockAffinity",
+    "CalicoNodeStatus",
+    "ClusterInformation",
+    "FelixConfiguration",
+    "IPAMConfiguration",
+    "IPAMBlock",
+    "IPAMHandle",
+    "IPPool",
+    "IPReservation",
+    "KubeControllersConfiguration",
+    "Node",
+];
+/// Kubernetes' kinds that are evaluated and not enforced: API group and version, the kind, and what it is called here.
+const KUBERNETES_EVALUATED: [(&str, &str, &str); 5] = [
+    ("networking.k8s.io/v1", "NetworkPolicy", "KubernetesNetworkPolicy"),
+    ("policy.networking.k8s.io/v1alpha2", "ClusterNetworkPolicy", "ClusterNetworkPolicy"),
+    ("v1", "Namespace", "Namespace"),
+    ("v1", "Pod", "Pod"),
+    ("v1", "ServiceAccount", "ServiceAccount"),
+];
+/// Kinds that live in a namespace, as they are called here.
+const NAMESPACED: [&str; 8] = [
+    "KubernetesNetworkPolicy",
+    "NetworkPolicy",
+    "NetworkSet",
+    "Pod",
+    "ServiceAccount",
+    "StagedKubernetesNetworkPolicy",
+    "StagedNetworkPolicy",
+    "WorkloadEndpoint",
+];
+/// Namespace of a document that names none.
+const DEFAULT_NAMESPACE: &str = "default";
 
 impl Documents {
+    fn read(files: &[(String, String)], report: &mut Report) -> Self {
+        let mut documents = Self::default();
+        for (file, text) in files {
+            documents.add_file(file, text, report);
+        }
+        documents.find_duplicates(report);
+        documents
+    }
+
     fn add_file(&mut self, file: &str, text: &str, report: &mut Report) {
         let whole = |message: String, at, help| Diagnostic {
             file: file.to_owned(),
@@ -193,7 +247,7 @@ impl Documents {
     /// A document, or a list of them as `calicoctl get` and `kubectl get` print it.
     fn add_tree(&mut self, file: &str, mut tree: Tree, report: &mut Report) {
         if !matches!(tree.value, Value::Map(_)) {
-            let document = Document { file: file.to_owned(), tree, kind: "", name: String::new() };
+            let document = Document::unknown(file, tree);
             report.error(
                 &document,
                 &Path::default(),
@@ -208,17 +262,19 @@ impl Documents {
         match tree.take("items").map(|items| items.value) {
             Some(Value::Seq(items)) => items.into_iter().for_each(|item| self.add_tree(file, item, report)),
             _ => {
-                let document = Document { file: file.to_owned(), tree, kind: "", name: String::new() };
+                let document = Document::unknown(file, tree);
                 report.error(&document, &Path::default().key("kind"), "a list of documents needs them in 'items'");
             }
         }
     }
 
     fn add_document(&mut self, file: &str, tree: Tree, report: &mut Report) {
-        let name = tree.get("metadata").and_then(|m| m.text("name")).unwrap_or_default().to_owned();
-        let api_version = tree.text("apiVersion").map(str::to_owned);
-        let kind = tree.text("kind").map(str::to_owned);
-        let mut document = Document { file: file.to_owned(), tree, kind: "", name };
+        let mut document = Document::unknown(file, tree);
+        let api_version = document.tree.text("apiVersion").map(str::to_owned);
+        let kind = document.tree.text("kind").map(str::to_owned);
+        let metadata = |field| document.tree.get("metadata").and_then(|m| m.text(field)).map(str::to_owned);
+        let (name, namespace) = (metadata("name").unwrap_or_default(), metadata("namespace"));
+        document.name = name;
         let (Some(api_version), Some(kind)) = (api_version, kind) else {
             for field in ["apiVersion", "kind"] {
                 if document.tree.text(field).is_none() {
@@ -227,43 +283,26 @@ impl Documents {
             }
             return;
         };
-        let kinds: &[&'static str] = match api_version.as_str() {
-            MARGAY => &MARGAY_KINDS,
-            CALICO => &CALICO_KINDS,
-            _ => {
-                let help = format!("expected {MARGAY} or {CALICO}");
-                let path = Path::default().key("apiVersion");
-                report.error_help(&document, &path, format!("'{api_version}' is not known"), help);
-                return;
-            }
-        };
-        let Some(known) = kinds.iter().find(|k| **k == kind) else {
-            let path = Path::default().key("kind");
-            if api_version == CALICO && CALICO_UNREAD.contains(&kind.as_str()) {
-                report.not_enforced(&document, &path, &format!("kind {kind}"));
-            } else {
-                let message = format!("{api_version} has no kind '{kind}'");
-                report.error_help(&document, &path, message, one_of(&kind, kinds));
-            }
-            return;
-        };
+        let Some(known) = known_kind(&api_version, &kind, &document, report) else { return };
         document.kind = known;
+        if NAMESPACED.contains(&known) {
+            document.namespace = Some(namespace.unwrap_or_else(|| DEFAULT_NAMESPACE.to_owned()));
+        }
         self.note_name(&document);
-        match *known {
+        match known {
             "Node" => {
                 let before = self.nodes.len();
-                push(&mut self.nodes, document, report);
+                push::<Resource<_>>(&mut self.nodes, document, report);
                 self.broken_node |= self.nodes.len() == before;
             }
-            "VirtualService" => push(&mut self.services, document, report),
-            "Tunnel" => push(&mut self.tunnels, document, report),
-            "StaticRoute" => push(&mut self.routes, document, report),
-            "Denylist" => push(&mut self.denylists, document, report),
-            "VRF" => push(&mut self.vrfs, document, report),
-            "BGPConfiguration" => push(&mut self.bgp_configurations, document, report),
-            "BGPPeer" => push(&mut self.bgp_peers, document, report),
-            "GlobalNetworkPolicy" => push(&mut self.policies, document, report),
-            _ => push(&mut self.host_endpoints, document, report),
+            "VirtualService" => push::<Resource<_>>(&mut self.services, document, report),
+            "Tunnel" => push::<Resource<_>>(&mut self.tunnels, document, report),
+            "StaticRoute" => push::<Resource<_>>(&mut self.routes, document, report),
+            "Denylist" => push::<Resource<_>>(&mut self.denylists, document, report),
+            "VRF" => push::<Resource<_>>(&mut self.vrfs, document, report),
+            "BGPConfiguration" => push::<Resource<_>>(&mut self.bgp_configurations, document, report),
+            "BGPPeer" => push::<Resource<_>>(&mut self.bgp_peers, document, report),
+            _ => self.policy.add(document, report),
         }
     }
 
@@ -273,7 +312,7 @@ impl Documents {
         }
         let path = Path::default().key("metadata").key("name");
         let at = document.tree.locate(&path);
-        let key = (document.kind, document.name.clone());
+        let key = (document.kind, document.full_name());
         match self.names.get(&key) {
             None => drop(self.names.insert(key, (document.file.clone(), at))),
             Some((file, first)) => self.duplicates.push(Diagnostic {
@@ -292,34 +331,34 @@ impl Documents {
         report.diagnostics.append(&mut self.duplicates);
     }
 
-    /// Everything that is right in itself, brought together. `None` where there is no node to do it.
-    fn lower(&self, node_name: Option<&str>, report: &mut Report) -> Option<Desired> {
-        let selected = self.select_node(node_name, report);
-        // Without its node the documents are checked all the same.
-        let name = selected.map(|item| item.document.name.as_str()).or(node_name).unwrap_or_default();
+    /// Names of all documents of a kind, be they broken ones.
+    fn names_of(&self, kind: &'static str) -> impl Iterator<Item = &str> {
+        self.names.keys().filter(move |(of, _)| *of == kind).map(|(_, name)| name.as_str())
+    }
+
+    /// Everything that is right in itself, brought together for the node `name`, which `selected` is about if it is there.
+    fn lower(&self, name: &str, selected: Option<&Item<NodeSpec>>, report: &mut Report) -> Desired {
         let node = selected.map(|item| service::node(item, report));
-        for other in self.nodes.iter().filter(|other| other.document.name != name) {
-            service::node(other, report);
-        }
+        let others = self.nodes.iter().filter(|other| other.document.name != name);
+        let nodes: Vec<Node> = others.map(|other| service::node(other, report)).chain(node.clone()).collect();
         let labels = selected.map(|item| item.metadata.labels.clone()).unwrap_or_default();
-        let host_endpoints = policy::host_endpoints(&self.host_endpoints, name, report);
-        let policies = policy::policies(&self.policies, &host_endpoints, report);
+        let policy = self.policy.lower(name, &nodes, self.names_of("Tier").collect(), report);
         let vrfs = vrf::vrfs(&self.vrfs, node.as_ref(), report);
-        let names = self.names.keys().filter(|(kind, _)| *kind == "VRF").map(|(_, name)| name.as_str()).collect();
-        vrf::references(&self.nodes, &self.routes, &names, report);
+        vrf::references(&self.nodes, &self.routes, &self.names_of("VRF").collect(), report);
         let me = bgp::Me { name, labels: &labels, node: node.as_ref() };
-        let desired = Desired {
+        let host_endpoints = policy::host_endpoints(&policy, name);
+        Desired {
             services: service::services(&self.services, report),
             vrfs,
             tunnels: service::tunnels(&self.tunnels, report),
             static_routes: service::routes(&self.routes, report),
             denylist: service::denylist(&self.denylists, report),
+            policies: policy::untracked(&policy, &host_endpoints),
             host_endpoints,
-            policies,
+            policy,
             bgp: bgp::bgp(&self.bgp_configurations, &self.bgp_peers, &me, report),
-            node: node?,
-        };
-        Some(desired)
+            node: node.clone().unwrap_or_default(),
+        }
     }
 
     fn interface_mentions(&self, node: &str) -> Vec<InterfaceMention> {
@@ -338,7 +377,7 @@ impl Documents {
                     .extend(hop.interface.iter().map(|name| InterfaceMention::new(name, true, &item.document, &path)));
             }
         }
-        for item in self.host_endpoints.iter().filter(|item| item.spec.node.as_deref() == Some(node)) {
+        for item in self.policy.hosts.iter().filter(|item| item.spec.node.as_deref() == Some(node)) {
             let path = at.key("interfaceName");
             let name = item.spec.interface_name.iter().filter(|name| !name.is_empty());
             mentions.extend(name.map(|name| InterfaceMention::new(name, false, &item.document, &path)));
@@ -392,9 +431,59 @@ impl Documents {
     }
 }
 
+/// The kind of a document as it is called here, or an error about it.
+fn known_kind(api_version: &str, kind: &str, document: &Document, report: &mut Report) -> Option<&'static str> {
+    let evaluates = report.purpose == Purpose::Evaluation;
+    let path = Path::default().key("kind");
+    let find = |kinds: &[&'static str]| kinds.iter().copied().find(|known| *known == kind);
+    let (found, kinds): (_, Vec<&str>) = match api_version {
+        MARGAY => (find(&MARGAY_KINDS), MARGAY_KINDS.to_vec()),
+        CALICO if evaluates => {
+            (find(&CALICO_KINDS).or_else(|| find(&CALICO_EVALUATED)), [&CALICO_KINDS[..], &CALICO_EVALUATED].concat())
+        }
+        CALICO => (find(&CALICO_KINDS), CALICO_KINDS.to_vec()),
+        _ => {
+            let of_group = || KUBERNETES_EVALUATED.iter().filter(|(group, ..)| evaluates && *group == api_version);
+            if of_group().next().is_none() {
+                unknown_group(api_version, document, report);
+                return None;
+            }
+            let found = of_group().find(|(_, known, _)| *known == kind).map(|(.., name)| *name);
+            (found, of_group().map(|(_, kind, _)| *kind).collect())
+        }
+    };
+    if found.is_some() {
+        return found;
+    }
+    if api_version == CALICO && [&CALICO_UNREAD[..], &CALICO_EVALUATED].concat().contains(&kind) {
+        report.not_enforced(document, &path, &format!("kind {kind}"));
+    } else if api_version == MARGAY || api_version == CALICO {
+        report.error_help(document, &path, format!("{api_version} has no kind '{kind}'"), one_of(kind, &kinds));
+    } else {
+        report.error_help(document, &path, format!("kind '{kind}' of {api_version} is not read"), one_of(kind, &kinds));
+    }
+    None
+}
+
+fn unknown_group(api_version: &str, document: &Document, report: &mut Report) {
+    let mut groups = vec![MARGAY, CALICO];
+    if report.purpose == Purpose::Evaluation {
+        groups.extend(KUBERNETES_EVALUATED.iter().map(|(group, ..)| *group));
+        groups.dedup();
+    }
+    let (last, first) = groups.split_last().unwrap_or((&MARGAY, &[]));
+    let help = format!("expected {} or {last}", first.join(", "));
+    let path = Path::default().key("apiVersion");
+    report.error_help(document, &path, format!("'{api_version}' is not known"), help);
+}
+
 /// Reads a document as its type and puts it with the others of its kind.
-fn push<S: DeserializeOwned>(items: &mut Vec<Item<S>>, mut document: Document, report: &mut Report) {
-    let (resource, problems) = read::<Resource<S>>(&mut document.tree);
+fn push<D: common::Document + DeserializeOwned>(
+    items: &mut Vec<Item<D::Spec>>,
+    mut document: Document,
+    report: &mut Report,
+) {
+    let (resource, problems) = read::<D>(&mut document.tree);
     let label = document.label();
     report.diagnostics.extend(problems.into_iter().map(|problem| {
         let field = problem.path.to_string();
@@ -411,7 +500,9 @@ fn push<S: DeserializeOwned>(items: &mut Vec<Item<S>>, mut document: Document, r
         }
     }));
     if let Some(resource) = resource {
+        let (metadata, spec) = resource.into_parts();
         check::name(&document, report);
-        items.push(Item { document, metadata: resource.metadata, spec: resource.spec });
+        check::namespace(&document, &metadata, report);
+        items.push(Item { document, metadata, spec });
     }
 }

@@ -23,12 +23,31 @@ pub struct Resource<S> {
     pub spec: S,
 }
 
+/// What every kind of document has.
+pub trait Document {
+    /// What is particular to it.
+    type Spec;
+
+    /// Its metadata, and the rest of what is looked at.
+    fn into_parts(self) -> (Metadata, Self::Spec);
+}
+
+impl<S> Document for Resource<S> {
+    type Spec = S;
+
+    fn into_parts(self) -> (Metadata, S) {
+        (self.metadata, self.spec)
+    }
+}
+
 /// A resource's metadata, as Kubernetes has it; what only its API server fills in is accepted and not looked at.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct Metadata {
-    /// Name, unique among the resources of its kind.
+    /// Name, unique among the resources of its kind and namespace.
     pub name: String,
+    /// Namespace, of the kinds that live in one.
+    pub namespace: Option<String>,
     /// Labels, which selectors see.
     #[serde(default)]
     pub labels: BTreeMap<String, String>,
@@ -43,6 +62,10 @@ pub struct Metadata {
     pub generation: Option<i64>,
     /// Kept by the API server.
     pub creation_timestamp: Option<String>,
+    /// Kept by the API server.
+    pub deletion_timestamp: Option<String>,
+    /// Kept by the API server.
+    pub deletion_grace_period_seconds: Option<i64>,
     /// Kept by the API server.
     pub generate_name: Option<String>,
     /// Kept by the API server.

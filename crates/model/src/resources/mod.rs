@@ -6,4 +6,6 @@
 pub mod calico;
 pub mod common;
 pub mod health;
+pub mod kubernetes;
 pub mod margay;
+pub mod policy;
