@@ -12,6 +12,7 @@ mod endpoint;
 mod evaluate;
 mod expect;
 mod flow;
+mod index;
 mod rule;
 mod tier;
 
@@ -19,6 +20,7 @@ pub use endpoint::{Endpoint, EndpointKind, HostInterface, Labels, NamedPort, Net
 pub use evaluate::{Decision, Direction, Packet, Pipeline, Question, Reason, RuleRef, StagedDecision, Verdict};
 pub use expect::{Expectation, Expected};
 pub use flow::{EndpointToHost, Flow, Judgement, Step};
+pub use index::{Change, SelectorIndex};
 pub use rule::{Action, Entity, Port, Rule};
 pub use tier::{Policy, PolicyId, PolicyKind, Scope, Stage, Tier, TierAction};
 
