@@ -1,7 +1,7 @@
 //! What a person types: arguments, the requests that they make, and the answers as tables or JSON.
 //!
-//! Exit codes are part of the interface: 0 ok, 1 failure, 2 usage or invalid configuration, 3 degraded (`status`),
-//! different (`get routes --diff`) or not quiet yet (`drain --wait`),
+//! Exit codes are part of the interface: 0 ok, 1 failure or a flow that is not as expected (`policy test`), 2 usage or invalid
+//! configuration, 3 degraded (`status`), different (`get routes --diff`) or not quiet yet (`drain --wait`),
 //! 4 no permission or the agent cannot be reached.
 
 mod client;
@@ -10,6 +10,7 @@ mod explain;
 mod generate;
 mod local;
 mod output;
+mod policy;
 mod rows;
 
 use std::net::SocketAddr;
@@ -58,6 +59,11 @@ enum Command {
     Drain(drain::DrainArgs),
     /// Show a packet's way through the loaded program, without side effects.
     Explain(explain::ExplainArgs),
+    /// Try policy before it is in force.
+    Policy {
+        #[command(subcommand)]
+        command: policy::PolicyCommand,
+    },
     /// Take everything out of the kernel: links, programs, maps. Stop the agent first.
     Detach {
         #[command(flatten)]
@@ -238,6 +244,7 @@ impl Command {
             Self::Get(args) => get(&args),
             Self::Drain(args) => drain::drain(&args),
             Self::Explain(args) => explain::explain(args),
+            Self::Policy { command } => command.execute(),
             Self::Detach { pins } => local::detach(&pins.pin_dir),
             Self::Features { agent, output } => local::features(&agent.socket, output.output),
             Self::Schema { dir } => generate::schema(dir.as_deref()),

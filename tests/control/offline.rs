@@ -92,3 +92,72 @@ fn completions_pages_and_schemas_are_generated() {
         serde_json::from_slice(&std::fs::read(directory.path().join("VirtualService.json")).unwrap()).unwrap();
     assert_eq!(schema["title"], "VirtualService");
 }
+
+/// Policy of one namespace with two pods, of which `server` takes TCP port 80 from `client`.
+const POLICY: &str = "apiVersion: v1\nkind: Namespace\nmetadata: {name: prod}\n---\n\
+                      apiVersion: v1\nkind: Pod\nmetadata: {name: client, namespace: prod, labels: {role: client}}\n\
+                      spec: {nodeName: n1}\nstatus: {podIP: 10.0.0.1}\n---\n\
+                      apiVersion: v1\nkind: Pod\nmetadata: {name: server, namespace: prod, labels: {role: server}}\n\
+                      spec: {nodeName: n1}\nstatus: {podIP: 10.0.0.2}\n---\n\
+                      apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {name: web, namespace: prod}\n\
+                      spec: {podSelector: {matchLabels: {role: server}}, ingress: [{from: [{podSelector: {}}], ports: [{port: 80}]}]}\n";
+
+/// `policy test` with these documents and flows, and further arguments.
+fn policy_test(documents: &str, flows: &str, arguments: &[&str]) -> (i32, String, String) {
+    let directory = tempfile::tempdir().unwrap();
+    std::fs::write(directory.path().join("policy.yaml"), documents).unwrap();
+    let file = directory.path().join("flows");
+    std::fs::write(&file, flows).unwrap();
+    let (config, file) = (directory.path().to_str().unwrap(), file.to_str().unwrap());
+    let output = margay(&[&["policy", "test", file, "--config", config], arguments].concat());
+    (code(&output), String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap())
+}
+
+#[test]
+fn policy_is_tested_without_an_agent() {
+    let allowed = "- {from: prod/client, to: prod/server, port: 80, expect: allow}\n";
+    let denied = "- {from: prod/client, to: prod/server, port: 81, expect: deny}\n";
+    let (code, out, err) = policy_test(POLICY, &(allowed.to_owned() + denied), &[]);
+    assert_eq!((code, err.as_str()), (0, ""), "{out}");
+    assert!(out.contains("prod/server: allow: tier default: KubernetesNetworkPolicy prod/web: ingress[0]"), "{out}");
+    assert!(out.contains("prod/server: deny: tier default: end, after KubernetesNetworkPolicy prod/web"), "{out}");
+    assert!(out.contains("prod/client: allow: profile kns.prod: egress[0]"), "{out}");
+
+    // One that is not as expected, among others and with nothing expected.
+    let (code, out, err) = policy_test(POLICY, &(allowed.to_owned() + &denied.replace("deny", "allow")), &[]);
+    assert_eq!((code, err.trim_end()), (1, "1 of 2 flows are not as expected"), "{out}");
+    assert!(out.contains("allow !"), "{out}");
+    let (code, _, _) = policy_test(POLICY, &denied.replace(", expect: deny", ""), &[]);
+    assert_eq!(code, 0);
+}
+
+#[test]
+fn a_tested_policy_as_json() {
+    let (code, out, _) =
+        policy_test(POLICY, "- {from: prod/client, to: prod/server, port: 81, expect: allow}\n", &["-o", "json"]);
+    assert_eq!(code, 1);
+    let flows: serde_json::Value = serde_json::from_str(&out).unwrap();
+    let flow = &flows[0];
+    assert_eq!((&flow["verdict"], &flow["expected"], &flow["line"]), (&"deny".into(), &"allow".into(), &1.into()));
+    let step = &flow["steps"][1];
+    assert_eq!(step["decided_by"], "tier default: end, after KubernetesNetworkPolicy prod/web");
+    assert_eq!((&step["endpoint"], &step["direction"]), (&"prod/server".into(), &"ingress".into()));
+}
+
+#[test]
+fn what_is_wrong_with_a_tested_policy_has_its_place_and_exit_code_2() {
+    let (code, out, err) = policy_test(POLICY, "- {from: prod/nobody, to: prod/server, port: 80}\n", &[]);
+    assert_eq!((code, out.as_str()), (2, ""));
+    assert!(
+        err.contains("flows:1:10: error: [0].from: there is no workload prod/nobody") && err.contains("1 error"),
+        "{err}"
+    );
+    let (code, _, err) = policy_test(&POLICY.replace("podSelector: {}", "podSelektor: {}"), "[]\n", &[]);
+    assert_eq!(code, 2);
+    assert!(err.contains("policy.yaml:20:") && err.contains("did you mean 'podSelector'?"), "{err}");
+    // The agent takes none of it.
+    let directory = tempfile::tempdir().unwrap();
+    std::fs::write(directory.path().join("policy.yaml"), POLICY).unwrap();
+    let output = margay(&["validate", "--config", directory.path().to_str().unwrap()]);
+    assert_eq!(self::code(&output), 2);
+}

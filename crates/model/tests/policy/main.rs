@@ -1,6 +1,7 @@
 //! Policy: what documents mean for a packet, case by case, and what is wrong with documents that mean nothing.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
+mod flows;
 mod hosts;
 mod index;
 mod invariants;
@@ -96,6 +97,13 @@ fn the_examples_of_the_documentation_are_taken() {
     let loaded = load_policy(&files(&documents)).unwrap_or_else(|errors| panic!("{}", render(&errors).join("\n")));
     assert_eq!(render(&loaded.warnings), Vec::<String>::new());
     assert_eq!((loaded.policies.endpoints.len(), loaded.policies.sets.len(), loaded.policies.tiers.len()), (3, 2, 4));
+    let flows = text.split("```yaml\n").skip(1).find(|block| block.starts_with("- ")).unwrap();
+    let flows = Expectation::read("flows.yaml", flows.split("```").next().unwrap(), &loaded.policies).unwrap();
+    for flow in &flows {
+        let verdict = Expected::of(&flow.judge(&loaded.policies, EndpointToHost::Drop));
+        assert_eq!(Some(verdict), flow.expected, "{flow:?}");
+    }
+    assert_eq!(flows.len(), 5);
 }
 
 /// What becomes of each flow, and what decided it: `allow: ...`, `deny: ...`.
