@@ -298,7 +298,7 @@ enum backend_flags {
 
 /* One cache line: all that a packet for this backend needs. */
 struct backend {
-	__u32 vip_id; /* 0 and outer_kind 0 and group 0: not a backend */
+	__u32 vip_id; /* 0: of no VIP, for health checks alone; and outer_kind 0 and group 0: not a backend */
 	__u32 group;
 	__u8 outer_kind;
 	__u8 flags;

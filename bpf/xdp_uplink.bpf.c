@@ -52,4 +52,47 @@ int xdp_uplink(struct xdp_md *ctx)
 	return uplink(ctx);
 }
 
+#if EXPLAIN
+/* A packet of this node for one backend: what clients' packets to it get is put in front. */
+static __always_inline int encapsulate(struct xdp_md *ctx, struct packet *pkt)
+{
+	const struct eth_header *eth = bytes_at(ctx, 0, ETH_LEN);
+	const struct backend *b;
+	int action;
+	__u32 id;
+
+	set_port(pkt, NULL);
+	if (!eth)
+		return drop(pkt, DROP_ETH_SHORT);
+	id = bpf_ntohl(*(const __be32 *)(eth->destination + 2));
+	pkt->l3 = ETH_LEN;
+	pkt->ethertype = bpf_ntohs(eth->ethertype);
+	if (!parse_plain(ctx, pkt, pkt->bytes) && (action = parse_ip(ctx, pkt, pkt->bytes)) != CONTINUE)
+		return action;
+	b = bpf_map_lookup_elem(&backends, &id);
+	if (!b || !b->group)
+		return drop(pkt, DROP_VIP_NO_BACKEND);
+	return to_backend(ctx, pkt, b, id, flow_hash(pkt));
+}
+
+/*
+ * For health checks, which take the way of clients' packets: the last four bytes of the frame's destination are the backend's id, whether
+ * it serves or not. It comes in by no port, and nothing is counted.
+ */
+SEC("xdp")
+int xdp_to_backend(struct xdp_md *ctx)
+{
+	__u32 zero = 0;
+	struct packet *pkt = bpf_map_lookup_elem(&scratch, &zero);
+
+	if (!pkt)
+		return XDP_PASS;
+	pkt->bytes = ctx->data_end - ctx->data;
+	pkt->counter = NR_COUNTERS;
+	pkt->host_scope = 0;
+	pkt->decapsulated = 0;
+	return encapsulate(ctx, pkt);
+}
+#endif
+
 char LICENSE[] SEC("license") = "Dual BSD/GPL";

@@ -9,7 +9,7 @@ mod root {
     use std::time::Duration;
 
     use ipnet::IpNet;
-    use margay::dataplane::{Applied, Attach, Count, Dataplane, Error, Stage, detach_all};
+    use margay::dataplane::{Applied, Attach, Count, Dataplane, Encapsulated, Error, Stage, detach_all};
     use model::compile::{Compiler, compile};
     use model::denylist::{Denied, Denylist};
     use model::desired::{AttachMode, Desired, Interface, MaxMss, SourceValidation, TunnelKind};
@@ -159,6 +159,8 @@ mod root {
                 draining: true,
             },
         );
+        // It goes down: checks find it, and nobody else.
+        t.checked.insert(BackendId(3), Backend { draining: false, ..t.backends[&BackendId(2)] });
         t
     }
 
@@ -207,6 +209,8 @@ mod root {
             assert!(adopted.clamps_in.is_empty() && adopted.clamps_out.is_empty());
             adopted.clamps_in = wanted.clamps_in.clone();
             adopted.clamps_out = wanted.clamps_out.clone();
+            assert!(adopted.checked.is_empty(), "they serve nobody");
+            adopted.checked = wanted.checked.clone();
             adopted.denylist = wanted.denylist.clone();
             adopted.filter = wanted.filter.clone();
             adopted.tunnel_peers = wanted.tunnel_peers.clone();
@@ -441,6 +445,48 @@ mod root {
             apply(&mut dataplane, &wanted, &[]);
             dataplane.test_run(&frame, ifindex).unwrap();
             assert_eq!(sent(&dataplane, 1).packets, 1);
+        });
+    }
+
+    /// A backend that goes down leaves the ring, and its row is for checks alone until it is back: what it was sent is forgotten, as of one that
+    /// has no row any more.
+    #[test]
+    fn a_backend_that_is_down_has_a_row_for_checks_alone() {
+        with_veth(|_, ifindex| {
+            let mut wanted = tables(ifindex);
+            wanted.filter = Vec::new();
+            for port in wanted.ports.values_mut() {
+                (port.filter, port.validation) = (None, SourceValidation::Off);
+            }
+            let mut dataplane = Dataplane::open_unpinned().unwrap();
+            apply(&mut dataplane, &wanted, &[]);
+            let frame = "eth 02::ff > 02::1 / ip4 192.0.2.77 > 203.0.113.1 / tcp 1 > 80 S";
+            let frame = packet::notation::encode(frame).unwrap();
+            dataplane.test_run(&frame, ifindex).unwrap();
+            let sent = |dataplane: &Dataplane| dataplane.backend_count(BackendId(1)).unwrap().packets;
+            let asked = |dataplane: &Dataplane| {
+                dataplane.encapsulator().unwrap().encapsulate(BackendId(1), &frame[14..]).unwrap()
+            };
+            let (verdict, as_it_serves) = (Verdict::Drop(DropReason::VipNoBackend), asked(&dataplane));
+            assert!(matches!(as_it_serves, Encapsulated::Frame { .. }), "{as_it_serves:?}");
+            assert_eq!(sent(&dataplane), 1);
+
+            let mut down = wanted.clone();
+            let row = down.backends.remove(&BackendId(1)).unwrap();
+            down.checked.insert(BackendId(1), row);
+            down.rings.insert(VipId(1), Arc::from(vec![Slot::default(); RING_SLOTS]));
+            assert_eq!(apply(&mut dataplane, &down, &[]).writes, 2, "ring and row");
+            assert_eq!(apply(&mut dataplane, &down, &[]).writes, 0);
+            assert_eq!(dataplane.explain(&frame, ifindex).unwrap().verdict, verdict);
+            assert_eq!((sent(&dataplane), asked(&dataplane)), (0, as_it_serves.clone()));
+            // A slot that still names it, as for as long as a generation is being written, leads to nobody.
+            down.rings.insert(VipId(1), wanted.rings[&VipId(1)].clone());
+            apply(&mut dataplane, &down, &[]);
+            assert_eq!(dataplane.explain(&frame, ifindex).unwrap().verdict, verdict);
+
+            assert_eq!(apply(&mut dataplane, &wanted, &[]).writes, 1, "the row");
+            dataplane.test_run(&frame, ifindex).unwrap();
+            assert_eq!((sent(&dataplane), asked(&dataplane)), (1, as_it_serves));
         });
     }
 

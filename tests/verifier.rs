@@ -66,6 +66,7 @@ mod root {
                 .unwrap_or_else(|e| panic!("{name}: {e}"));
             let walked = dataplane.verified_instructions().unwrap();
             dataplane.explain(&[0; 64], LOOPBACK).unwrap_or_else(|e| panic!("{name}, explaining: {e}"));
+            dataplane.encapsulator().unwrap_or_else(|e| panic!("{name}, encapsulating: {e}"));
             println!("{name}: {walked} instructions verified");
             let budget = budget(match name.as_str() {
                 _ if is_old_kernel() => "older",

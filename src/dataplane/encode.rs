@@ -15,7 +15,9 @@ use model::tables::{
     Port, PortId, PortKey, Ring, Tables, VipId, VrfId,
 };
 
-use self::services::{backend, decode_backend, decode_vips, quic_servers, vip_addresses, vip_buckets, vip_rows};
+use self::services::{
+    NO_VIP, backend, decode_backend, decode_vips, quic_servers, vip_addresses, vip_buckets, vip_rows,
+};
 use self::tunnels::{inner_sources, tunnel_peer};
 use super::abi::{self, Abi, types};
 use super::error::Error;
@@ -23,7 +25,7 @@ use super::error::Error;
 mod services;
 mod tunnels;
 
-pub(super) use services::{RING_BYTES, decode_ring, ring, stamp};
+pub(super) use services::{RING_BYTES, decode_ring, ring, serves, stamp};
 pub(super) use tunnels::{sources, sources_base};
 
 /// Entries of one map by key, as bytes.
@@ -171,7 +173,7 @@ impl Encoded {
         highest(Table::Adjacencies, tables.adjacencies.keys().map(|id| id.0).max())?;
         highest(Table::NextHops, tables.next_hops.keys().map(|id| id.0).max())?;
         highest(Table::Groups, tables.groups.keys().map(|id| id.0).max())?;
-        highest(Table::Backends, tables.backends.keys().map(|id| id.0).max())?;
+        highest(Table::Backends, tables.backends.keys().chain(tables.checked.keys()).map(|id| id.0).max())?;
         let rings = types::limits::VIPS_MAX.0;
         if let Some(last) = tables.rings.keys().last().filter(|last| last.0 >= rings) {
             return Err(Error::Full { table: "rings", wanted: last.0 as usize + 1, limit: rings as usize });
@@ -210,7 +212,7 @@ fn words(octets: [u8; 16]) -> [u32; 4] {
     words
 }
 
-fn address(words: [u32; 4]) -> IpAddr {
+pub(super) fn address(words: [u32; 4]) -> IpAddr {
     let mut octets = [0; 16];
     for (chunk, word) in octets.chunks_exact_mut(4).zip(words) {
         chunk.copy_from_slice(&word.to_ne_bytes());
@@ -409,6 +411,9 @@ pub(super) fn encode(tables: &Tables, bases: Bases, present: &Encoded) -> Result
     for (id, value) in &tables.backends {
         e.put(Table::Backends, &id.0, &backend(value, tables));
     }
+    for (id, value) in &tables.checked {
+        e.put(Table::Backends, &id.0, &types::backend { vip_id: NO_VIP, ..backend(value, tables) });
+    }
     for (id, value) in &tables.groups {
         e.put(Table::Groups, &id.0, &group(value));
     }
@@ -514,7 +519,8 @@ pub(super) fn decode(e: &Encoded) -> Tables {
         let key = PortKey { ifindex: IfIndex(key.ifindex), vlan: u16::try_from(key.vlan).ok() };
         t.ports.insert(key, decode_port(&value, base));
     }
-    for (id, value) in rows::<u32, types::backend>(e, Table::Backends) {
+    // Those that are there for health checks serve nobody: nothing follows from them.
+    for (id, value) in rows::<u32, types::backend>(e, Table::Backends).filter(|(_, row)| row.vip_id != NO_VIP) {
         t.backends.insert(BackendId(id), decode_backend(&value));
     }
     for (id, value) in rows::<u32, types::group>(e, Table::Groups) {

@@ -6,6 +6,7 @@
 
 mod abi;
 mod counters;
+mod encapsulate;
 mod encode;
 mod error;
 mod explain;
@@ -37,6 +38,7 @@ use tables::flows::{Entry, entries};
 
 pub use abi::types;
 pub use counters::{Count, PortCounters};
+pub use encapsulate::{Encapsulated, Encapsulator};
 pub use error::Error;
 pub use explain::{Explanation, SHORTEST_FRAME, Stage, Step, TestRun};
 pub use flow::{Flow as PacketFlow, flows};
@@ -45,7 +47,7 @@ pub use pins::{Detached, detach_all};
 
 use fib::Prefixes;
 use link::XdpLink;
-use object::{Instance, Knobs, SharedMaps};
+use object::{Instance, Knobs, Purpose, SharedMaps};
 use pins::Pins;
 use reconcile::{Failure, Kernel};
 
@@ -523,7 +525,7 @@ impl Dataplane {
         let knobs = self.instance.as_ref().ok_or(Error::NotApplied)?.knobs;
         let explainer = match self.explainer.take() {
             Some(explainer) => explainer,
-            None => Instance::load(&self.maps, Knobs { explain: true, ..knobs })?,
+            None => Instance::load(&self.maps, Knobs { purpose: Purpose::Explain, ..knobs })?,
         };
         let explanation = explain::explain(&explainer, frame, ifindex);
         self.explainer = Some(explainer);
@@ -534,6 +536,16 @@ impl Dataplane {
             step.id = step.id.saturating_sub(base);
         }
         Ok(explanation)
+    }
+
+    /// What makes of a packet for a backend what the program in force would: see [`Encapsulator`]. One that is made after
+    /// [`apply`](Self::apply) has replaced the program has that one's knobs.
+    ///
+    /// # Errors
+    /// [`Error::NotApplied`] before the first generation, else of loading it.
+    pub fn encapsulator(&self) -> Result<Encapsulator, Error> {
+        let knobs = self.instance.as_ref().ok_or(Error::NotApplied)?.knobs;
+        Ok(Encapsulator::new(Instance::load(&self.maps, Knobs { purpose: Purpose::Encapsulate, ..knobs })?))
     }
 
     /// The program in force, for other callers of `BPF_PROG_TEST_RUN`.

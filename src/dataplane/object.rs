@@ -221,15 +221,36 @@ pub(super) struct Knobs {
     pub(super) flow_lines: u32,
     /// The node's own, in the choice among next hops.
     pub(super) hash_seed: u64,
-    /// Record the way of a packet and change nothing outside it: an object of its own.
-    pub(super) explain: bool,
+    /// What is done with it.
+    pub(super) purpose: Purpose,
+}
+
+/// What an instance is for. All but the first record the way of a packet and change nothing outside it: an object of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Purpose {
+    /// To be attached.
+    Forward,
+    /// To tell the way of a packet of the wire.
+    Explain,
+    /// To put in front of a packet what packets for a backend get.
+    Encapsulate,
+}
+
+impl Purpose {
+    /// The program that serves it.
+    fn program(self) -> &'static str {
+        match self {
+            Self::Forward | Self::Explain => "xdp_uplink",
+            Self::Encapsulate => "xdp_to_backend",
+        }
+    }
 }
 
 impl Knobs {
     pub(super) fn new(features: Features, parameters: &Parameters, sizes: Sizes) -> Self {
         let Parameters { vxlan_port, gue_port, punt_rate, hash_seed, .. } = *parameters;
         let flow_lines = flow_lines(parameters);
-        Self { features, vxlan_port, gue_port, punt_rate, sizes, flow_lines, hash_seed, explain: false }
+        Self { features, vxlan_port, gue_port, punt_rate, sizes, flow_lines, hash_seed, purpose: Purpose::Forward }
     }
 
     /// Writes the knobs into the initial value of the read-only data.
@@ -277,12 +298,16 @@ pub(super) struct Instance {
 impl Instance {
     /// Verifies and loads the object with these knobs over the shared maps.
     pub(super) fn load(maps: &SharedMaps, knobs: Knobs) -> Result<Self, Error> {
-        let mut object = open_object(match (knobs.features.vrf, knobs.explain) {
-            (false, false) => UPLINK,
-            (false, true) => EXPLAIN,
-            (true, false) => UPLINK_VRFS,
-            (true, true) => EXPLAIN_VRFS,
+        let mut object = open_object(match (knobs.features.vrf, knobs.purpose) {
+            (false, Purpose::Forward) => UPLINK,
+            (false, Purpose::Explain | Purpose::Encapsulate) => EXPLAIN,
+            (true, Purpose::Forward) => UPLINK_VRFS,
+            (true, Purpose::Explain | Purpose::Encapsulate) => EXPLAIN_VRFS,
         })?;
+        for mut program in object.progs_mut() {
+            let wanted = program.name() == knobs.purpose.program();
+            program.set_autoload(wanted);
+        }
         for mut map in object.maps_mut() {
             let name = map.name().to_string_lossy().into_owned();
             if let Some(shared) = maps.maps.get(&name) {
@@ -296,7 +321,8 @@ impl Instance {
 
     /// The program.
     pub(super) fn program(&self) -> Result<libbpf_rs::ProgramMut<'_>, Error> {
-        self.object.progs_mut().next().ok_or(Error::NoMap("xdp_uplink"))
+        let name = self.knobs.purpose.program();
+        self.object.progs_mut().find(|program| program.name() == name).ok_or(Error::NoMap(name))
     }
 
     /// A map of this instance alone.

@@ -152,6 +152,7 @@ impl Kernel {
             }
             *writes += self.delete_old(maps, table, desired)?;
         }
+        *writes += self.retire_backends(maps, desired)?;
         *writes += self.delete_rings(maps, desired)?;
         Ok(())
     }
@@ -190,7 +191,7 @@ impl Kernel {
         let current = self.state.entries.entry(table).or_default();
         let mut writes = 0;
         for (key, value) in desired.table(table) {
-            if current.get(key) == Some(value) {
+            if current.get(key) == Some(value) || retires(table, current.get(key), value) {
                 continue;
             }
             map.update(key, value, MapFlags::ANY).map_err(failed(table.map(), "update"))?;
@@ -218,6 +219,24 @@ impl Kernel {
             current.remove(key);
         }
         Ok(stale.len())
+    }
+
+    /// Has rows that packets find be for checks alone: deletes, as far as packets are concerned.
+    fn retire_backends(&mut self, maps: &SharedMaps, desired: &Encoded) -> Result<usize, Error> {
+        let (table, counters) = (Table::Backends, Table::Backends.counters());
+        let map = maps.get(table.map())?;
+        let current = self.state.entries.entry(table).or_default();
+        let mut writes = 0;
+        for (key, value) in desired.table(table) {
+            if !retires(table, current.get(key), value) {
+                continue;
+            }
+            map.update(key, value, MapFlags::ANY).map_err(failed(table.map(), "update"))?;
+            counters.map_or(Ok(()), |counters| counters::reset(maps, counters, key))?;
+            current.insert(key.clone(), value.clone());
+            writes += 1;
+        }
+        Ok(writes)
     }
 
     fn apply_rings(&mut self, maps: &SharedMaps, desired: &Encoded) -> Result<usize, Error> {
@@ -252,6 +271,11 @@ impl Kernel {
         }
         Ok(stale.len())
     }
+}
+
+/// True where packets find what is there, and not what it becomes.
+fn retires(table: Table, present: Option<&Vec<u8>>, wanted: &[u8]) -> bool {
+    table == Table::Backends && present.is_some_and(|row| encode::serves(row)) && !encode::serves(wanted)
 }
 
 fn read_array(map: &MapHandle, table: Table) -> Result<Entries, Error> {

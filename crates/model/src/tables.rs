@@ -440,6 +440,8 @@ pub struct Tables {
     pub rings: BTreeMap<VipId, Ring>,
     /// Backends.
     pub backends: BTreeMap<BackendId, Backend>,
+    /// Backends that no packet of a client goes to, and health checks do as if it went there.
+    pub checked: BTreeMap<BackendId, Backend>,
     /// VIPs whose clients stay with their backends, and for how long.
     pub affinity: BTreeMap<VipId, Duration>,
     /// VIPs whose packets go by QUIC connection IDs.

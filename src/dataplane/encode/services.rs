@@ -153,6 +153,14 @@ fn only_way(id: GroupId, tables: &Tables) -> Option<(NextHopId, AdjacencyId)> {
     }
 }
 
+/// Of a row that packets do not find: none is for this VIP.
+pub(super) const NO_VIP: u32 = 0;
+
+/// True for the row of a backend that packets find.
+pub(in crate::dataplane) fn serves(row: &[u8]) -> bool {
+    abi::from_bytes::<types::backend>(row).is_some_and(|row| row.vip_id != NO_VIP)
+}
+
 /// The row of a backend.
 pub(super) fn backend(backend: &Backend, tables: &Tables) -> types::backend {
     use types::outer_kind as k;

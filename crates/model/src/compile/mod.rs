@@ -213,6 +213,7 @@ fn generation(
         vips: vips.iter().map(|vip| (vip.key, vip.id)).collect(),
         rings: services::rings(&vips, ids),
         backends: backends(&vips, &forwarding),
+        checked: BTreeMap::new(),
         affinity: vips.iter().filter_map(|vip| Some((vip.id, vip.service.affinity?))).collect(),
         quic: vips.iter().filter_map(|vip| Some((vip.id, vip.service.quic.as_ref()?.lengths))).collect(),
         quic_servers: vips.iter().flat_map(services::quic_servers).collect(),
