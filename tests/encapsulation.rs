@@ -3,9 +3,12 @@
 
 mod root {
     use std::net::IpAddr;
+    use std::sync::Arc;
+    use std::time::Duration;
 
     use margay::dataplane::{Encapsulated, Encapsulator};
     use model::desired::{AttachMode, Backend, Encap, Interface, MaxMss, Service};
+    use model::health::{HealthCheck, Probe, ServiceHealth, Standing, Via};
     use model::network::{IfIndex, Link, Mac, Vlan};
     use model::tables::{BackendId, VipKey};
     use model::verdict::{DropReason, PuntReason, Verdict};
@@ -63,7 +66,7 @@ mod root {
     }
 
     /// A service for each of these backends.
-    fn serve(world: &mut World, backends: &[(&str, Encap)]) {
+    fn serve(world: &mut World, backends: &[(&str, Encap)], health: Option<&ServiceHealth>) {
         let service = |(n, (backend, encap)): (usize, &(&str, Encap))| {
             let service = |vip: &String| Service {
                 name: format!("web {vip}"),
@@ -71,7 +74,7 @@ mod root {
                 port: Some(80),
                 protocol: Some(6),
                 advertise: false,
-                health: None,
+                health: health.cloned(),
                 affinity: None,
                 quic: None,
                 backends: vec![Backend { address: ip(backend), weight: 1, encap: *encap, drain: false }],
@@ -135,7 +138,7 @@ mod root {
                     }
                 }
                 let all: Vec<_> = BACKENDS.iter().flat_map(|backend| ENCAPS.map(|encap| (*backend, encap))).collect();
-                serve(&mut world, &all);
+                serve(&mut world, &all, None);
                 FeatureSet::ALL.iter().for_each(|features| compare(&world, *features, all.len()));
             }
         });
@@ -161,12 +164,53 @@ mod root {
         assert!(program.counters().unwrap().values().all(|port| port.rx.packets == 0));
     }
 
+    /// The row of a backend that does not serve takes checks and nobody else's packets.
+    #[test]
+    fn a_backend_that_is_down_is_asked_and_gets_nothing() {
+        in_namespace(|| {
+            let check = HealthCheck {
+                probe: Probe::Tcp,
+                via: Via::Tunnel,
+                port: None,
+                interval: Duration::from_secs(2),
+                timeout: Duration::from_secs(1),
+                rise: 2,
+                fall: 3,
+                jitter_percent: 10,
+            };
+            let health = ServiceHealth { check: Arc::new(check), panic_percent: 0 };
+            let mut world = world();
+            serve(&mut world, &[(BACKENDS[0], Encap::Ipip)], Some(&health));
+            let mut frames = Vec::new();
+            for standing in [Standing::Up, Standing::Down("no answer".to_owned()), Standing::Starting] {
+                for service in &world.desired.services {
+                    world.network.health.set(service.target(&service.backends[0]).unwrap(), standing.clone());
+                }
+                let mut program = Program::load(&world, FeatureSet::Smallest).unwrap();
+                for family in [0, 1] {
+                    let packet = &packets(0, family)[0];
+                    let frame = encode(&format!("eth 02::ff > 02:00:00:00:01:01 / {packet}")).unwrap();
+                    let client = program.explain(&Arrival { ifindex: INGRESS, frame }).unwrap();
+                    let expected = match standing {
+                        Standing::Up => Verdict::Redirect(UNTAGGED),
+                        _ => Verdict::Drop(DropReason::VipNoBackend),
+                    };
+                    assert_eq!(client.verdict, expected, "{standing:?}");
+                    let backend = backend_of(&program, &vips(0)[family]);
+                    frames.push(encapsulator(&program).encapsulate(backend, &bytes(packet)).unwrap());
+                }
+            }
+            assert!(matches!(frames[0], Encapsulated::Frame { ifindex: UNTAGGED, .. }));
+            assert_eq!((&frames[..2], &frames[..2]), (&frames[2..4], &frames[4..]));
+        });
+    }
+
     #[test]
     fn what_does_not_leave_says_why() {
         in_namespace(|| {
             for (encap, mtu) in [(Encap::L2, 1_500), (Encap::Ipip, 1_480)] {
                 let mut world = world();
-                serve(&mut world, &[(SILENT, encap)]);
+                serve(&mut world, &[(SILENT, encap)], None);
                 let program = Program::load(&world, FeatureSet::Smallest).unwrap();
                 let (encapsulator, backend) = (encapsulator(&program), backend_of(&program, &vips(0)[0]));
                 let sent = |packet: &str| encapsulator.encapsulate(backend, &bytes(packet)).unwrap();

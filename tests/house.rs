@@ -4,9 +4,11 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Files that may contain `unsafe`: the UMEM, raw BPF calls, mapped maps and views of ABI structs, and a socket option of TCP MD5.
+/// Files that may contain `unsafe`: the UMEM, raw BPF calls, mapped maps and views of ABI structs, a socket option of TCP MD5, and
+/// a TUN device with the frames that go on from it.
 const UNSAFE: &[&str] = &[
     "src/control/bgp/socket.rs",
+    "src/control/health/tunnel/raw.rs",
     "src/dataplane/abi.rs",
     "src/dataplane/link.rs",
     "src/dataplane/mapped.rs",

@@ -221,7 +221,8 @@ fn last_check(health: &BackendHealth) -> Option<String> {
     let result = last.error.as_deref().unwrap_or("ok");
     #[expect(clippy::cast_precision_loss, reason = "milliseconds with one digit")]
     let took = last.took_microseconds as f64 / 1000.0;
-    Some(format!("{result}, {took:.1} ms, {} ago", duration(last.seconds_ago)))
+    let via = if health.via_tunnel && last.error.is_none() { " via tunnel" } else { "" };
+    Some(format!("{result}{via}, {took:.1} ms, {} ago", duration(last.seconds_ago)))
 }
 
 impl Row for Peer {

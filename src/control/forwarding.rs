@@ -59,6 +59,8 @@ pub(super) struct Forwarding {
     refused: BTreeMap<IfIndex, String>,
     failure: Option<String>,
     effort: Effort,
+    /// Programs that have been in force.
+    programs: u64,
     reasons: Reasons,
     /// Slots of rings that have changed, counted from `began`.
     marks: Marks,
@@ -84,6 +86,7 @@ impl Forwarding {
             refused: BTreeMap::new(),
             failure: None,
             effort: Effort::default(),
+            programs: 0,
             reasons: Reasons::read()?,
             marks: Marks::default(),
             began: Instant::now(),
@@ -113,6 +116,11 @@ impl Forwarding {
     /// Number of the generation in force; 0 before the first.
     pub(super) fn generation(&self) -> u64 {
         self.generation
+    }
+
+    /// How many programs have been in force: another number, another program.
+    pub(super) fn programs(&self) -> u64 {
+        self.programs
     }
 
     /// The generation in force.
@@ -265,6 +273,7 @@ impl Forwarding {
         let begin = Instant::now();
         let applied = self.apply(network)?;
         self.effort.apply = begin.elapsed();
+        self.programs += u64::from(applied.program_replaced);
         if news {
             self.in_force(applied);
             self.marks.follow(&self.compiler.compiled().tables.rings, self.began.elapsed());

@@ -158,6 +158,7 @@ impl Owner {
         info!("stopping; programs, maps and links stay in place and keep forwarding");
         self.workers.stop();
         self.routing.stop().await;
+        self.health.stop();
     }
 
     /// When slots that have changed are next looked through.
@@ -172,9 +173,11 @@ impl Owner {
             Event::KernelRoutes(update) => self.kernel_routes_changed(update),
             Event::KernelTable(table) => self.compare(table),
             Event::Bgp(event) => {
+                let was_settled = self.routing.is_settled();
                 if self.routing.changed(event) {
                     self.routes_changed();
                 }
+                self.routes_settled(was_settled);
             }
             Event::Health(news) => {
                 if self.health.learn(news, &mut self.network) {
@@ -199,12 +202,20 @@ impl Owner {
     }
 
     fn kernel_routes_changed(&mut self, update: routes::Update) {
-        let was_ready = self.is_ready();
+        let (was_ready, was_settled) = (self.is_ready(), self.routing.is_settled());
         if self.routing.kernel_changed(update) {
             self.routes_changed();
         }
+        self.routes_settled(was_settled);
         if !was_ready {
             self.changed(true);
+        }
+    }
+
+    /// Who has no route now has none: what waited for that is told with the next generation.
+    fn routes_settled(&mut self, were_settled: bool) {
+        if !were_settled && self.routing.is_settled() {
+            self.changed(false);
         }
     }
 
@@ -429,6 +440,8 @@ impl Owner {
             // What is in the way, another program or a busy queue, goes without a word.
             self.due = Some(Instant::now() + PATIENT_RETRY);
         }
+        let settled = self.routing.is_settled();
+        self.health.in_force(&self.config.loaded.desired, &self.network, &self.forwarding, settled);
         let now = Instant::now();
         self.folding.changed(now);
         let compiled = self.forwarding.compiled();

@@ -141,6 +141,11 @@ impl Routing {
         &self.kernel
     }
 
+    /// Every source of routes has spoken, or cannot.
+    pub(super) fn is_settled(&self) -> bool {
+        self.converged && (self.kernel.synchronised || self.kernel.failure.is_some())
+    }
+
     /// Follows the configuration. The router identifier is the configured one, else the lowest IPv4 address when it is
     /// first needed (RFC 4271 §1.1, RFC 6286).
     pub(super) fn configure(&mut self, desired: &Desired, network: &Network) {

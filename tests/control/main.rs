@@ -13,6 +13,7 @@ mod root {
     mod drain;
     mod forwarding;
     mod health;
+    mod health_tunnel;
     mod kernel_routes;
     mod mss;
     mod restart;

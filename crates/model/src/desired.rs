@@ -75,6 +75,10 @@ pub struct Node {
     pub encap_prefix_v4: Option<IpNet>,
     /// The same, IPv6.
     pub encap_prefix_v6: Option<IpNet>,
+    /// Mark of the packets of health checks via tunnel.
+    pub check_mark: u32,
+    /// The kernel's routing table for packets with that mark; no other use of it is known.
+    pub check_table: u32,
     /// Punts a second and reason that one core lets through to the slow path.
     pub punt_rate: u32,
     /// Ports that untracked policy never closes, towards this node (Felix `FailsafeInboundHostPorts`).
@@ -82,6 +86,9 @@ pub struct Node {
     /// Ports that this node reaches whatever the policy says; their replies are let in (`FailsafeOutboundHostPorts`).
     pub failsafe_outbound: Vec<Failsafe>,
 }
+
+/// Mark, and table, of health checks via tunnel. None of its bits is one that Calico, Cilium or kube-proxy give a meaning.
+const CHECK_MARK: u32 = 0x306d;
 
 impl Node {
     /// True where an interface lets in what comes by a path that is not chosen.
@@ -110,6 +117,8 @@ impl Default for Node {
             encap_source_v6: None,
             encap_prefix_v4: None,
             encap_prefix_v6: None,
+            check_mark: CHECK_MARK,
+            check_table: CHECK_MARK,
             punt_rate: 1_000,
             failsafe_inbound: [tcp(22), udp(68)]
                 .into_iter()

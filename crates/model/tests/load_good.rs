@@ -146,6 +146,7 @@ fn defaults() {
     };
     let tcp = HealthCheck {
         probe: Probe::Tcp,
+        via: Via::Direct,
         port: None,
         interval: Duration::from_secs(2),
         timeout: Duration::from_secs(1),
@@ -155,10 +156,14 @@ fn defaults() {
     };
     assert_eq!(check("{type: TCP}"), (tcp.clone(), "TCP 10.1.0.1:53".to_owned()));
     let half = Duration::from_millis(500);
-    let quick = HealthCheck { interval: half, timeout: half, port: Some(80), ..tcp };
+    let quick = HealthCheck { interval: half, timeout: half, port: Some(80), ..tcp.clone() };
     assert_eq!(check("{type: TCP, interval: 500ms, port: 80}"), (quick, "TCP 10.1.0.1:80".to_owned()));
     assert_eq!(check("{type: ICMP}").1, "ICMP echo 10.1.0.1");
     assert_eq!(check("{type: HTTP}").1, "HTTP GET 10.1.0.1:53/");
+    assert_eq!(check("{type: HTTP, via: tunnel}").1, "HTTP GET 192.0.2.1:53/ via tunnel to 10.1.0.1");
+    assert_eq!(check("{type: ICMP, via: tunnel}").1, "ICMP echo 192.0.2.1 via tunnel to 10.1.0.1");
+    assert_eq!(check("{type: TCP, via: tunnel}").0, HealthCheck { via: Via::Tunnel, ..tcp.clone() });
+    assert_eq!(check("{type: TCP, via: direct}").0, tcp);
     for (written, name) in [
         ("host: www.example.org:8443", Some("www.example.org")),
         ("host: 192.0.2.1", None),
@@ -183,6 +188,10 @@ fn defaults() {
     let node = NODE.replace("  encap", "  kernelRoutes: {table: 10, auditSeconds: 0}\n  encap");
     let kernel_routes = load(&[("n".to_owned(), node)], None).unwrap().desired.node.kernel_routes;
     assert_eq!(kernel_routes, Some(KernelRoutes { table: 10, audit_seconds: 0, alternatives: false }));
+    assert_eq!((loaded.desired.node.check_mark, loaded.desired.node.check_table), (12_397, 12_397));
+    let node = NODE.replace("  encap", "  healthChecks: {mark: 7, table: 4294967295}\n  encap");
+    let node = load(&[("n".to_owned(), node)], None).unwrap().desired.node;
+    assert_eq!((node.check_mark, node.check_table), (7, u32::MAX));
     let node = NODE.replace("  encap", "  failsafeInboundHostPorts: []\n  encap");
     let desired = load(&[("n".to_owned(), node)], None).unwrap().desired;
     assert_eq!(desired.node.failsafe_inbound, []);

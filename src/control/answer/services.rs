@@ -159,6 +159,7 @@ fn health(owner: &Owner, service: &Service, backend: &DesiredBackend) -> Option<
     });
     Some(BackendHealth {
         check: target.to_string(),
+        via_tunnel: target.vip.is_some(),
         since_seconds: report.map_or(owner.started, |report| report.since).elapsed().as_secs(),
         reason: match standing {
             Standing::Down(reason) => Some(reason.clone()),

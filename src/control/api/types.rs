@@ -480,6 +480,9 @@ impl BackendState {
 pub struct BackendHealth {
     /// What is asked of whom.
     pub check: String,
+    /// It is asked as the VIP, in what clients' packets to it are sent in.
+    #[serde(default)]
+    pub via_tunnel: bool,
     /// For how long it has been up, down or starting.
     pub since_seconds: u64,
     /// Why it is down.

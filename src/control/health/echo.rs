@@ -52,6 +52,22 @@ impl Echo {
     }
 }
 
+/// Asks for one echo over a raw socket of its own that is connected, and waits for it, without end.
+///
+/// # Errors
+/// What is wrong, in the words that the operator gets.
+pub(super) async fn over(socket: &UdpSocket, ipv6: bool, token: u64) -> Result<(), String> {
+    let token = token.to_be_bytes();
+    socket.send(&echo::request(ipv6, token)).await.map_err(|error| words(&error))?;
+    let mut buffer = [0; BUFFER_BYTES];
+    loop {
+        let length = socket.recv(&mut buffer).await.map_err(|error| words(&error))?;
+        if buffer.get(..length).and_then(|packet| token_of(ipv6, packet)) == Some(token) {
+            return Ok(());
+        }
+    }
+}
+
 /// A raw socket, in the form that the runtime waits for: it is sent by and received from with addresses, like one of UDP.
 fn open(ipv6: bool) -> io::Result<UdpSocket> {
     let (domain, protocol) = if ipv6 { (Domain::IPV6, Protocol::ICMPV6) } else { (Domain::IPV4, Protocol::ICMPV4) };

@@ -7,10 +7,13 @@ mod echo;
 mod http;
 mod probe;
 mod tls;
+mod tunnel;
+mod ways;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -21,11 +24,15 @@ use model::tables::VipKey;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 use super::event::Event;
+use super::forwarding::Forwarding;
+use crate::dataplane::Encapsulator;
 use echo::Echo;
 use probe::Prepared;
+use tunnel::{Passage, Settings, Tunnel};
+use ways::Ways;
 
 /// What changes no verdict is told this often.
 const REPORT_EVERY: Duration = Duration::from_millis(250);
@@ -48,10 +55,23 @@ pub struct News {
     taken: oneshot::Sender<()>,
 }
 
+/// What the checking thread is told.
+enum Order {
+    /// Who is to be checked, and whether it is in use.
+    Check(BTreeMap<Target, bool>),
+    /// The ways of targets that are checked via tunnel, in the generation in force.
+    Ways(Settings, Ways),
+    /// What sends their packets, from now on.
+    Program(Arc<Encapsulator>),
+}
+
 /// What the owner of the state knows about backends.
 pub(super) struct Health {
     thread: JoinHandle<()>,
-    follow: mpsc::UnboundedSender<BTreeMap<Target, bool>>,
+    orders: mpsc::UnboundedSender<Order>,
+    /// What was last told of ways, and of which program.
+    ways: Option<(Settings, Ways)>,
+    program: Option<u64>,
     reports: BTreeMap<Target, Report>,
     late: u64,
     /// The configuration has changed since targets were last derived from it.
@@ -61,11 +81,12 @@ pub(super) struct Health {
 impl Health {
     /// Starts the checking thread. It ends with the receiver of its events.
     pub(super) fn start(events: mpsc::Sender<Event>) -> io::Result<Self> {
-        let (follow, followed) = mpsc::unbounded_channel();
+        let (orders, ordered) = mpsc::unbounded_channel();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let thread = std::thread::Builder::new().name("margay-health".into());
-        let thread = thread.spawn(move || runtime.block_on(check(followed, events)))?;
-        Ok(Self { thread, follow, reports: BTreeMap::new(), late: 0, stale: true })
+        let thread = thread.spawn(move || runtime.block_on(run(ordered, events)))?;
+        let reports = BTreeMap::new();
+        Ok(Self { thread, orders, ways: None, program: None, reports, late: 0, stale: true })
     }
 
     /// The configuration is another one.
@@ -106,7 +127,45 @@ impl Health {
             }
         }
         // Without the thread, which only ends with the process, there is nobody to ask.
-        let _ = self.follow.send(wanted);
+        let _ = self.orders.send(Order::Check(wanted));
+    }
+
+    /// A generation is in force: tells the ways that it has for checks via tunnel.
+    pub(super) fn in_force(
+        &mut self,
+        desired: &Desired,
+        network: &Network,
+        forwarding: &Forwarding,
+        routes_known: bool,
+    ) {
+        let ways = ways::ways(desired, network, forwarding.compiled(), routes_known);
+        if ways.is_empty() && self.ways.as_ref().is_some_and(|(_, former)| former.is_empty()) {
+            return;
+        }
+        let program = forwarding.programs();
+        if !ways.is_empty() && self.program != Some(program) {
+            match forwarding.dataplane().encapsulator() {
+                Ok(encapsulator) => {
+                    self.program = Some(program);
+                    let _ = self.orders.send(Order::Program(Arc::new(encapsulator)));
+                }
+                Err(error) => error!(%error, "the program that sends checks via tunnel cannot be loaded"),
+            }
+        }
+        let settings = Settings { mark: desired.node.check_mark, table: desired.node.check_table };
+        let told = Some((settings, ways));
+        if self.ways != told {
+            self.ways = told.clone();
+            let _ = told.map(|(settings, ways)| self.orders.send(Order::Ways(settings, ways)));
+        }
+    }
+
+    /// Ends the checks, when what they needed of the kernel has been given back.
+    pub(super) fn stop(self) {
+        drop(self.orders);
+        if self.thread.join().is_err() {
+            error!("the checking thread did not end by itself");
+        }
     }
 
     /// Takes in what is told; true where a backend stands differently.
@@ -148,7 +207,15 @@ struct Ended {
 }
 
 /// The checking thread.
-async fn check(mut wanted: mpsc::UnboundedReceiver<BTreeMap<Target, bool>>, events: mpsc::Sender<Event>) {
+async fn run(ordered: mpsc::UnboundedReceiver<Order>, events: mpsc::Sender<Event>) {
+    let mut tunnel = Tunnel::new(Instant::now());
+    check(ordered, events, &mut tunnel).await;
+    tunnel.close().await;
+}
+
+/// Checks until nobody is left who gives orders, or takes news.
+async fn check(mut ordered: mpsc::UnboundedReceiver<Order>, events: mpsc::Sender<Event>, tunnel: &mut Tunnel) {
+    let mut wanted: BTreeMap<Target, bool> = BTreeMap::new();
     let mut schedule = Schedule::new(fastrand::u64(..));
     let mut under_way: JoinSet<Ended> = JoinSet::new();
     let mut known: BTreeMap<Target, Report> = BTreeMap::new();
@@ -158,11 +225,13 @@ async fn check(mut wanted: mpsc::UnboundedReceiver<BTreeMap<Target, bool>>, even
     let most = raise_descriptors();
     let mut tools = Tools::default();
     loop {
+        tunnel.keep_open(Instant::now()).await;
         let now = Instant::now();
         while under_way.len() < most {
             let Some((id, target, due)) = schedule.take_due(now) else { break };
             late += u64::from(now.saturating_duration_since(due) > LATE);
-            under_way.spawn(run(id, tools.prepare(&target, now), target));
+            let prepared = tools.prepare(&target, now).and_then(|tools| Ok((tools, tunnel.passage(&target)?)));
+            under_way.spawn(check_once(id, prepared, target));
         }
         if taken.as_mut().is_some_and(|taken| taken.try_recv() != Err(oneshot::error::TryRecvError::Empty)) {
             taken = None;
@@ -172,12 +241,17 @@ async fn check(mut wanted: mpsc::UnboundedReceiver<BTreeMap<Target, bool>>, even
         let tell = (!known.is_empty() && taken.is_none()).then(|| if urgent { now } else { told + REPORT_EVERY });
         let wake = [next, tell.filter(|at| *at > now)].into_iter().flatten().min();
         tokio::select! {
-            targets = wanted.recv() => match targets {
-                Some(targets) => {
-                    schedule.follow(&targets, Instant::now());
-                    known.retain(|target, _| targets.contains_key(target));
+            order = ordered.recv() => {
+                match order {
+                    Some(Order::Check(targets)) => wanted = targets,
+                    Some(Order::Ways(settings, ways)) => tunnel.follow(settings, ways, Instant::now()).await,
+                    Some(Order::Program(program)) => tunnel.take_program(program),
+                    None => return,
                 }
-                None => return,
+                // Nobody is asked whose way is not known yet.
+                let targets = wanted.iter().filter(|(target, _)| tunnel.knows(target));
+                schedule.follow(&targets.map(|(target, in_use)| (target.clone(), *in_use)).collect(), Instant::now());
+                known.retain(|target, _| wanted.contains_key(target));
             },
             Some(ended) = under_way.join_next(), if !under_way.is_empty() => {
                 // A check that panicked or was cancelled has no outcome; none does either.
@@ -215,7 +289,7 @@ impl Tools {
     fn prepare(&mut self, target: &Target, now: Instant) -> Result<Prepared, String> {
         match &target.check.probe {
             Probe::Http(HttpProbe { tls: Some(tls), .. }) => Ok(Prepared::Tls(self.tls.of(tls, now)?)),
-            Probe::Icmp => {
+            Probe::Icmp if target.vip.is_none() => {
                 let [four, six] = &mut self.echoes;
                 let ipv6 = target.address.is_ipv6();
                 let echo = if ipv6 { six } else { four };
@@ -224,15 +298,15 @@ impl Tools {
                 }
                 Ok(echo.clone().map_or(Prepared::Nothing, Prepared::Echo))
             }
-            Probe::Tcp | Probe::Http(_) | Probe::Udp(_) => Ok(Prepared::Nothing),
+            Probe::Tcp | Probe::Http(_) | Probe::Udp(_) | Probe::Icmp => Ok(Prepared::Nothing),
         }
     }
 }
 
-async fn run(id: CheckId, prepared: Result<Prepared, String>, target: Target) -> Ended {
+async fn check_once(id: CheckId, prepared: Result<(Prepared, Option<Passage>), String>, target: Target) -> Ended {
     let began = Instant::now();
     let outcome = match prepared {
-        Ok(prepared) => probe::probe(&target, prepared).await,
+        Ok((prepared, passage)) => probe::probe(&target, prepared, passage).await,
         Err(error) => Err(error),
     };
     Ended { id, took: began.elapsed(), outcome }
@@ -247,9 +321,10 @@ async fn sleep_until(wake: Option<Instant>) {
 
 fn tell_of(target: &Target, report: &Report) {
     let backend = std::net::SocketAddr::new(target.address, target.port);
+    let via = target.vip.map(|_| target.asked()).map(tracing::field::display);
     match report.progress.standing() {
-        Standing::Down(reason) => warn!(%backend, reason, "backend is down"),
-        Standing::Up => info!(%backend, "backend is up"),
+        Standing::Down(reason) => warn!(%backend, via, reason, "backend is down"),
+        Standing::Up => info!(%backend, via, "backend is up"),
         Standing::Starting => {}
     }
 }

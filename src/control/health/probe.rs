@@ -11,7 +11,8 @@ use tokio::net::{TcpSocket, TcpStream, UdpSocket};
 use tokio::time::{Instant, timeout_at};
 use tokio_rustls::rustls::ClientConfig;
 
-use super::echo::Echo;
+use super::echo::{self, Echo};
+use super::tunnel::Passage;
 use super::{http, tls};
 
 /// Largest datagram that is looked at.
@@ -35,6 +36,10 @@ impl Deadline {
     pub(super) fn at(self) -> Instant {
         self.at
     }
+
+    fn is_over(self) -> bool {
+        Instant::now() >= self.at
+    }
 }
 
 /// What a check needs that is not its own.
@@ -47,41 +52,62 @@ pub(super) enum Prepared {
     Echo(Echo),
 }
 
-/// Checks a target once.
+/// Checks a target once, via tunnel where there is a passage.
 ///
 /// # Errors
 /// What is wrong, in the words that the operator gets.
-pub(super) async fn probe(target: &Target, prepared: Prepared) -> Result<(), String> {
+pub(super) async fn probe(target: &Target, prepared: Prepared, mut passage: Option<Passage>) -> Result<(), String> {
+    let outcome = ask(target, prepared, &mut passage).await;
+    match passage {
+        Some(passage) => passage.judge(outcome),
+        None => outcome,
+    }
+}
+
+async fn ask(target: &Target, prepared: Prepared, passage: &mut Option<Passage>) -> Result<(), String> {
     let timeout = target.check.timeout;
     let deadline = Deadline { at: Instant::now() + timeout, timeout };
-    let address = SocketAddr::new(target.address, target.port);
+    let address = target.asked();
     match (&target.check.probe, prepared) {
         (Probe::Tcp, _) => {
-            let stream = connect(address, deadline).await?;
+            let stream = connect(address, passage, deadline).await?;
             // The server learns at once that nothing will come, and neither side keeps the connection in memory.
             SockRef::from(&stream).set_linger(Some(Duration::ZERO)).map_err(|error| words(&error))
         }
         (Probe::Http(expected @ HttpProbe { tls: Some(tls), .. }), Prepared::Tls(configuration)) => {
-            let stream = connect(address, deadline).await?;
-            let stream = tls::connect(stream, target.address, tls, configuration, deadline).await?;
+            let stream = connect(address, passage, deadline).await?;
+            let stream = tls::connect(stream, address.ip(), tls, configuration, deadline).await?;
             http::probe(stream, address, expected, deadline).await
         }
-        (Probe::Http(expected), _) => http::probe(connect(address, deadline).await?, address, expected, deadline).await,
-        (Probe::Udp(expected), _) => udp(address, expected, deadline).await,
-        (Probe::Icmp, Prepared::Echo(echo)) => deadline.of("echo reply", echo.of(target.address)).await,
-        (Probe::Icmp, _) => Err("no raw socket".to_owned()),
+        (Probe::Http(expected), _) => {
+            http::probe(connect(address, passage, deadline).await?, address, expected, deadline).await
+        }
+        (Probe::Udp(expected), _) => udp(address, expected, passage, deadline).await,
+        (Probe::Icmp, prepared) => match (passage, prepared) {
+            (Some(passage), _) => echo_through(passage, address, deadline).await,
+            (None, Prepared::Echo(echo)) => deadline.of("echo reply", echo.of(target.address)).await,
+            (None, _) => Err("no raw socket".to_owned()),
+        },
     }
 }
 
 /// Sends the datagram and judges the first answer to it. A socket that is connected is told of ICMP errors, and gets answers from that
 /// server and port alone.
-async fn udp(address: SocketAddr, expected: &UdpProbe, deadline: Deadline) -> Result<(), String> {
+async fn udp(
+    address: SocketAddr,
+    expected: &UdpProbe,
+    passage: &mut Option<Passage>,
+    deadline: Deadline,
+) -> Result<(), String> {
     let any = if address.is_ipv4() { IpAddr::V4(Ipv4Addr::UNSPECIFIED) } else { IpAddr::V6(Ipv6Addr::UNSPECIFIED) };
     let failed = |error: io::Error| match error.kind() {
         io::ErrorKind::ConnectionRefused => "port unreachable".to_owned(),
         _ => words(&error),
     };
-    let socket = UdpSocket::bind(SocketAddr::new(any, 0)).await.map_err(failed)?;
+    let socket = match passage {
+        Some(passage) => passage.datagram(address)?,
+        None => UdpSocket::bind(SocketAddr::new(any, 0)).await.map_err(failed)?,
+    };
     socket.connect(address).await.map_err(failed)?;
     socket.send(&expected.send).await.map_err(failed)?;
     let mut answer = vec![0; ANSWER_BYTES];
@@ -89,7 +115,9 @@ async fn udp(address: SocketAddr, expected: &UdpProbe, deadline: Deadline) -> Re
     match (answered, &expected.expect) {
         (Ok(Err(error)), _) => Err(failed(error)),
         (Ok(Ok(_)), None) | (Err(_), None) => Ok(()),
-        (Err(_), Some(_)) => Err(format!("no UDP answer within {:?}", deadline.timeout)),
+        (Err(_), Some(_)) => {
+            Err(silence(passage, address, deadline, format!("no UDP answer within {:?}", deadline.timeout)))
+        }
         (Ok(Ok(length)), Some(wanted)) => {
             let found =
                 answer.get(..length).is_some_and(|answer| answer.windows(wanted.len()).any(|part| part == wanted));
@@ -98,10 +126,31 @@ async fn udp(address: SocketAddr, expected: &UdpProbe, deadline: Deadline) -> Re
     }
 }
 
-async fn connect(address: SocketAddr, deadline: Deadline) -> Result<TcpStream, String> {
-    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() };
-    let socket = socket.map_err(|error| words(&error))?;
-    deadline.of("connection", async { socket.connect(address).await.map_err(|error| words(&error)) }).await
+async fn connect(address: SocketAddr, passage: &mut Option<Passage>, deadline: Deadline) -> Result<TcpStream, String> {
+    let socket = match passage {
+        Some(passage) => passage.stream(address)?,
+        None if address.is_ipv4() => TcpSocket::new_v4().map_err(|error| words(&error))?,
+        None => TcpSocket::new_v6().map_err(|error| words(&error))?,
+    };
+    let connected =
+        deadline.of("connection", async { socket.connect(address).await.map_err(|error| words(&error)) }).await;
+    connected.map_err(|error| silence(passage, address, deadline, error))
+}
+
+async fn echo_through(passage: &mut Passage, address: SocketAddr, deadline: Deadline) -> Result<(), String> {
+    let token = fastrand::u64(..);
+    let socket = passage.raw(address, token)?;
+    socket.connect(address).await.map_err(|error| words(&error))?;
+    let answered = deadline.of("echo reply", echo::over(&socket, address.is_ipv6(), token)).await;
+    answered.map_err(|error| if deadline.is_over() { passage.silence(address, error) } else { error })
+}
+
+/// What was said where nothing came back, and of a check via tunnel what may be the reason.
+fn silence(passage: &Option<Passage>, address: SocketAddr, deadline: Deadline, said: String) -> String {
+    match passage {
+        Some(passage) if deadline.is_over() => passage.silence(address, said),
+        _ => said,
+    }
 }
 
 /// The kernel's words for an error, without its number.

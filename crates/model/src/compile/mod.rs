@@ -212,8 +212,8 @@ fn generation(
         tunnel_sources,
         vips: vips.iter().map(|vip| (vip.key, vip.id)).collect(),
         rings: services::rings(&vips, ids),
-        backends: backends(&vips, &forwarding),
-        checked: BTreeMap::new(),
+        backends: backends(&vips, &forwarding, |vip| &vip.backends),
+        checked: backends(&vips, &forwarding, |vip| &vip.checked),
         affinity: vips.iter().filter_map(|vip| Some((vip.id, vip.service.affinity?))).collect(),
         quic: vips.iter().filter_map(|vip| Some((vip.id, vip.service.quic.as_ref()?.lengths))).collect(),
         quic_servers: vips.iter().flat_map(services::quic_servers).collect(),
@@ -313,7 +313,12 @@ fn features(desired: &Desired, tables: &Tables) -> Features {
     }
 }
 
-fn backends(vips: &[Vip<'_>], forwarding: &Forwarding) -> BTreeMap<BackendId, Backend> {
+/// The rows of some backends of each VIP.
+fn backends(
+    vips: &[Vip<'_>],
+    forwarding: &Forwarding,
+    some: impl for<'a> Fn(&'a Vip<'_>) -> &'a [(BackendId, services::UsableBackend)],
+) -> BTreeMap<BackendId, Backend> {
     let of_vip = |vip: &Vip<'_>| {
         let vip_id = vip.id;
         let entry = move |(id, b): &(BackendId, services::UsableBackend)| {
@@ -330,7 +335,7 @@ fn backends(vips: &[Vip<'_>], forwarding: &Forwarding) -> BTreeMap<BackendId, Ba
                 },
             )
         };
-        vip.backends.iter().map(entry).collect::<Vec<_>>()
+        some(vip).iter().map(entry).collect::<Vec<_>>()
     };
     vips.iter().flat_map(of_vip).collect()
 }
@@ -373,7 +378,8 @@ impl Forwarding {
         };
         let of_all = || std::iter::once(routes).chain(vrfs.routes());
         let (neighbors, own): (Vec<_>, Vec<_>) = of_all().flat_map(|routes| &routes.own).partition(is_covered);
-        let of_backends = vips.iter().flat_map(|vip| vip.backends.iter().map(|(_, backend)| backend.set));
+        let of_backends =
+            vips.iter().flat_map(|vip| vip.backends.iter().chain(&vip.checked).map(|(_, backend)| backend.set));
         let first = own.iter().map(|(_, route)| route.set).chain(of_backends).chain(routes.host);
         let first: BTreeSet<SetIndex> = first.collect();
         let learned = of_all().flat_map(|routes| routes.learned.iter().copied().flatten());

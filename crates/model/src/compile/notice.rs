@@ -147,6 +147,16 @@ pub enum Notice {
         /// The address.
         address: IpAddr,
     },
+    /// Checks via tunnel of a VIP that is the host's own address: the host would answer them itself.
+    #[error(
+        "VirtualService {service} cannot be checked via tunnel: {address} is an address of this node, where its checks would end"
+    )]
+    CheckOfHost {
+        /// Document name.
+        service: String,
+        /// The address.
+        address: IpAddr,
+    },
     /// A backend that gets no packets.
     #[error("backend {backend} of VirtualService {service} {problem}")]
     BackendUnusable {

@@ -43,6 +43,8 @@ pub(super) struct Vip<'a> {
     pub(super) id: VipId,
     pub(super) service: &'a Service,
     pub(super) backends: Vec<(BackendId, UsableBackend)>,
+    /// Others that health checks go to as clients' packets would.
+    pub(super) checked: Vec<(BackendId, UsableBackend)>,
 }
 
 impl Vip<'_> {
@@ -67,6 +69,10 @@ pub(super) fn vips<'a>(
     let mut usable = Vec::with_capacity(desired.services.len());
     for (index, service) in desired.services.iter().enumerate() {
         usable.push(usable_backends(service, desired, network, ports, routes, notices));
+        if let Some(vip) = service.checked_vip().filter(|vip| is_own(vip.prefix.network().into(), routes)) {
+            let (service, address) = (service.name.clone(), vip.prefix.network());
+            notices.push(Notice::CheckOfHost { service, address });
+        }
         for key in VipKey::of(service) {
             if key.port.is_none() && is_own(key.prefix, routes) {
                 let (service, address) = (service.name.clone(), key.prefix.addr());
@@ -81,21 +87,21 @@ pub(super) fn vips<'a>(
     let mut vips = Vec::with_capacity(by_key.len());
     for (key, (service, index)) in by_key {
         let id = VipId(ids.vips.get(&key).map_err(too_many_vips)?);
-        let mut backends = Vec::new();
+        let (mut backends, mut others) = (Vec::new(), Vec::new());
         let of_service = usable.get(index);
         // A ring that changes remembers who was before. Where that is whoever happened to answer first, flows that others balanced, or this
         // node until it forgot, are lost: a first ring is of all whom checks find.
         let waits = of_service.is_some_and(|of_service| of_service.starting) && former(id, ids).is_none();
         for backend in of_service.into_iter().flat_map(|of_service| &of_service.usable) {
             let id = ids.backends.get(&(key, backend.address)).map_err(too_many_backends)?;
-            if !waits {
-                backends.push((BackendId(id), *backend));
-            }
+            if waits { &mut others } else { &mut backends }.push((BackendId(id), *backend));
         }
-        for address in of_service.into_iter().flat_map(|of_service| &of_service.unhealthy) {
-            ids.backends.get(&(key, *address)).map_err(too_many_backends)?;
+        for backend in of_service.into_iter().flat_map(|of_service| &of_service.unhealthy) {
+            let id = ids.backends.get(&(key, backend.address)).map_err(too_many_backends)?;
+            others.push((BackendId(id), *backend));
         }
-        vips.push(Vip { key, id, service, backends });
+        let checked = if service.checked_vip() == Some(key) { others } else { Vec::new() };
+        vips.push(Vip { key, id, service, backends, checked });
     }
     Ok(vips)
 }
@@ -122,7 +128,7 @@ fn is_own(prefix: IpNet, routes: &Routes<'_>) -> bool {
 /// so that one that comes and goes is counted as one.
 struct OfService {
     usable: Vec<UsableBackend>,
-    unhealthy: Vec<IpAddr>,
+    unhealthy: Vec<UsableBackend>,
     /// Of some nothing is known yet.
     starting: bool,
 }
@@ -147,7 +153,7 @@ fn usable_backends(
                 if standing.is_up() || panics {
                     usable.entry(backend.address).or_insert(path);
                 } else {
-                    unhealthy.push(backend.address);
+                    unhealthy.push(path);
                 }
                 match standing {
                     Standing::Up => continue,

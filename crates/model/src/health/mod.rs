@@ -16,6 +16,7 @@ pub use progress::Progress;
 pub use schedule::{CheckId, Report, Schedule};
 
 use crate::desired::{Backend, Service};
+use crate::tables::VipKey;
 
 /// How the backends of a service are checked.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,6 +32,8 @@ pub struct ServiceHealth {
 pub struct HealthCheck {
     /// What is sent and what is expected.
     pub probe: Probe,
+    /// The way that it goes.
+    pub via: Via,
     /// Port; that of the service where absent.
     pub port: Option<u16>,
     /// From one check to the next.
@@ -43,6 +46,16 @@ pub struct HealthCheck {
     pub fall: u32,
     /// How far an interval may be off, in percent of it.
     pub jitter_percent: u32,
+}
+
+/// The way that a check goes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Via {
+    /// To the backend's own address, by the kernel's routes.
+    #[default]
+    Direct,
+    /// To the VIP, in what clients' packets to the backend are sent in.
+    Tunnel,
 }
 
 /// What is sent to a backend and what is expected of it.
@@ -105,16 +118,25 @@ pub struct UdpProbe {
 pub struct Target {
     /// The backend.
     pub address: IpAddr,
-    /// Its port.
+    /// The VIP that is asked, where it is not the backend's own address.
+    pub vip: Option<VipKey>,
+    /// The port.
     pub port: u16,
     /// What is asked.
     pub check: Arc<HealthCheck>,
 }
 
+impl Target {
+    /// Where packets are sent to: to the backend, or to the first address of the VIP.
+    pub fn asked(&self) -> SocketAddr {
+        SocketAddr::new(self.vip.map_or(self.address, |vip| vip.prefix.network()), self.port)
+    }
+}
+
 impl fmt::Display for Target {
-    /// `TCP 10.1.0.11:80`, `HTTP GET 10.1.0.11:80/health`.
+    /// `TCP 10.1.0.11:80`, `HTTP GET 10.1.0.11:80/health`, `TCP 192.0.2.10:80 via tunnel to 10.1.0.11`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let end = SocketAddr::new(self.address, self.port);
+        let end = self.asked();
         match &self.check.probe {
             Probe::Tcp => write!(f, "TCP {end}"),
             Probe::Http(http) => {
@@ -122,8 +144,9 @@ impl fmt::Display for Target {
                 write!(f, "{scheme} {} {end}{}", http.method, http.path)
             }
             Probe::Udp(_) => write!(f, "UDP {end}"),
-            Probe::Icmp => write!(f, "ICMP echo {}", self.address),
-        }
+            Probe::Icmp => write!(f, "ICMP echo {}", end.ip()),
+        }?;
+        if self.vip.is_some() { write!(f, " via tunnel to {}", self.address) } else { Ok(()) }
     }
 }
 
@@ -191,6 +214,12 @@ impl Service {
     pub fn target(&self, backend: &Backend) -> Option<Target> {
         let check = &self.health.as_ref()?.check;
         let port = if check.probe == Probe::Icmp { 0 } else { check.port.or(self.port)? };
-        Some(Target { address: backend.address, port, check: Arc::clone(check) })
+        Some(Target { address: backend.address, vip: self.checked_vip(), port, check: Arc::clone(check) })
+    }
+
+    /// The VIP that checks via tunnel ask: that of the first address. `None` where they do not go that way.
+    pub fn checked_vip(&self) -> Option<VipKey> {
+        let health = self.health.as_ref().filter(|health| health.check.via == Via::Tunnel);
+        health.and_then(|_| VipKey::of(self).next())
     }
 }

@@ -61,12 +61,13 @@ mod tests {
 
     use proptest::prelude::*;
 
-    use super::super::Probe;
+    use super::super::{Probe, Via};
     use super::*;
 
     fn check(rise: u32, fall: u32) -> HealthCheck {
         HealthCheck {
             probe: Probe::Tcp,
+            via: Via::Direct,
             port: None,
             interval: Duration::from_secs(2),
             timeout: Duration::from_secs(1),

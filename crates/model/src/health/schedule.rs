@@ -164,7 +164,7 @@ mod tests {
     use std::net::{IpAddr, Ipv4Addr};
     use std::sync::Arc;
 
-    use super::super::{HealthCheck, Probe};
+    use super::super::{HealthCheck, Probe, Via};
     use super::*;
 
     const SECOND: Duration = Duration::from_secs(1);
@@ -172,6 +172,7 @@ mod tests {
     fn target(n: u32) -> Target {
         let check = HealthCheck {
             probe: Probe::Tcp,
+            via: Via::Direct,
             port: None,
             interval: 2 * SECOND,
             timeout: SECOND,
@@ -179,7 +180,7 @@ mod tests {
             fall: 3,
             jitter_percent: 10,
         };
-        Target { address: IpAddr::V4(Ipv4Addr::from(0x0a00_0000 + n)), port: 80, check: Arc::new(check) }
+        Target { address: IpAddr::V4(Ipv4Addr::from(0x0a00_0000 + n)), vip: None, port: 80, check: Arc::new(check) }
     }
 
     fn wanted(targets: u32, in_use: bool) -> BTreeMap<Target, bool> {

@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use super::check::Checker;
 use crate::document::Path;
-use crate::health::{HealthCheck, HttpProbe, Probe, Roots, ServiceHealth, TlsProbe, UdpProbe};
+use crate::health::{HealthCheck, HttpProbe, Probe, Roots, ServiceHealth, TlsProbe, UdpProbe, Via};
 use crate::resources::common::{Duration as Written, NumberOrText};
-use crate::resources::health::{HealthCheckSpec, HealthCheckType};
+use crate::resources::health::{HealthCheckSpec, HealthCheckType, HealthCheckVia};
 
 const INTERVAL: Duration = Duration::from_secs(2);
 const INTERVALS: std::ops::RangeInclusive<Duration> = Duration::from_millis(100)..=Duration::from_secs(3600);
@@ -45,7 +45,11 @@ pub(super) fn health(spec: &HealthCheckSpec, unasked: Option<&str>, check: &mut 
     let jitter_percent = range("jitter", spec.jitter, 10, 0, 50);
     let panic_percent = range("panicThreshold", spec.panic_threshold, 0, 0, 100);
     let probe = probe(spec, &at, check);
-    let check = HealthCheck { probe, port, interval, timeout, rise, fall, jitter_percent };
+    let via = match spec.via {
+        None | Some(HealthCheckVia::Direct) => Via::Direct,
+        Some(HealthCheckVia::Tunnel) => Via::Tunnel,
+    };
+    let check = HealthCheck { probe, via, port, interval, timeout, rise, fall, jitter_percent };
     Some(ServiceHealth { check: Arc::new(check), panic_percent })
 }
 

@@ -10,6 +10,7 @@ use super::check::{Checker, family, is_link_local};
 use super::diagnostic::Report;
 use super::health::health;
 use super::quic::quic;
+use super::vrf::RESERVED;
 use crate::denylist::{Denied, Denylist};
 use crate::desired::{
     Backend, Encap, Failsafe, Gateway, Interface, KernelRoutes, MaxMss, Node, RouteAction, Service, StaticRoute,
@@ -62,7 +63,7 @@ pub(super) fn node(item: &Item<NodeSpec>, report: &mut Report) -> Node {
             check.error(&at.key("cores").key("workers").index(i), format!("core {core} is listed twice"));
         }
     }
-    let (slow, encap) = (at.key("slowPath"), at.key("encap"));
+    let (slow, encap, checks) = (at.key("slowPath"), at.key("encap"), at.key("healthChecks"));
     let prefix_v4 = spec.encap.source_prefix_ipv4;
     let prefix_v4 = prefix_v4.map(|cidr| source_prefix(cidr, false, &encap.key("sourcePrefixIPv4"), &mut check));
     let prefix_v6 = spec.encap.source_prefix_ipv6;
@@ -119,6 +120,8 @@ pub(super) fn node(item: &Item<NodeSpec>, report: &mut Report) -> Node {
             seconds => Some(Duration::from_secs(seconds.into())),
         },
         kernel_routes: kernel_routes(spec, &at.key("kernelRoutes"), &mut range),
+        check_mark: range(&checks.key("mark"), spec.health_checks.mark, default.check_mark, 1, u32::MAX),
+        check_table: range(&checks.key("table"), spec.health_checks.table, default.check_table, 1, u32::MAX),
         vxlan_port,
         gue_port,
         encap_source_v4: spec.encap.source_ipv4.map(|a| a.0),
@@ -138,11 +141,22 @@ pub(super) fn node(item: &Item<NodeSpec>, report: &mut Report) -> Node {
             &mut check,
         ),
     };
+    check_table(&node, &checks.key("table"), &mut check);
     let alternatives = node.asks_for_alternatives();
     if let Some(routes) = &mut node.kernel_routes {
         routes.alternatives = alternatives;
     }
     node
+}
+
+/// Refuses a table for health checks that has another use: everything that takes it goes to a backend.
+fn check_table(node: &Node, at: &Path, check: &mut Checker<'_>) {
+    let (table, help) = (node.check_table, "take another number");
+    if let Some((_, name)) = RESERVED.iter().find(|(reserved, _)| *reserved == table) {
+        check.error_help(at, format!("table {table} is the kernel's own ({name})"), help);
+    } else if node.kernel_routes.is_some_and(|routes| routes.table == table) {
+        check.error_help(at, format!("table {table} is that of kernelRoutes"), help);
+    }
 }
 
 fn kernel_routes(

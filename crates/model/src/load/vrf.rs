@@ -13,7 +13,7 @@ use crate::resources::margay::{NodeSpec, StaticRouteSpec, VrfSpec};
 /// Most VRFs of a node, the default one aside.
 const MAX_VRFS: usize = 255;
 /// Tables that the kernel has a use for (linux/rtnetlink.h), with their names.
-const RESERVED: [(u32, &str); 4] = [(0, "unspecified"), (253, "default"), (254, "main"), (255, "local")];
+pub(super) const RESERVED: [(u32, &str); 4] = [(0, "unspecified"), (253, "default"), (254, "main"), (255, "local")];
 
 pub(super) fn vrfs(items: &[Item<VrfSpec>], node: Option<&Node>, report: &mut Report) -> Vec<Vrf> {
     let followed = node.map_or_else(|| Some(KernelRoutes::default()), |node| node.kernel_routes);
@@ -28,6 +28,9 @@ pub(super) fn vrfs(items: &[Item<VrfSpec>], node: Option<&Node>, report: &mut Re
             check.error(&at, format!("table {table} is already that of {}", other.document.place(&at)));
         } else if followed.is_some_and(|routes| routes.table == table) {
             check.error(&at, format!("table {table} is that of the Node's kernelRoutes, whose routes are of no VRF"));
+        } else if node.is_some_and(|node| node.check_table == table) {
+            let message = format!("table {table} is that of the Node's healthChecks, which leads to backends alone");
+            check.error_help(&at, message, "take another number, or set healthChecks.table of the Node");
         } else if followed.is_none() {
             let help = "kernelRoutes of the Node is not enabled".to_owned();
             check.warning(&at, "the table is not followed", Some(help));

@@ -12,6 +12,9 @@ pub struct HealthCheckSpec {
     /// TCP, HTTP, HTTPS, UDP or ICMP.
     #[serde(rename = "type")]
     pub kind: HealthCheckType,
+    /// The way that checks go: direct, to the backend's own address, or tunnel, to the service's first address in what clients' packets
+    /// to the backend are sent in; direct where absent.
+    pub via: Option<HealthCheckVia>,
     /// Port that is asked, 1 to 65535, not of ICMP; that of the service where absent.
     #[schemars(range(min = 1, max = 65535))]
     pub port: Option<u16>,
@@ -36,7 +39,7 @@ pub struct HealthCheckSpec {
     /// Path of the request, with query; HTTP and HTTPS only; / where absent.
     #[schemars(regex(pattern = r"^/"))]
     pub path: Option<String>,
-    /// Host field of the request; HTTP and HTTPS only; the backend's address and port where absent.
+    /// Host field of the request; HTTP and HTTPS only; the address and port that are asked where absent.
     pub host: Option<String>,
     /// Statuses that are healthy, each a number or a range as 200-299; HTTP and HTTPS only; 200-399 where absent.
     #[schemars(length(min = 1))]
@@ -44,7 +47,7 @@ pub struct HealthCheckSpec {
     /// Name that the server is asked for, and that its certificate has to have where it is verified; HTTPS only; host where that is
     /// given.
     pub server_name: Option<String>,
-    /// Whether the certificate has to be valid for its name, or for the backend's address where there is no name; HTTPS only; false
+    /// Whether the certificate has to be valid for its name, or for the address that is asked where there is no name; HTTPS only; false
     /// where absent.
     pub verify: Option<bool>,
     /// File of the certificates, in PEM, that servers' certificates are verified by; HTTPS only; the system's where absent.
@@ -80,6 +83,16 @@ pub enum HealthCheckType {
     /// An echo request is answered.
     #[serde(rename = "ICMP")]
     Icmp,
+}
+
+/// The words for ways of checks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum HealthCheckVia {
+    /// To the backend's own address.
+    Direct,
+    /// To the VIP at the backend.
+    Tunnel,
 }
 
 impl HealthCheckType {

@@ -34,10 +34,25 @@ pub struct NodeSpec {
     /// Encapsulation.
     #[serde(default)]
     pub encap: NodeEncap,
+    /// What health checks via tunnel need of the kernel.
+    #[serde(default)]
+    pub health_checks: NodeHealthChecks,
     /// Ports of this node that untracked policy never closes; Felix's list where absent, none where empty.
     pub failsafe_inbound_host_ports: Option<Vec<FailsafePort>>,
     /// Ports elsewhere that this node reaches whatever the policy says; Felix's list where absent, none where empty.
     pub failsafe_outbound_host_ports: Option<Vec<FailsafePort>>,
+}
+
+/// How the kernel tells packets of health checks via tunnel from others.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub struct NodeHealthChecks {
+    /// Mark of their packets, 1 to 4294967295; 12397 where absent.
+    #[schemars(range(min = 1, max = 4_294_967_295u32))]
+    pub mark: Option<u32>,
+    /// Routing table that packets with the mark take, 1 to 4294967295 but not 253 to 255; 12397 where absent.
+    #[schemars(range(min = 1, max = 4_294_967_295u32))]
+    pub table: Option<u32>,
 }
 
 /// An IPv4 address.

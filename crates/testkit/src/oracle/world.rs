@@ -16,7 +16,7 @@ use model::desired::{
     Peers, Policy, PortRange, RouteAction, Rule, RuleAction, Service, SourceValidation, StaticRoute, Tunnel,
     TunnelKind, Vrf, protocol,
 };
-use model::health::{HealthCheck, Probe, ServiceHealth, Standing};
+use model::health::{HealthCheck, Probe, ServiceHealth, Standing, Via};
 use model::ids::{Ids, Limits};
 use model::network::{IfIndex, Link, Mac, Vlan};
 use model::quic::{Quic, ServerId};
@@ -673,6 +673,7 @@ fn health(rng: &mut Rng) -> Option<ServiceHealth> {
     let panic_percent = rng.of([0, 0, 50, 100]);
     let check = HealthCheck {
         probe: Probe::Tcp,
+        via: rng.of([Via::Direct, Via::Tunnel]),
         port: rng.chance(50).then_some(8080),
         interval: Duration::from_secs(2),
         timeout: Duration::from_secs(1),

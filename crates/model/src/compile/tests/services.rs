@@ -1,6 +1,7 @@
 //! VIPs, backends, rings and announcements.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,9 +11,9 @@ use super::build::*;
 use crate::compile::{Compiled, Notice};
 use crate::denylist::Denied;
 use crate::desired::*;
-use crate::health::{HealthCheck, Probe, ServiceHealth, Standing};
+use crate::health::{HealthCheck, Probe, ServiceHealth, Standing, Via};
 use crate::quic::{Quic, ServerId};
-use crate::tables::{BackendId, InnerSources, Outer, RING_SLOTS, SourceRange, TunnelPeer, VipKey};
+use crate::tables::{BackendId, InnerSources, Outer, RING_SLOTS, SourceRange, TunnelPeer, VipId, VipKey};
 
 fn backend<'a>(compiled: &'a Compiled, vip: &str, address: &str) -> Option<&'a crate::tables::Backend> {
     let key = VipKey::of_port(ip(vip), 80, protocol::TCP);
@@ -281,6 +282,7 @@ fn checked(backends: &[&str], panic_percent: u32) -> World {
     let mut world = World::two_ports().service("web", &["192.0.2.10"], backends);
     let check = HealthCheck {
         probe: Probe::Tcp,
+        via: Via::Direct,
         port: None,
         interval: Duration::from_secs(2),
         timeout: Duration::from_secs(1),
@@ -541,4 +543,73 @@ fn inner_sources_are_ranges_in_order_and_shared() {
     assert_eq!(of(TunnelKind::Ipip), InnerSources::Ranges { first: 0, count: 3 });
     assert_eq!(of(TunnelKind::Vxlan { vni: 7 }), InnerSources::Ranges { first: 0, count: 3 });
     assert_eq!(of(TunnelKind::Vxlan { vni: 8 }), InnerSources::Ranges { first: 3, count: 4 }, "the first by name");
+}
+
+/// Rows that checks via tunnel go by: of who does not serve, at the VIP that is asked, beside what clients' packets find.
+#[test]
+fn who_does_not_serve_has_a_row_for_checks_via_tunnel() {
+    let backends = ["10.0.0.2", "10.0.0.3", "10.0.0.4"];
+    let tunnel = |world: &mut World| {
+        let health = world.desired.services[0].health.as_mut().unwrap();
+        health.check = Arc::new(HealthCheck { via: Via::Tunnel, ..HealthCheck::clone(&health.check) });
+    };
+    let mut direct = checked(&backends, 0);
+    direct.desired.services[0].addresses.push(ip("2001:db8:100::10").into());
+    let mut world = checked(&backends, 0);
+    world.desired.services[0].addresses.push(ip("2001:db8:100::10").into());
+    tunnel(&mut world);
+    let rows = |compiled: &Compiled| -> Vec<(VipId, IpAddr)> {
+        compiled.tables.checked.values().map(|row| (row.vip, row.address)).collect()
+    };
+    backends.iter().for_each(|backend| stands(&mut world, backend, Standing::Starting));
+    backends.iter().for_each(|backend| stands(&mut direct, backend, Standing::Starting));
+    let starting = world.compile();
+    let vip = starting.tables.vips[&VipKey::of_port(ip("192.0.2.10"), 80, 6)];
+    assert_eq!(rows(&starting), backends.map(|backend| (vip, ip(backend))));
+    stands(&mut world, "10.0.0.2", Standing::Up);
+    stands(&mut world, "10.0.0.3", down());
+    let waiting = world.compile();
+    assert_eq!(rows(&waiting).len(), 3, "who is up waits for the first ring, and is asked meanwhile");
+    assert!(waiting.tables.backends.is_empty());
+    stands(&mut world, "10.0.0.4", Standing::Up);
+    let serving = world.compile();
+    assert_eq!(rows(&serving), [(vip, ip("10.0.0.3"))]);
+    let (id, row) = serving.tables.checked.iter().next().unwrap();
+    assert!(serving.tables.groups.contains_key(&row.group), "with its way out");
+    assert!(!serving.tables.backends.contains_key(id) && !serving.names.backends.contains_key(id));
+    assert_eq!(ring(&serving).iter().filter(|slot| slot.now() == *id || slot.before() == *id).count(), 0);
+    assert_eq!(starting.tables.checked[id], *row, "one index for one backend");
+
+    // Nothing else is different from what it is without.
+    for (backend, standing) in [("10.0.0.2", Standing::Up), ("10.0.0.3", down()), ("10.0.0.4", Standing::Up)] {
+        stands(&mut direct, backend, standing);
+    }
+    let direct = direct.compile();
+    assert!(direct.tables.checked.is_empty());
+    let serves = |compiled: &Compiled| -> BTreeSet<(VipId, IpAddr)> {
+        compiled.tables.backends.values().map(|row| (row.vip, row.address)).collect()
+    };
+    assert_eq!((serves(&direct), &direct.announce), (serves(&serving), &serving.announce));
+    assert_eq!(shares(&direct, "192.0.2.10"), shares(&serving, "192.0.2.10"));
+
+    // All are used where the checks are not believed, and there is no row of an address that is nobody's.
+    world.desired.services[0].health.as_mut().unwrap().panic_percent = 100;
+    assert!(world.compile().tables.checked.is_empty());
+    world.desired.services[0].health.as_mut().unwrap().panic_percent = 0;
+    world.desired.services[0].backends[1].address = ip("198.51.100.7");
+    assert!(world.compile().tables.checked.is_empty(), "no route");
+}
+
+#[test]
+fn checks_via_tunnel_of_an_address_of_the_host_are_told_of() {
+    let mut world = checked(&["10.0.0.3"], 0);
+    world.desired.services[0].addresses = vec![ip("10.0.0.1").into()];
+    stands(&mut world, "10.0.0.3", Standing::Up);
+    assert_eq!(world.compile().notices(), [""; 0]);
+    let health = world.desired.services[0].health.as_mut().unwrap();
+    health.check = Arc::new(HealthCheck { via: Via::Tunnel, ..HealthCheck::clone(&health.check) });
+    stands(&mut world, "10.0.0.3", Standing::Up);
+    let notices = world.compile().notices();
+    let said = "VirtualService web cannot be checked via tunnel: 10.0.0.1 is an address of this node, where its checks would end";
+    assert_eq!(notices, [said]);
 }
