@@ -37,10 +37,7 @@ static __always_inline int uplink(struct xdp_md *ctx)
 
 	if (!pkt)
 		return XDP_PASS;
-	pkt->bytes = ctx->data_end - ctx->data;
-	pkt->counter = NR_COUNTERS;
-	pkt->host_scope = 0;
-	pkt->decapsulated = 0;
+	begin_packet(ctx, pkt);
 	action = pipeline(ctx, pkt);
 	count(pkt);
 	return action;
@@ -87,10 +84,7 @@ int xdp_to_backend(struct xdp_md *ctx)
 
 	if (!pkt)
 		return XDP_PASS;
-	pkt->bytes = ctx->data_end - ctx->data;
-	pkt->counter = NR_COUNTERS;
-	pkt->host_scope = 0;
-	pkt->decapsulated = 0;
+	begin_packet(ctx, pkt);
 	return encapsulate(ctx, pkt);
 }
 #endif

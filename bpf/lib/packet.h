@@ -79,6 +79,15 @@ struct {
 	__type(value, struct packet);
 } scratch SEC(".maps");
 
+/* Nothing is known of it yet but its length, and nothing has become of it. */
+ALWAYS_INLINE void begin_packet(const struct xdp_md *ctx, struct packet *pkt)
+{
+	pkt->bytes = ctx->data_end - ctx->data;
+	pkt->counter = NR_COUNTERS;
+	pkt->host_scope = 0;
+	pkt->decapsulated = 0;
+}
+
 /* The packet's VRF, 0 for the default one. */
 ALWAYS_INLINE __u32 vrf_of(const struct packet *pkt)
 {

@@ -12,10 +12,7 @@ static __always_inline int parse(struct xdp_md *ctx, struct packet *pkt)
 {
 	int action;
 
-	pkt->bytes = ctx->data_end - ctx->data;
-	pkt->counter = NR_COUNTERS;
-	pkt->host_scope = 0;
-	pkt->decapsulated = 0;
+	begin_packet(ctx, pkt);
 	action = parse_link(ctx, pkt);
 	if (action != CONTINUE || parse_plain(ctx, pkt, pkt->bytes))
 		return action;

@@ -35,6 +35,9 @@ pub struct Denylist(Arc<Contents>);
 
 #[derive(Default, PartialEq)]
 struct Contents {
+    /// What is listed of each prefix itself.
+    listed: BTreeMap<IpNet, Denied>,
+    /// The same with what is listed of those around it.
     prefixes: BTreeMap<IpNet, Denied>,
     anywhere: Denied,
 }
@@ -60,9 +63,10 @@ impl Denylist {
         self.0.anywhere
     }
 
-    /// What is denied of an address: gone through one by one, without the order that they are kept in.
+    /// What is denied of an address: what is listed gone through one by one, as a measure for tables made from
+    /// [`prefixes`](Self::prefixes).
     pub fn of(&self, address: IpAddr) -> Denied {
-        let around = self.0.prefixes.iter().filter(|(prefix, _)| prefix.contains(&address));
+        let around = self.0.listed.iter().filter(|(prefix, _)| prefix.contains(&address));
         around.fold(Denied::default(), |all, (_, denied)| all.or(*denied))
     }
 
@@ -88,22 +92,23 @@ impl fmt::Debug for Denylist {
 
 impl FromIterator<(IpNet, Denied)> for Denylist {
     fn from_iter<I: IntoIterator<Item = (IpNet, Denied)>>(prefixes: I) -> Self {
-        let mut all: BTreeMap<IpNet, Denied> = BTreeMap::new();
+        let mut listed: BTreeMap<IpNet, Denied> = BTreeMap::new();
         for (prefix, denied) in prefixes {
-            let entry = all.entry(prefix.trunc()).or_default();
+            let entry = listed.entry(prefix.trunc()).or_default();
             *entry = entry.or(denied);
         }
         // In order, so that what is around a prefix comes before it.
         let mut around: Vec<(IpNet, Denied)> = Vec::new();
-        for (prefix, denied) in &mut all {
+        let mut prefixes = listed.clone();
+        for (prefix, denied) in &mut prefixes {
             while around.pop_if(|(outer, _)| !outer.contains(prefix)).is_some() {}
             if let Some((_, outer)) = around.last() {
                 *denied = denied.or(*outer);
             }
             around.push((*prefix, *denied));
         }
-        let anywhere = all.values().fold(Denied::default(), |anywhere, denied| anywhere.or(*denied));
-        Self(Arc::new(Contents { prefixes: all, anywhere }))
+        let anywhere = listed.values().fold(Denied::default(), |anywhere, denied| anywhere.or(*denied));
+        Self(Arc::new(Contents { listed, prefixes, anywhere }))
     }
 }
 
